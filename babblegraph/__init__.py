@@ -1,0 +1,48 @@
+"""babblegraph: tree-search decoding and self-improvement of language models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from babblegraph import scoring, strategies, tasks
+    from babblegraph.api import Answer, Result, babble, rounds
+    from babblegraph.budget import Budget
+    from babblegraph.errors import BadInput
+    from babblegraph.graph import BabbleGraph
+    from babblegraph.lm import Babbler
+    from babblegraph.search import Round, search
+    from babblegraph.tasks import Countdown, Game24
+
+__version__ = version("babblegraph")
+
+_HOMES = {
+    "Answer": "api",
+    "Babbler": "lm",
+    "BabbleGraph": "graph",
+    "BadInput": "errors",
+    "Budget": "budget",
+    "Countdown": "tasks",
+    "Game24": "tasks",
+    "Result": "api",
+    "Round": "search",
+    "babble": "api",
+    "rounds": "api",
+    "search": "search",
+}
+
+__all__ = [
+    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Game24", "Result", "Round", "babble",
+    "rounds", "scoring", "search", "strategies", "tasks",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when first used, so that the command shows something before torch is loaded."""
+    if name in _HOMES:
+        return getattr(import_module(f"babblegraph.{_HOMES[name]}"), name)
+    if name in ("scoring", "strategies", "tasks"):
+        return import_module(f"babblegraph.{name}")
+    raise AttributeError(f"module 'babblegraph' has no attribute {name!r}")

@@ -1,0 +1,168 @@
+"""The one-call façades: `babble` searches and returns a `Result`; `rounds` is the same, one round at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from babblegraph.budget import Budget, Spent
+from babblegraph.errors import BadInput
+from babblegraph.estimate import Estimate, probability
+from babblegraph.graph import BabbleGraph
+from babblegraph.protocols import Generator, Strategy, Task
+from babblegraph.scoring import Score, entropy_to_go, function_value
+from babblegraph.search import Round, search
+from babblegraph.status import Gate
+from babblegraph.strategies import babble as default_strategy
+
+
+class Answer(NamedTuple):
+    """One finished leaf: its text after the prompt, its score, and its node in the graph."""
+
+    text: str
+    score: float
+    node: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search found.
+
+    Args:
+        graph: the whole babble graph.
+        spent: totals over all prompts; None when nothing could be spent.
+    """
+
+    graph: BabbleGraph
+    spent: Spent | None
+
+    @property
+    def text(self) -> str | None:
+        """The best answer to the first prompt; None when no leaf was finished."""
+        best = self.best(1)
+        return best[0].text if best else None
+
+    @property
+    def threshold(self) -> float | None:
+        """What a leaf's score had to reach; None when nothing was asked for."""
+        return self.graph.meta.get("threshold")
+
+    @property
+    def passed(self) -> list[bool]:
+        """For each prompt, whether a leaf reached the threshold; any finished leaf where there is none."""
+        bests = [self.best(1, tree) for tree in range(self.graph.trees)]
+        floor = -np.inf if self.threshold is None else self.threshold
+        return [bool(b) and b[0].score >= floor for b in bests]
+
+    @property
+    def estimate(self) -> Estimate:
+        """P_f(S ≥ threshold), where the strategy's weights allow it; else the reason why not."""
+        return probability(self.graph, 1.0 if self.threshold is None else self.threshold)
+
+    def best(self, k: int = 1, prompt: int = 0) -> list[Answer]:
+        """The k best finished leaves of one prompt, best first; of equal texts one (the elite gate)."""
+        graph, answers, texts = self.graph, [], set()
+        for node in graph.best(graph.size, tree=prompt):
+            text = graph.text(node)
+            if text in texts:
+                graph.gate[node] = Gate.ELITE
+            elif len(answers) < k:
+                texts.add(text)
+                answers.append(Answer(text, float(graph.score[node]), node))
+            else:
+                break
+        return answers
+
+
+def babble(
+    generator: Generator,
+    prompts: Any,
+    *,
+    task: Task | None = None,
+    value: Callable[..., Any] | None = None,
+    budget: Budget | int = 4000,
+    strategy: Strategy | None = None,
+    threshold: float | None = None,
+    seed: int = 0,
+    graph: BabbleGraph | None = None,
+) -> Result:
+    """Searches for the best continuation of one or more prompts.
+
+    Args:
+        generator: what babbles, such as `Babbler.embedded()`.
+        prompts: a text, a chat (a list of messages), or a list of texts and chats.
+        task: has a verifier, and maybe a partial check, a state and defaults; see `protocols.Task`.
+        value: `f(texts) -> numbers in [0, 1]`, or a value of `babblegraph.scoring`.
+        budget: a `Budget`, or sampled tokens for each prompt.
+        strategy: of `babblegraph.strategies`; `babble` by default.
+        threshold: what a leaf's score must reach; 1 by default where there is a task, else none. The default
+            strategy stops at the first leaf that reaches it.
+        seed: the same seed gives the same graph.
+        graph: goes on with a saved graph; then `prompts` must be None.
+
+    Returns:
+        The best texts, the graph and what was spent.
+
+    Raises:
+        BadInput: see `search` and the generator's `start`.
+
+    >>> import babblegraph as bg
+    >>> result = bg.babble(bg.Babbler.embedded(), "3 5 7 11>24", task=bg.Countdown(), budget=4000)
+    >>> result.passed, result.text.splitlines()[-1][-3:]
+    ([True], ':24')
+    """
+    last = None
+    options: dict[str, Any] = {"task": task, "value": value, "budget": budget, "strategy": strategy}
+    for last in rounds(generator, prompts, threshold=threshold, seed=seed, graph=graph, **options):
+        pass
+    if last is None:
+        if graph is None:
+            raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")
+        return Result(graph, None)
+    return Result(last.graph, last.spent)
+
+
+def rounds(
+    generator: Generator,
+    prompts: Any,
+    *,
+    task: Task | None = None,
+    value: Callable[..., Any] | None = None,
+    budget: Budget | int = 4000,
+    strategy: Strategy | None = None,
+    threshold: float | None = None,
+    seed: int = 0,
+    graph: BabbleGraph | None = None,
+) -> Iterator[Round]:
+    """What `babble` does, one `Round` at a time; stop whenever you like, the graph is valid.
+
+    Takes and raises what `babble` does.
+    """
+    if threshold is None and task is not None:
+        threshold = 1.0
+    if prompts is not None:
+        prompts = _prompts(prompts, task)
+    score = Score(task, None if value is None else function_value(value), entropy_to_go, threshold)
+    found = search(
+        generator,
+        prompts,
+        score=score,
+        strategy=strategy or default_strategy(threshold=threshold),
+        budget=Budget(tokens=budget) if isinstance(budget, int) else budget,
+        seed=seed,
+        graph=graph,
+    )
+    for each in found:
+        each.graph.meta["threshold"] = threshold
+        yield each
+
+
+def _prompts(prompts: Any, task: Task | None) -> Sequence[Any]:
+    """A list of prompts, each as the task wants it."""
+    one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
+    many = [prompts] if one else list(prompts)
+    prepare = getattr(task, "prepare", None)
+    return many if prepare is None else [prepare(p) for p in many]

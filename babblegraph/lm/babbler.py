@@ -1,0 +1,222 @@
+"""Babbler: any transformers causal language model as a generator of babble graphs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from babblegraph.errors import BadInput
+from babblegraph.graph import BabbleGraph
+from babblegraph.lm import selfcheck
+from babblegraph.lm.attention import attending
+from babblegraph.lm.expand import Rules, expand
+from babblegraph.lm.spans import SpanRule
+from babblegraph.lm.tokens import TokenBytes
+from babblegraph.lm.trie import Trie
+from babblegraph.lm.warp import warper
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from babblegraph.born import Born
+    from babblegraph.budget import Meter
+    from babblegraph.protocols import Chosen
+    from babblegraph.randomness import Rng
+
+EMBEDDED = Path(__file__).parent.parent / "embedded" / "model"
+
+
+class Babbler:
+    """A model, its tokenizer, and the keys and values of the graphs that grow from it.
+
+    Args:
+        model: a causal language model whose attention goes through transformers' attention interface.
+        tokenizer: its tokenizer.
+        temperature, top_k, top_p: what is sampled from; see `lm.warp`.
+        span: tokens of a node at most; None for no bound but `stop` and the end of the text.
+        stop: strings that end a node (one step of reasoning, one line).
+        until: strings that end the text.
+        max_new_tokens: of a whole text; up to the model's context by default, at most 1,024.
+        name: what to call the model in files and reports.
+
+    Raises:
+        BadInput: the model does not pass the check against plain forward passes, or a bad option.
+
+    >>> babbler = Babbler.embedded(stop="\\n")
+    >>> graph = babbler.start(["3 5 7 11>24\\n"])
+    >>> graph.size, graph.length.tolist()
+    (1, [12])
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        span: int | None = None,
+        stop: str | Sequence[str] = (),
+        until: str | Sequence[str] = (),
+        max_new_tokens: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.name = name or model.name_or_path or model.config.model_type
+        self.context = _context(model)
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise BadInput(f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it")
+        self.max_new_tokens = max_new_tokens
+        self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self.warp = warper(temperature, top_k, top_p)
+        self.span = SpanRule(span, _tuple(stop), _tuple(until), _end_ids(model, tokenizer))
+        self.vocabulary = TokenBytes(tokenizer)
+        self.error = selfcheck.check(model)
+        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Trie] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> Babbler:
+        """Loads any Hugging Face causal language model; weights from safetensors only.
+
+        Args:
+            name_or_path: a folder, or a name on the hub.
+            device: "cpu", "cuda", …; a GPU if there is one by default.
+            dtype: float32 on CPU, bfloat16 on a GPU by default.
+            trust_remote_code: whether code from the model's repository may run here; never by default.
+            options: of `Babbler`.
+
+        Raises:
+            BadInput: there is no such model, or it cannot be loaded this way.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_pretrained(
+                name_or_path, trust_remote_code=trust_remote_code, use_safetensors=True, dtype=dtype
+            ).to(device)
+        except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
+            first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+            raise BadInput(
+                f"a model must be a folder or a hub name with safetensors weights, got {str(name_or_path)!r}: {first}"
+            ) from problem
+        return cls(model, tokenizer, name=str(name_or_path), **options)
+
+    @classmethod
+    def embedded(cls, **options: Any) -> Babbler:
+        """The small generator that ships with the package: it babbles Countdown solutions, one step a line."""
+        babbler = cls.from_pretrained(EMBEDDED, **{"device": "cpu", "stop": "\n", **options})
+        babbler.name = "embedded"
+        return babbler
+
+    def start(self, prompts: Sequence[Any], seed: int = 0) -> BabbleGraph:
+        """A graph with one root a prompt; nothing is computed yet.
+
+        Args:
+            prompts: texts, or chats as lists of messages (`{"role": …, "content": …}`).
+            seed: of everything random.
+
+        Raises:
+            BadInput: no prompt, an empty one, or one that leaves no room in the model's context.
+        """
+        if isinstance(prompts, str):
+            prompts = [prompts]
+        texts, tokens = [], []
+        for prompt in prompts:
+            text, ids = self._encode(prompt)
+            if len(ids) >= self.context:
+                raise BadInput(
+                    f"a prompt must leave room in the model's context of {self.context} tokens, got one of "
+                    f"{len(ids)}: shorten it"
+                )
+            texts.append(text)
+            tokens.append(ids)
+        meta = {"model": self.name, "sampling": self.sampling, "span": self.span.tokens}
+        return BabbleGraph(texts, tokens, self.vocabulary, seed, meta | {"stop": list(self.span.stop)})
+
+    def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool = False) -> Born:
+        """Draws spans below the chosen nodes; see `lm.expand.expand`."""
+        with attending(self.model):
+            return expand(self._trie(graph), graph, chosen, rng, meter, self._rules(graph), fresh)
+
+    def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
+        """Gives up the keys and values of nodes."""
+        self._trie(graph).release(np.asarray(ids, np.int64))
+
+    def next_logits(self, graph: BabbleGraph, ids: ArrayLike, meter: Meter) -> torch.Tensor:
+        """Logits of the token after each node, [F, V]; what is computed for this is not computed again."""
+        with attending(self.model):
+            return self._trie(graph).next_logits(graph, np.asarray(ids, np.int64), meter)
+
+    def logits_after(
+        self,
+        graph: BabbleGraph,
+        ids: ArrayLike,
+        after: Sequence[int],
+        meter: Meter,
+        before: Sequence[int] = (),
+    ) -> torch.Tensor:
+        """Logits of the token after each node's text and some more words (token ids), [F, V].
+
+        With words before the text its keys and values cannot be used again. All of it is counted as scored.
+        """
+        nodes, trie = np.asarray(ids, np.int64), self._trie(graph)
+        with attending(self.model):
+            if before:
+                return trie.around(graph, nodes, before, after, meter)
+            return trie.after(graph, nodes, after, meter)
+
+    def trie(self, graph: BabbleGraph) -> Trie:
+        """The keys and values that a graph holds now, to measure them."""
+        return self._trie(graph)
+
+    def _trie(self, graph: BabbleGraph) -> Trie:
+        if graph not in self._tries:
+            self._tries[graph] = Trie(self.model)
+        return self._tries[graph]
+
+    def _rules(self, graph: BabbleGraph) -> Rules:
+        longest = np.minimum(graph.length[: graph.trees] + (self.max_new_tokens or 1024), self.context)
+        return Rules(self.span, longest.astype(np.int64), self.vocabulary, self.warp)
+
+    def _encode(self, prompt: Any) -> tuple[str, list[int]]:
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                raise BadInput(f"a prompt must not be empty, got {prompt!r}: give it some text")
+            return prompt, list(self.tokenizer(prompt)["input_ids"])
+        if not self.tokenizer.chat_template:
+            raise BadInput("a list of messages needs a model with a chat template, this one has none: pass a text")
+        text = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _context(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30)
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a text: the generation config may name several, the tokenizer one more."""
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = named if isinstance(named, list) else [named]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+
+
+def _tuple(strings: str | Sequence[str]) -> tuple[str, ...]:
+    return (strings,) if isinstance(strings, str) else tuple(strings)

@@ -1,0 +1,105 @@
+"""Expansion with counted rows: many draws below many nodes, every distinct token computed once.
+
+Each draw samples with its own uniforms, keyed by (node, draw, position), exactly as if it were alone. Draws that
+agree so far are one row; where they disagree the row splits. So N samples cost the tokens of their trie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babblegraph.lm.emitted import Emitted
+from babblegraph.lm.rows import Rows
+from babblegraph.lm.spans import SpanRule
+from babblegraph.status import Flag, Status
+
+if TYPE_CHECKING:
+    from babblegraph.born import Born
+    from babblegraph.budget import Meter
+    from babblegraph.graph import BabbleGraph
+    from babblegraph.protocols import Chosen
+    from babblegraph.randomness import Rng
+
+Ints = NDArray[np.integer[Any]]
+Warp = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Source(Protocol):
+    """Next-token logits of rows in flight. `lm.trie.Trie` has them from a model, a test from a table."""
+
+    def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor: ...
+    def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor: ...
+    def keep(self, node: int, row: int) -> None: ...
+    def close(self) -> None: ...
+    def release(self, ids: Ints) -> None: ...
+
+
+class Rules(NamedTuple):
+    """How texts grow: where spans end, how long texts may be, and the map from f's log-probabilities to q's."""
+
+    span: SpanRule
+    max_length: NDArray[np.int64]  # tokens of each tree's texts, prompts included, [trees]
+    vocabulary: Mapping[int, bytes]
+    warp: Warp | None = None  # temperature, top-k, top-p
+
+
+def expand(
+    source: Source, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, rules: Rules, fresh: bool
+) -> Born:
+    """Draws spans below nodes.
+
+    Args:
+        source: where logits come from.
+        graph: read only; what is returned has to be added to it next.
+        chosen: distinct nodes, and the number of draws for each (or `ALL`: every possible next token, once).
+        rng: uniforms.
+        meter: sampled tokens are counted here, and its budget cuts spans short.
+        rules: see `Rules`.
+        fresh: never draw a span again that the node already has as a child (biased; for `solve`).
+
+    Returns:
+        The new nodes. The weight of a child drawn c times of m is its parent's · c / (m q), see
+        "One bookkeeping for every operation" in the docs on statistics.
+    """
+    rows, out = Rows.begin(graph, chosen, fresh), Emitted()
+    left = meter.tokens_left()
+    try:
+        logits = source.open(graph, chosen.ids, meter)
+        while True:
+            log_f = torch.log_softmax(logits, -1)
+            log_q = log_f if rules.warp is None else torch.log_softmax(rules.warp(log_f), -1)
+            rows.draw(log_q, rng)
+            newer = rows.affordable(left)
+            for row, draws in rows.cut_short(newer):
+                out.add(rows, row, draws, Status.FRONTIER, Flag.CUT)
+                _keep(source, graph, out, row)
+            if not newer.any():
+                break
+            parents = rows.step(newer, log_f, log_q, rules)
+            meter.count("sampled", rows.tree[rows.novel])
+            left -= np.bincount(rows.tree[rows.novel], minlength=len(left))
+            ended = np.array([s is not None for s in rows.ends])
+            for row in np.flatnonzero(ended):
+                out.add(rows, int(row), int(rows.count[row]), rows.ends[row])
+                if rows.ends[row] == Status.FRONTIER:
+                    _keep(source, graph, out, int(parents[row]))
+            if ended.all():
+                break
+            logits = source.advance(parents[~ended], rows.newest[~ended], meter)
+            rows.take(np.flatnonzero(~ended))
+    except BaseException:
+        source.release(np.arange(graph.size, graph.size + len(out)))
+        raise
+    finally:
+        source.close()
+    return out.born(chosen, rows)
+
+
+def _keep(source: Source, graph: BabbleGraph, out: Emitted, row: int) -> None:
+    """The node just emitted gets the next free id; it holds its row's path."""
+    source.keep(graph.size + len(out) - 1, row)

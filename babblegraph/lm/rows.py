@@ -1,0 +1,220 @@
+"""Counted rows: the spans that one expansion has in flight, and how draws split them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babblegraph.protocols import ALL
+from babblegraph.randomness import chain
+from babblegraph.status import Status
+
+if TYPE_CHECKING:
+    from babblegraph.graph import BabbleGraph
+    from babblegraph.lm.expand import Rules
+    from babblegraph.protocols import Chosen
+    from babblegraph.randomness import Rng
+
+
+Ints = NDArray[np.integer[Any]]
+NOISE = 1e-6  # probability left of a token, or of a row, that is only rounding
+
+
+@dataclass
+class Rows:
+    """R rows in flight, each standing for its draws. Log-probabilities are of the span so far."""
+
+    graph: BabbleGraph
+    origin: Ints  # [R] which of the chosen nodes the row is below
+    node: Ints  # [R] its id
+    tree: Ints  # [R]
+    full: NDArray[np.bool_]  # [R] takes every next token instead of drawing
+    tokens: NDArray[np.int32]  # [R, t]
+    token_log_q: NDArray[np.float32]  # [R, t]
+    log_f: NDArray[np.float64]  # [R]
+    log_q: NDArray[np.float64]  # [R]
+    key: NDArray[np.uint64]  # [R] hash of the path
+    tails: list[bytes]  # [R] the bytes that matter to stop strings
+    twins: list[list[int]]  # [R] children of the node, drawn earlier, that begin with this row's tokens
+    draw_row: Ints  # [D] the row that each draw is in
+    draw_id: Ints  # [D] its number among all draws of its node
+    expanded: NDArray[np.bool_]  # [F] something was drawn
+    exhausted: NDArray[np.bool_]  # [F] nothing was left to draw
+    lost: NDArray[np.bool_]  # [F] the budget allowed less than was chosen
+    ends: list[Status | None] = field(default_factory=list)  # [R] after `step`
+    newest: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [R] after `step`
+    novel: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))  # [R] after `step`
+    count: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [R] after `step`
+    pair_row: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [P] after `draw`
+    pair_token: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [P]
+    pair_count: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [P] draws
+    draw_pair: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [D]
+
+    @classmethod
+    def begin(cls, graph: BabbleGraph, chosen: Chosen, fresh: bool) -> Rows:
+        """One empty row below each chosen node, with all its draws."""
+        n, ids = len(chosen), np.asarray(chosen.ids)
+        drawn = np.where(chosen.draws == ALL, 0, chosen.draws)
+        row = np.repeat(np.arange(n), drawn)
+        number = np.arange(len(row)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
+        return cls(
+            graph=graph,
+            origin=np.arange(n),
+            node=ids,
+            tree=graph.root[ids].astype(np.int64),
+            full=np.asarray(chosen.draws) == ALL,
+            tokens=np.zeros((n, 0), np.int32),
+            token_log_q=np.zeros((n, 0), np.float32),
+            log_f=np.zeros(n),
+            log_q=np.zeros(n),
+            key=graph.key[ids].copy(),
+            tails=[b""] * n,
+            twins=[graph.children(int(i)) if fresh else [] for i in ids],
+            draw_row=row,
+            draw_id=graph.draws[ids][row] + number,
+            expanded=np.zeros(n, np.bool_),
+            exhausted=np.zeros(n, np.bool_),
+            lost=np.zeros(n, np.bool_),
+        )
+
+    def draw(self, log_q: torch.Tensor, rng: Rng) -> None:
+        """Samples every draw's next token, and groups the draws of a row that agree.
+
+        Args:
+            log_q: log-probabilities of the next token, [R, V].
+            rng: one uniform for each draw.
+        """
+        left = self._left(log_q)  # [R, V]
+        total = left.sum(-1).cpu().numpy()
+        alive = total > NOISE
+        if not self.tokens.shape[1]:
+            self.exhausted |= ~alive
+        draws = np.flatnonzero(alive[self.draw_row])
+        tokens = self._sample(left, draws, rng)
+        pairs, which, counts = np.unique(
+            self.draw_row[draws] * log_q.shape[1] + tokens, return_inverse=True, return_counts=True
+        )
+        self.draw_pair = np.full(len(self.draw_row), -1)
+        self.draw_pair[draws] = which
+        every = torch.nonzero(left[torch.as_tensor(self.full)] > 0).cpu().numpy()  # [P', 2]
+        self.pair_row = np.r_[pairs // log_q.shape[1], np.flatnonzero(self.full)[every[:, 0]]]
+        self.pair_token = np.r_[pairs % log_q.shape[1], every[:, 1]]
+        self.pair_count = np.r_[counts, np.ones(len(every), np.int64)]
+
+    def affordable(self, left: Ints) -> NDArray[np.bool_]:
+        """Which pairs the budget allows, [P]: of each tree's new tokens the first `left[tree]`."""
+        known = np.array(
+            [bool(self._matching(r, t)) for r, t in zip(self.pair_row, self.pair_token, strict=True)], np.bool_
+        )
+        tree, novel = self.tree[self.pair_row], ~known
+        order = np.argsort(tree[novel], kind="stable")
+        sorted_tree = tree[novel][order]
+        rank = np.arange(len(order)) - np.searchsorted(sorted_tree, sorted_tree)
+        allowed = np.ones(len(tree), np.bool_)
+        allowed[np.flatnonzero(novel)[order]] = rank < left[sorted_tree]
+        self.expanded[self.origin[self.pair_row[allowed]]] = True
+        self.lost[self.origin[self.pair_row[~allowed]]] = True
+        return allowed
+
+    def cut_short(self, allowed: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+        """Rows that end here because the budget does not allow their next tokens, with the draws that stop.
+
+        A row without tokens, or one that only repeats an earlier child, is not worth a node.
+        """
+        draws = np.bincount(
+            self.pair_row[~allowed], self.pair_count[~allowed], minlength=len(self.node)
+        ).astype(int)
+        for row in np.flatnonzero(draws):
+            if self.tokens.shape[1] and not self.twins[row]:
+                yield int(row), int(draws[row])
+
+    def step(
+        self, allowed: NDArray[np.bool_], log_f: torch.Tensor, log_q: torch.Tensor, rules: Rules
+    ) -> Ints:
+        """Appends the drawn tokens: every allowed pair becomes a row. Returns the old row of each, [R]."""
+        rows, tokens = self.pair_row[allowed], self.pair_token[allowed]
+        at = torch.as_tensor(rows * log_q.shape[1] + tokens, device=log_q.device)
+        step_f, step_q = (x.reshape(-1)[at].double().cpu().numpy() for x in (log_f, log_q))
+        twins = [self._matching(r, t) for r, t in zip(rows, tokens, strict=True)]
+        self._split_draws(allowed)
+        self.take(rows)
+        self.twins, self.newest = twins, tokens
+        self.novel = np.array([not t for t in twins], np.bool_)
+        self.count = self.pair_count[allowed]
+        self.tokens = np.c_[self.tokens, tokens.astype(np.int32)]
+        self.token_log_q = np.c_[self.token_log_q, step_q.astype(np.float32)]
+        self.log_f, self.log_q = self.log_f + step_f, self.log_q + step_q
+        self.key = chain(self.key, tokens)
+        self.tails = [
+            rules.span.tail(b, int(t), rules.vocabulary) for b, t in zip(self.tails, tokens, strict=True)
+        ]
+        length = self.tokens.shape[1]
+        room = rules.max_length[self.tree] - self.graph.length[self.node] - length
+        self.ends = rules.span.ends(tokens.tolist(), self.tails, length, room.tolist())
+        for row in np.flatnonzero(self.full):  # a node for every next token: spans of one token
+            self.ends[row] = self.ends[row] or Status.FRONTIER
+        return rows
+
+    def take(self, rows: Ints) -> None:
+        """Keeps (or repeats) some rows; draws of rows that are not kept are forgotten."""
+        if len(self.ends):
+            place = np.full(len(self.node), -1)
+            place[rows] = np.arange(len(rows))
+            self.draw_row = place[self.draw_row]
+            self.draw_id = self.draw_id[self.draw_row >= 0]
+            self.draw_row = self.draw_row[self.draw_row >= 0]
+            self.ends = []
+        for name in ("origin", "node", "tree", "full", "tokens", "token_log_q", "log_f", "log_q", "key"):
+            setattr(self, name, getattr(self, name)[rows])
+        self.tails = [self.tails[r] for r in rows]
+        self.twins = [self.twins[r] for r in rows]
+
+    def _left(self, log_q: torch.Tensor) -> torch.Tensor:
+        """q of the next tokens less what earlier children took of it, [R, V] in double precision."""
+        q = log_q.double().exp()
+        t = self.tokens.shape[1]
+        taken: dict[tuple[int, int], float] = {}
+        for row, twins in enumerate(self.twins):
+            here = self.graph.log_q[self.node[row]] + self.log_q[row]
+            for child in twins:
+                edge = (row, int(self.graph.span(child)[t]))
+                taken[edge] = taken.get(edge, 0.0) + float(np.exp(self.graph.log_q[child] - here))
+        if taken:
+            rows, tokens = (torch.as_tensor(x, device=q.device) for x in zip(*taken, strict=True))
+            mass = torch.as_tensor(list(taken.values()), device=q.device, dtype=q.dtype)
+            rest = q[rows, tokens] - mass
+            q[rows, tokens] = torch.where(rest > NOISE * q[rows, tokens], rest, 0.0)
+        return q
+
+    def _sample(self, left: torch.Tensor, draws: Ints, rng: Rng) -> Ints:
+        """The next token of each draw by inversion of the row's distribution function, [D]."""
+        if not len(draws):
+            return np.zeros(0, np.int64)
+        row = self.draw_row[draws]
+        u = rng.uniforms(self.graph.key[self.node[row]], self.draw_id[draws], self.tokens.shape[1])
+        order = np.argsort(row, kind="stable")
+        column = np.empty(len(row), np.int64)
+        column[order] = np.arange(len(row)) - np.searchsorted(row[order], row[order])
+        points = np.zeros((len(left), int(column.max()) + 1))
+        points[row, column] = u
+        below = left.cumsum(-1)
+        # from the right: the first token whose cumulated probability exceeds u; one without probability never is
+        at = torch.as_tensor(points, device=left.device) * below[:, -1:]
+        found = torch.searchsorted(below, at, right=True).clamp_(max=left.shape[1] - 1)
+        return found.cpu().numpy()[row, column]
+
+    def _matching(self, row: int, token: int) -> list[int]:
+        """Earlier children that go on with this token after the row's tokens, and end later."""
+        t = self.tokens.shape[1]
+        return [c for c in self.twins[row] if self.graph.span(c)[t] == token]
+
+    def _split_draws(self, allowed: NDArray[np.bool_]) -> None:
+        place = np.full(len(allowed) + 1, -1)  # the last entry is for draws without a pair
+        place[:-1][allowed] = np.arange(int(allowed.sum()))
+        row = place[self.draw_pair]
+        self.draw_row, self.draw_id = row[row >= 0], self.draw_id[row >= 0]

@@ -1,0 +1,188 @@
+"""Keys, values and next-token logits of a token trie: every token once, in one slot.
+
+A slot is a row of the pools, [slots, H_kv, d] for each layer. A held path keeps a reference to each of its slots;
+a slot without references is free again. Slot 0 is where padding is written; it is never read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from babblegraph.lm.attention import Plan
+
+Slots = NDArray[np.int64]
+UNKNOWN = -1
+
+
+class Store:
+    """The K/V pools of one forest.
+
+    Args:
+        device: where keys and values live.
+        logit_bytes: how much memory the cache of logits may take; what it has lost is computed again.
+        growth: by how much the pools grow when they are full.
+    """
+
+    def __init__(self, device: torch.device, logit_bytes: int = 1 << 26, growth: float = 1.5) -> None:
+        self.device, self.growth = device, growth
+        self.keys: dict[int, torch.Tensor] = {}  # layer -> [slots, H_kv, d]
+        self.values: dict[int, torch.Tensor] = {}
+        self.references = np.zeros(0, np.int32)  # [slots]
+        self.peak = 0
+        self._free = np.zeros(0, np.int64)  # a stack
+        self._free_size = 0
+        self._edge_of = np.zeros(0, np.int64)  # [slots] the key of the slot's edge in `_edges`
+        self._edges: dict[int, int] = {}  # (slot of the token before, token) -> slot
+        self._logits = _LogitCache(logit_bytes, device)
+        self._grow(256)
+
+    @property
+    def in_use(self) -> int:
+        """Slots that hold a token now."""
+        return len(self.references) - 1 - self._free_size
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of all pools, in use or not."""
+        return sum(t.numel() * t.element_size() for t in (*self.keys.values(), *self.values.values()))
+
+    def find(self, before: int, token: int) -> int:
+        """The slot of a token after another one, `UNKNOWN` when it is not stored."""
+        return self._edges.get(before << 32 | token, UNKNOWN)
+
+    def take(self, m: int) -> Slots:
+        """m free slots, [m], without references yet: `hold` them or `sweep` them."""
+        while self._free_size < m:
+            self._grow(max(int(len(self.references) * self.growth), len(self.references) + m))
+        self._free_size -= m
+        slots = self._free[self._free_size : self._free_size + m].copy()
+        self._edge_of[slots] = UNKNOWN
+        self._logits.forget(slots)
+        self.peak = max(self.peak, self.in_use)
+        return slots
+
+    def connect(self, slots: Slots, before: Slots, tokens: NDArray[np.integer[Any]]) -> None:
+        """Makes slots findable: each holds a token that follows the one in `before`, all [M].
+
+        The first token of tree i follows slot `-1 - i`.
+        """
+        edges = (before << 32) | tokens.astype(np.int64)
+        self._edge_of[slots] = edges
+        self._edges.update(zip(edges.tolist(), slots.tolist(), strict=True))
+
+    def hold(self, path: Slots) -> None:
+        """Takes a reference to each slot of a path."""
+        self.references[path] += 1
+
+    def drop(self, path: Slots) -> None:
+        """Gives one back; slots without any are free."""
+        self.references[path] -= 1
+        self.sweep(path)
+
+    def sweep(self, slots: Slots) -> None:
+        """Frees those of some distinct slots that have no reference."""
+        gone = slots[self.references[slots] == 0]
+        for edge in self._edge_of[gone].tolist():
+            self._edges.pop(edge, None)
+        self._free[self._free_size : self._free_size + len(gone)] = gone
+        self._free_size += len(gone)
+
+    def exchange(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor, plan: Plan
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes the keys and values of new tokens, [B, H_kv, L, d], and reads those of all paths, [B, H_kv, S, d]."""
+        return self._swap(self.keys, layer, key, plan), self._swap(self.values, layer, value, plan)
+
+    def put_logits(self, slots: Slots, logits: torch.Tensor) -> None:
+        """Remembers the logits that follow tokens, [M, V]."""
+        self._logits.put(slots, logits)
+
+    def has_logits(self, slots: Slots) -> NDArray[np.bool_]:
+        """Whether the logits that follow tokens are remembered, [M]."""
+        return self._logits.has(slots)
+
+    def logits(self, slots: Slots) -> torch.Tensor:
+        """Remembered logits, [M, V]."""
+        return self._logits.get(slots)
+
+    def _swap(
+        self, pools: dict[int, torch.Tensor], layer: int, new: torch.Tensor, plan: Plan
+    ) -> torch.Tensor:
+        rows = new.transpose(1, 2).flatten(0, 1)  # [B·L, H_kv, d]
+        pool = pools.get(layer)
+        if pool is None or pool.shape[0] < len(self.references):
+            grown = rows.new_zeros(len(self.references), *rows.shape[1:])
+            if pool is not None:
+                grown[: pool.shape[0]] = pool
+            pool = pools[layer] = grown
+        pool.index_copy_(0, plan.slots, rows)
+        read = pool.index_select(0, plan.paths.reshape(-1))
+        return read.view(*plan.paths.shape, *rows.shape[1:]).transpose(1, 2)
+
+    def _grow(self, slots: int) -> None:
+        """Makes room for bookkeeping; the pools follow in the next forward pass."""
+        old = len(self.references)
+        more = slots - old
+        self.references = np.concatenate([self.references, np.zeros(more, np.int32)])
+        self._edge_of = np.concatenate([self._edge_of, np.zeros(more, np.int64)])
+        free = np.arange(slots - 1, max(old, 1) - 1, -1)  # slot 0 is never free
+        self._free = np.concatenate([free, self._free[: self._free_size], np.zeros(slots, np.int64)])[:slots]
+        self._free_size += len(free)
+        self._logits.reserve(slots)
+
+
+class _LogitCache:
+    """The logits after the most recent tokens, a ring of rows; memory is bounded."""
+
+    def __init__(self, limit: int, device: torch.device) -> None:
+        self.limit, self.device, self.next = limit, device, 0
+        self.ring: torch.Tensor | None = None  # [rows, V]
+        self.slot_of = np.zeros(0, np.int64)  # [rows]
+        self.row_of = np.zeros(0, np.int64)  # [slots]
+
+    def reserve(self, slots: int) -> None:
+        grown = np.full(slots, UNKNOWN)
+        grown[: len(self.row_of)] = self.row_of
+        self.row_of = grown
+
+    def forget(self, slots: Slots) -> None:
+        rows = self.row_of[slots]
+        self.slot_of[rows[rows >= 0]] = UNKNOWN
+        self.row_of[slots] = UNKNOWN
+
+    def put(self, slots: Slots, logits: torch.Tensor) -> None:
+        if self.ring is None or (len(self.ring) < len(self.row_of) and len(self.ring) < self._most(logits)):
+            self._enlarge(logits)
+        assert self.ring is not None
+        slots, logits = slots[-len(self.ring) :], logits[-len(self.ring) :]
+        self.forget(slots)
+        rows = (self.next + np.arange(len(slots))) % len(self.ring)
+        self.next = int(self.next + len(slots)) % len(self.ring)
+        evicted = self.slot_of[rows]
+        self.row_of[evicted[evicted >= 0]] = UNKNOWN
+        self.row_of[slots], self.slot_of[rows] = rows, slots
+        self.ring[torch.as_tensor(rows, device=self.device)] = logits
+
+    def has(self, slots: Slots) -> NDArray[np.bool_]:
+        return self.row_of[slots] >= 0
+
+    def get(self, slots: Slots) -> torch.Tensor:
+        assert self.ring is not None
+        return self.ring[torch.as_tensor(self.row_of[slots], device=self.device)]
+
+    def _most(self, logits: torch.Tensor) -> int:
+        return max(64, self.limit // (logits.shape[1] * logits.element_size()))
+
+    def _enlarge(self, logits: torch.Tensor) -> None:
+        old = 0 if self.ring is None else len(self.ring)
+        rows = min(self._most(logits), max(len(self.row_of), 2 * old))
+        grown = logits.new_zeros(rows, logits.shape[1])
+        if self.ring is not None:
+            grown[:old] = self.ring
+        self.ring, self.next = grown, old % rows
+        self.slot_of = np.concatenate([self.slot_of, np.full(rows - old, UNKNOWN)])

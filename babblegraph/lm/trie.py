@@ -1,0 +1,263 @@
+"""One forest's token trie in the model: which tokens were computed, and how the next ones are.
+
+A forward pass is a batch of rows; each row is new tokens at the end of a path. Prompts, decoding steps, revived
+nodes and a judge's words are all such rows, so there is one way through the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babblegraph.lm.attention import Plan
+from babblegraph.lm.store import UNKNOWN, Slots, Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from babblegraph.budget import Meter
+    from babblegraph.graph import BabbleGraph
+
+Ints = NDArray[np.integer[Any]]
+
+
+class Row(NamedTuple):
+    """New tokens at the end of a path: `path` has the slots of all of them, the last `len(tokens)` are new."""
+
+    path: Slots
+    tokens: Ints
+    tree: int
+    count: str  # how the meter counts it: forwarded, prefilled or scored
+
+
+class Trie:
+    """Keys, values and logits of one graph's tokens, and the rows that are in flight during an expansion.
+
+    Args:
+        model: a transformers causal language model that passed `selfcheck.check`.
+        logit_bytes: memory for remembered logits.
+        forward_tokens: at most this many new tokens (rows × length) in one forward pass.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, logit_bytes: int = 1 << 26, forward_tokens: int = 8192
+    ) -> None:
+        self.model, self.forward_tokens = model, forward_tokens
+        self.store = Store(model.device, logit_bytes)
+        self.held: dict[int, Slots] = {}  # node -> slots of its path; the last token may not be computed yet
+        self._fresh: list[Slots] = []  # taken in this expansion
+        self._flight = np.zeros((0, 0), np.int64)  # [R, S] slots of the rows in flight
+        self._lengths = np.zeros(0, np.int64)  # [R]
+        self._trees = np.zeros(0, np.int64)  # [R]
+
+    def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
+        """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
+        logits = self.next_logits(graph, ids, meter)
+        paths = [self.held[int(i)] for i in ids]
+        self._lengths = np.array([len(p) for p in paths])
+        self._trees = graph.root[ids].astype(np.int64)
+        self._flight = _padded(paths)
+        return logits
+
+    def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor:
+        """Replaces the rows in flight: new row i is old row `rows[i]` with `tokens[i]` appended.
+
+        A token that is already in the trie is not computed again.
+
+        Returns:
+            The logits of what follows each new row, [R, V].
+        """
+        n, lengths = len(rows), self._lengths[rows]
+        flight = np.zeros((n, max(self._flight.shape[1], int(lengths.max()) + 1)), np.int64)
+        flight[:, : self._flight.shape[1]] = self._flight[rows]
+        before = flight[np.arange(n), lengths - 1]
+        slots = np.array([self.store.find(*edge) for edge in zip(before.tolist(), tokens.tolist(), strict=True)])
+        self._take(slots, before, tokens)
+        flight[np.arange(n), lengths] = slots
+        self._flight, self._lengths, self._trees = flight, lengths + 1, self._trees[rows]
+
+        unique, first, which = np.unique(slots, return_index=True, return_inverse=True)
+        known = self.store.has_logits(unique)
+        missing = [
+            Row(flight[r, : lengths[r] + 1], tokens[r : r + 1], int(self._trees[r]), "forwarded")
+            for r in first[~known]
+        ]
+        return self._known_or_computed(unique[known], known, missing, meter)[which]
+
+    def keep(self, node: int, row: int) -> None:
+        """Holds the path of a row in flight for a node that ends one token further on."""
+        path = self._flight[row, : self._lengths[row]].copy()
+        self.store.hold(path)
+        self.held[node] = path
+
+    def close(self) -> None:
+        """Ends the expansion: what no node holds is free again."""
+        for slots in self._fresh:
+            self.store.sweep(slots)
+        self._fresh = []
+        self._flight = np.zeros((0, 0), np.int64)
+
+    def release(self, ids: Ints) -> None:
+        """Gives up the paths of nodes."""
+        for i in ids.tolist():
+            if (path := self.held.pop(i, None)) is not None:
+                self.store.drop(path)
+
+    def next_logits(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
+        """The logits of what follows each node, [F, V]; computes what is not there."""
+        self._compute_paths(graph, ids, meter)
+        paths = [self.held[int(i)] for i in ids]
+        last, first, which = np.unique([p[-1] for p in paths], return_index=True, return_inverse=True)
+        known = self.store.has_logits(last)
+        again = [
+            Row(paths[i], _last_token(graph, int(ids[i])), int(graph.root[ids[i]]), "prefilled")
+            for i in first[~known]
+        ]
+        return self._known_or_computed(last[known], known, again, meter)[which]
+
+    def after(self, graph: BabbleGraph, ids: Ints, words: Sequence[int], meter: Meter) -> torch.Tensor:
+        """The logits that would follow if each node went on with some words, [F, V]; nothing of it is kept."""
+        self._compute_paths(graph, ids, meter)
+        texts = [(self.held[i], words, int(graph.root[i])) for i in ids.tolist()]
+        return self._aside(texts, meter)
+
+    def around(
+        self, graph: BabbleGraph, ids: Ints, before: Sequence[int], after: Sequence[int], meter: Meter
+    ) -> torch.Tensor:
+        """The logits that follow words, a node's whole text, and words, [F, V]; nothing of it is kept."""
+        nothing = np.zeros(0, np.int64)
+        texts = [
+            (nothing, [*before, *graph.path_tokens(i).tolist(), *after], int(graph.root[i])) for i in ids.tolist()
+        ]
+        return self._aside(texts, meter)
+
+    def _aside(self, texts: list[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
+        """Logits after tokens at the ends of paths, in slots that are given back at once."""
+        taken = [self.store.take(len(tokens)) for _, tokens, _ in texts]
+        rows = [
+            Row(np.concatenate([path, slots]), np.asarray(tokens), tree, "scored")
+            for (path, tokens, tree), slots in zip(texts, taken, strict=True)
+        ]
+        try:
+            return self._forward_all(rows, meter, remember=False)
+        finally:
+            self.store.sweep(np.concatenate(taken))
+
+    def _forward_all(self, rows: list[Row], meter: Meter, remember: bool = True) -> torch.Tensor:
+        """Runs rows through the model, in order and in batches; returns the logits after each, [B, V]."""
+        logits = []
+        while rows:
+            n = self._batch(rows)
+            batch, rows = rows[:n], rows[n:]
+            logits.append(self._forward(batch))
+            for row in batch:
+                meter.count(row.count, row.tree, len(row.tokens))
+            if remember:
+                self.store.put_logits(np.array([r.path[-1] for r in batch]), logits[-1])
+        meter.peak_slots = max(meter.peak_slots, self.store.peak)
+        return torch.cat(logits) if logits else torch.zeros(0, 0, device=self.model.device)
+
+    @torch.no_grad()
+    def _forward(self, batch: list[Row]) -> torch.Tensor:
+        new = max(len(r.tokens) for r in batch)
+        ids, slots, positions = (np.zeros((len(batch), new), np.int64) for _ in range(3))
+        for b, (path, tokens, _, _) in enumerate(batch):
+            ids[b, new - len(tokens) :] = tokens
+            slots[b, new - len(tokens) :] = path[len(path) - len(tokens) :]
+            positions[b, new - len(tokens) :] = np.arange(len(path) - len(tokens), len(path))
+        device = self.model.device
+        where = torch.as_tensor(positions, device=device)
+        paths = torch.as_tensor(_padded([r.path for r in batch]), device=device)
+        plan = Plan(self.store, paths, torch.as_tensor(slots, device=device), where)
+        out = self.model(
+            input_ids=torch.as_tensor(ids, device=device),
+            position_ids=where,
+            use_cache=False,
+            logits_to_keep=1,
+            tree=plan,
+        )
+        return out.logits[:, -1].float()
+
+    def _batch(self, rows: list[Row]) -> int:
+        """How many of the first rows go into one pass: similar lengths, so that little is padding."""
+        least = most = len(rows[0].tokens)
+        for n, row in enumerate(rows):
+            least, most = min(least, len(row.tokens)), max(most, len(row.tokens))
+            if n and (most > 2 * least or (n + 1) * most > self.forward_tokens):
+                return n
+        return len(rows)
+
+    def _compute_paths(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> None:
+        """Makes sure that every token of the nodes' paths has its keys and values, and holds them.
+
+        Rows may rely on each other: a pass writes all new keys before it reads, and batches run in order.
+        """
+        rows = []
+        for i in ids.tolist():
+            path = self.held.get(i)
+            if path is not None and len(path) == graph.length[i]:
+                continue
+            row = self._missing(graph, i, path)
+            if len(row.tokens):
+                rows.append(row)
+            self.store.hold(row.path)
+            if path is not None:
+                self.store.drop(path)
+            self.held[i] = row.path
+        self._forward_all(rows, meter)
+
+    def _missing(self, graph: BabbleGraph, node: int, path: Slots | None) -> Row:
+        """The row that completes a node's path, from what the trie already has of it."""
+        if path is not None:
+            have, rest = path.tolist(), _last_token(graph, node)
+        else:
+            have, rest = [], graph.path_tokens(node)
+        tree, k = int(graph.root[node]), 0
+        before = have[-1] if have else -1 - tree
+        while k < len(rest) and (slot := self.store.find(before, int(rest[k]))) != UNKNOWN:
+            have.append(slot)
+            before, k = slot, k + 1
+        new = self.store.take(len(rest) - k)
+        self.store.connect(new, np.r_[np.int64(before), new[:-1]][: len(new)], rest[k:])
+        count = "prefilled" if path is None else "forwarded"
+        return Row(np.concatenate([np.array(have, np.int64), new]), rest[k:], tree, count)
+
+    def _take(self, slots: Slots, before: Slots, tokens: Ints) -> None:
+        """Fills in slots for the tokens that are not in the trie, the same one for the same token."""
+        new = slots == UNKNOWN
+        edges, first, which = np.unique(
+            np.stack([before[new], tokens[new]], 1), axis=0, return_index=True, return_inverse=True
+        )
+        taken = self.store.take(len(first))
+        self.store.connect(taken, edges[:, 0], edges[:, 1])
+        slots[new] = taken[which.reshape(-1)]
+        self._fresh.append(taken)
+
+    def _known_or_computed(
+        self, remembered: Slots, known: NDArray[np.bool_], rows: list[Row], meter: Meter
+    ) -> torch.Tensor:
+        """Logits of `len(known)` slots: remembered ones where known, those after the rows elsewhere."""
+        kept = self.store.logits(remembered) if len(remembered) else None  # before the rows push them out
+        computed = self._forward_all(rows, meter)
+        if kept is None:
+            return computed
+        logits = kept.new_empty(len(known), kept.shape[1])
+        logits[torch.as_tensor(known)] = kept
+        if rows:
+            logits[torch.as_tensor(~known)] = computed
+        return logits
+
+
+def _last_token(graph: BabbleGraph, node: int) -> Ints:
+    return graph.tokens[graph.stop[node] - 1 : graph.stop[node]]
+
+
+def _padded(paths: Sequence[Slots]) -> NDArray[np.int64]:
+    out = np.zeros((len(paths), max(map(len, paths))), np.int64)
+    for row, path in zip(out, paths, strict=True):
+        row[: len(path)] = path
+    return out

@@ -1,0 +1,101 @@
+"""The few types that the rooms agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from babblegraph.born import Born
+from babblegraph.budget import Meter
+from babblegraph.graph import BabbleGraph
+from babblegraph.randomness import Rng
+
+ALL = 0  # as a number of draws: expand into every possible next token
+
+
+class Chosen(NamedTuple):
+    """What to expand in one round: distinct node ids, and how many draws each gets (or `ALL`)."""
+
+    ids: NDArray[np.intp]  # [F]
+    draws: NDArray[np.intp]  # [F]
+
+    def __len__(self) -> int:  # the number of nodes, so that an empty choice ends the search
+        return len(self.ids)
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """What babbles. `lm.Babbler` is one for any causal language model."""
+
+    def start(self, prompts: Sequence[Any], seed: int) -> BabbleGraph:
+        """A graph with one root a prompt."""
+        ...
+
+    def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool) -> Born:
+        """Draws spans below the chosen nodes. The next `graph.add` must be of what this returns.
+
+        With `fresh`, spans that a node already has as children are never drawn again (which is biased, and so
+        only for the aim `solve`).
+        """
+        ...
+
+    def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
+        """Gives up the keys and values of nodes; they can be had again at the price of a prefill."""
+        ...
+
+
+class Scorer(Protocol):
+    """Fills value and connectivity of new nodes, the score of leaves, and marks dead and finished ones."""
+
+    def __call__(self, graph: BabbleGraph, ids: NDArray[np.int32], meter: Meter) -> None: ...
+
+
+class Select(Protocol):
+    """Which nodes to expand next; an empty choice ends the search."""
+
+    def __call__(self, graph: BabbleGraph, meter: Meter) -> Chosen: ...
+
+
+class Prune(Protocol):
+    """Stops nodes: sets their status, gate and log_inclusion, and returns the ids of all that it stopped."""
+
+    def __call__(self, graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]: ...
+
+
+class Task(Protocol):
+    """A kind of problem with a verifier. Only `verify` is required.
+
+    A task may also have, each optional:
+        name: str
+        prompts: Sequence[str], what to solve when the user gives none
+        stop: tuple[str, ...], the strings that end one step of a solution
+        prepare(prompt) -> str, the model's prompt for what a user typed; raises BadInput
+        value(prompt, text) -> float in [0, 1], where 0 means provably dead
+        state(prompt, text) -> str | None, a key that is equal for partial texts with the same future
+        done(prompt, text) -> bool, whether nothing more needs to be generated
+    """
+
+    def verify(self, prompt: str, text: str) -> float:
+        """The score of a finished text, in [0, 1]."""
+        ...
+
+
+class Strategy(NamedTuple):
+    """A way to search: who is expanded next, who is stopped, and what the weights are worth."""
+
+    name: str
+    select: Select
+    prune: Prune
+    aim: str = "solve"  # or "estimate": unbiased weights, pruning is final
+    fresh: bool = False  # whether a span is never drawn twice below one node (biased)
+
+
+class ValueFunction(Protocol):
+    """A value of nodes: (graph, ids [M], meter) -> [M] in [0, 1], NaN where it failed."""
+
+    def __call__(
+        self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter
+    ) -> NDArray[np.floating] | Iterable[float]: ...

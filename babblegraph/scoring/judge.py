@@ -1,0 +1,79 @@
+"""The model judging itself: P(good words) / (P(good words) + P(bad words)) after a text and some words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babblegraph.errors import BadInput
+
+if TYPE_CHECKING:
+    from babblegraph.budget import Meter
+    from babblegraph.graph import BabbleGraph
+    from babblegraph.lm.babbler import Babbler
+
+
+class JudgeValue:
+    """Asks the generator itself.
+
+    Only the first token of each word is looked at, and the text's own token ids are kept as generated: with a
+    template that only appends words, the tree's keys and values are used again.
+
+    Args:
+        babbler: the judge.
+        template: words around the text. `"{text} This is"` and `"This is"` mean the same; an empty one asks
+            for the very next token, as the embedded generator's verdict wants it.
+        good: words that speak for the text.
+        bad: words that speak against it.
+
+    Raises:
+        BadInput: no words, a word without tokens, or words of both sides that begin with the same token.
+    """
+
+    def __init__(
+        self, babbler: Babbler, template: str = "", good: Sequence[str] = ("y",), bad: Sequence[str] = ("n",)
+    ) -> None:
+        self.babbler = babbler
+        before, after = _around(template)
+        self.before, self.after = self._ids(before), self._ids(after)
+        spaced = bool(after) and not after[-1].isspace()
+        self.good, self.bad = (self._first_ids(words, spaced) for words in (good, bad))
+        if both := set(self.good) & set(self.bad):
+            names = babbler.tokenizer.convert_ids_to_tokens(sorted(both))
+            raise BadInput(f"good and bad words must begin with different tokens, both have {names}: choose others")
+
+    def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
+        """Values of nodes, [M] in [0, 1]."""
+        if self.before or self.after:
+            logits = self.babbler.logits_after(graph, ids, self.after, meter, self.before)
+        else:
+            logits = self.babbler.next_logits(graph, ids, meter)
+        good, bad = (torch.logsumexp(logits[:, words].double(), -1) for words in (self.good, self.bad))
+        return torch.sigmoid(good - bad).cpu().numpy()
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.babbler.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _first_ids(self, words: Sequence[str], spaced: bool) -> list[int]:
+        words = [words] if isinstance(words, str) else list(words)
+        first = []
+        for word in words:
+            ids = self._ids(" " + word if spaced and not word.startswith(" ") else word)
+            if not ids:
+                raise BadInput(f"a judge's word must have at least one token, got {word!r}: choose another")
+            first.append(ids[0])
+        if not first:
+            raise BadInput("a judge needs at least one good and one bad word, got none: give both")
+        return sorted(set(first))
+
+
+def _around(template: str) -> tuple[str, str]:
+    """What comes before and after the text."""
+    if "{text}" in template:
+        before, _, after = template.partition("{text}")
+        return before, after
+    return "", f" {template}" if template and not template[0].isspace() else template

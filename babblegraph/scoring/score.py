@@ -1,0 +1,89 @@
+"""The score stage of the loop: from cheap to expensive, and nothing expensive for what is already decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babblegraph.budget import Meter
+from babblegraph.graph import BabbleGraph
+from babblegraph.protocols import Task, ValueFunction
+from babblegraph.randomness import text_key
+from babblegraph.scoring.contain import contained, note_failure
+from babblegraph.status import Flag, Gate, Status
+
+Connectivity = Callable[[BabbleGraph], NDArray[np.float32]]
+
+
+class Score:
+    """Fills in value, connectivity, state and leaf score of new nodes; marks dead and finished ones.
+
+    Args:
+        task: its partial check marks dead nodes, its `done` finished ones, its verifier scores leaves.
+        value: of nodes that are still open; of leaves too where there is no task.
+        connectivity: of all nodes, graph -> [N].
+        threshold: what a leaf's score must reach to pass the leaf gate; None for no such gate.
+    """
+
+    def __init__(
+        self,
+        task: Task | None = None,
+        value: ValueFunction | None = None,
+        connectivity: Connectivity | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        self.task, self.value, self.connectivity, self.threshold = task, value, connectivity, threshold
+
+    def __call__(self, graph: BabbleGraph, ids: NDArray[np.int32], meter: Meter) -> None:
+        """One round's new nodes, [M]."""
+        if self.task is not None:
+            self._check(graph, ids)
+        open_nodes = ids[graph.status[ids] == Status.FRONTIER]
+        leaves = ids[graph.is_leaf(ids) & (graph.status[ids] != Status.LEAF_DEAD)]
+        judged = open_nodes if self.task is not None else np.concatenate([open_nodes, leaves])
+        graph.value[judged] = 1.0 if self.value is None else self._values(graph, judged, meter)
+        self._score_leaves(graph, leaves)
+        if self.connectivity is not None:
+            graph.connectivity[:] = self.connectivity(graph)
+
+    def _check(self, graph: BabbleGraph, ids: NDArray[np.int32]) -> None:
+        """The task's own rules: dead, done, state."""
+        value, done, state = (getattr(self.task, name, None) for name in ("value", "done", "state"))
+        for i in ids.tolist():
+            prompt, text = graph.prompt(i), graph.text(i)
+            if value is not None and contained(graph, i, text, value, prompt, text) == 0:
+                graph.stop_nodes(i, Status.LEAF_DEAD, Gate.NODE)
+                graph.value[i] = graph.score[i] = 0.0
+                continue
+            if done is not None and not graph.is_leaf(i) and contained(graph, i, text, done, prompt, text):
+                graph.stop_nodes(i, Status.LEAF_STOP)
+            if state is not None and (key := contained(graph, i, text, state, prompt, text)) is not None:
+                graph.state_key[i] = text_key(str(key))
+
+    def _values(self, graph: BabbleGraph, ids: NDArray[Any], meter: Meter) -> NDArray[np.float64]:
+        """Values in [0, 1]; NaN, which counts as the floor, where the function failed."""
+        if not len(ids):
+            return np.zeros(0)
+        assert self.value is not None
+        values = np.asarray(self.value(graph, ids, meter), np.float64)
+        graph.flags[ids[np.isnan(values)]] |= np.uint8(Flag.SCORER_FAILED)
+        return np.clip(values, 0.0, 1.0)
+
+    def _score_leaves(self, graph: BabbleGraph, leaves: NDArray[np.int32]) -> None:
+        if self.task is None:
+            graph.score[leaves] = graph.value[leaves]
+        else:
+            for i in leaves.tolist():
+                text = graph.text(i)
+                score = contained(graph, i, text, self.task.verify, graph.prompt(i), text)
+                if score is not None and not np.isfinite(score):
+                    note_failure(graph, i, f"the verifier must return a finite number, got {score}", text)
+                    score = None
+                graph.score[i] = np.nan if score is None else score
+                graph.value[i] = np.clip(graph.score[i], 0, 1)
+        if self.threshold is not None:
+            failed = leaves[~(graph.score[leaves] >= self.threshold)]
+            graph.gate[failed] = Gate.LEAF

@@ -1,0 +1,88 @@
+"""The loop: select, expand, score, prune; and a round for whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babblegraph.budget import Budget, Meter, Spent
+from babblegraph.errors import BadInput
+from babblegraph.graph import BabbleGraph
+from babblegraph.protocols import Chosen, Generator, Scorer, Strategy
+from babblegraph.randomness import Rng
+
+
+class Round(NamedTuple):
+    """One pass of the loop. The graph is the live one: it grows on in the next round."""
+
+    graph: BabbleGraph
+    chosen: Chosen
+    born: NDArray[np.int32]  # ids of the new nodes, [M]
+    stopped: NDArray[np.intp]  # ids that a gate stopped
+    spent: Spent
+
+
+def search(
+    generator: Generator,
+    prompts: Sequence[Any] | None = None,
+    *,
+    score: Scorer,
+    strategy: Strategy,
+    budget: Budget,
+    seed: int = 0,
+    graph: BabbleGraph | None = None,
+) -> Iterator[Round]:
+    """Searches a forest of babble, one round at a time.
+
+    Stop consuming at any round and the graph is valid (anytime). Everything random is keyed by the seed and
+    the path, so the same arguments give the same graph.
+
+    Args:
+        generator: what babbles.
+        prompts: one tree each.
+        score: fills the values of new nodes, and marks finished and dead ones.
+        strategy: whom to expand and whom to stop.
+        budget: what may be spent; sampled tokens and nodes count for each prompt.
+        seed: a non-negative integer.
+        graph: go on with this graph instead of starting one for prompts.
+
+    Yields:
+        A `Round` after each pass.
+
+    Raises:
+        BadInput: neither prompts nor a graph, or both; a negative seed.
+    """
+    graph, meter, rng = _begin(generator, prompts, budget, seed, graph)
+    graph.meta |= {"strategy": strategy.name, "aim": strategy.aim}
+    while len(chosen := strategy.select(graph, meter)):
+        graph.round += 1
+        born = graph.add(generator.expand(graph, chosen, rng, meter, strategy.fresh))
+        meter.count("nodes", graph.root[born])
+        score(graph, born, meter)
+        stopped = strategy.prune(graph, rng)
+        generator.release(graph, np.concatenate([stopped, born[graph.is_leaf(born)]]))
+        graph.meta["spent"] = meter.to_json()
+        yield Round(graph, chosen, born, stopped, meter.read())
+
+
+def _begin(
+    generator: Generator,
+    prompts: Sequence[Any] | None,
+    budget: Budget,
+    seed: int,
+    graph: BabbleGraph | None,
+) -> tuple[BabbleGraph, Meter, Rng]:
+    if (prompts is None) == (graph is None):
+        raise BadInput("a search needs either prompts or a graph to go on with, got both or neither: give one")
+    if seed < 0:
+        raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
+    if graph is None:
+        graph = generator.start(prompts or (), seed)
+        return graph, Meter(budget, graph.trees), Rng(seed)
+    rng = Rng(int(graph.meta["seed"]))
+    if "spent" not in graph.meta:
+        return graph, Meter(budget, graph.trees), rng
+    return graph, Meter.resumed(budget, graph.trees, graph.meta["spent"]), rng

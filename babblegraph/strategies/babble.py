@@ -1,0 +1,126 @@
+"""The default strategy: best-first with memory and restarts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babblegraph.budget import Meter
+from babblegraph.graph import BabbleGraph
+from babblegraph.protocols import Chosen, Strategy
+from babblegraph.prune import keep_best, merge_into_first
+from babblegraph.randomness import Rng
+from babblegraph.status import Flag, Status
+from babblegraph.strategies.common import FLOOR, log_priority, need_positive, nothing, solved
+
+BATCH = 16  # actions in one round over all prompts, where the width is not given
+
+
+def babble(
+    *,
+    width: int | None = None,
+    keep: int = 256,
+    patience: float = 2.0,
+    value_power: float = 0.5,
+    connectivity_power: float = 0.5,
+    threshold: float | None = None,
+) -> Strategy:
+    """Repeatedly takes the actions with the highest expected success per token.
+
+    An action draws one span below a node: a new one (go on), an expanded one (try again), the root (start
+    again). Its expected success is V(n)^a · k / (k + draws already made there), its cost the tokens that a
+    finished text from here still needs. Equal states are merged, a span is never drawn twice below one node,
+    and only `keep` nodes of a prompt hold keys and values: the others stay in mind, and may be revived.
+
+    Aim `solve`; weights are not unbiased. Complexity: O(N log N) a round.
+    Source: design/architecture.md, "The default strategy".
+
+    Args:
+        width: actions of one prompt in a round; None shares 16 among the prompts. Wider is faster, and costs
+            success per token.
+        keep: live nodes a prompt.
+        patience: k, how many draws at a node before it counts half.
+        value_power, connectivity_power: a and b of the priority V^a · C^b by which nodes are pruned; the choice
+            of actions uses V alone.
+        threshold: stop a prompt's search at the first leaf that reaches it; None to spend the whole budget.
+
+    Raises:
+        BadInput: a number that is not above zero.
+    """
+    for name, number in (("width", width), ("keep", keep), ("patience", patience)):
+        need_positive(name, number)
+
+    def select(graph: BabbleGraph, meter: Meter) -> Chosen:
+        room = np.minimum(meter.tokens_left(), meter.nodes_left())
+        if threshold is not None:
+            room[solved(graph, threshold)] = 0
+        most = np.minimum(room, width or max(1, math.ceil(BATCH / max(1, int((room > 0).sum())))))
+        nodes = _open(graph, most)
+        if not len(nodes):
+            return nothing()
+        return _best_actions(graph, nodes, np.log(_success(graph, value_power) / _cost(graph)), patience, most)
+
+    def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
+        merged = merge_into_first(graph)
+        return np.r_[merged, keep_best(graph, log_priority(graph, value_power, connectivity_power), keep)]
+
+    return Strategy("babble", select, prune, "solve", fresh=True)
+
+
+def _open(graph: BabbleGraph, most: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Nodes below which something can still be drawn, of trees that still search."""
+    inner = (graph.status <= Status.EXPANDED) | (graph.status == Status.PRUNED)
+    return np.flatnonzero(inner & (graph.flags & Flag.EXHAUSTED == 0) & (most[graph.root] > 0))
+
+
+def _success(graph: BabbleGraph, power: float) -> NDArray[np.float64]:
+    """V^a with a floor, [N]; a root is worth what its children are on average."""
+    value = graph.value.astype(np.float64)
+    first = np.flatnonzero(graph.parent >= 0)
+    first = first[graph.parent[first] < graph.trees]
+    scored = first[~np.isnan(value[first])]
+    count = np.bincount(graph.root[scored], minlength=graph.trees)
+    total = np.bincount(graph.root[scored], value[scored], minlength=graph.trees)
+    value[: graph.trees] = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+    return (FLOOR + (1 - FLOOR) * np.nan_to_num(value, nan=0.0)) ** power
+
+
+def _cost(graph: BabbleGraph) -> NDArray[np.float64]:
+    """Tokens that a finished text through each node still needs: the usual length less what is there, [N]."""
+    generated = (graph.length - graph.length[graph.root]).astype(np.float64)
+    leaves = graph.is_leaf()
+    finished = leaves & (graph.status != Status.LEAF_DEAD)
+    known = finished if finished.any() else leaves
+    usual = generated[known].max() if known.any() else generated.max()
+    return np.maximum(usual - generated, 1.0)
+
+
+def _best_actions(
+    graph: BabbleGraph,
+    nodes: NDArray[np.intp],
+    log_gain: NDArray[np.float64],
+    patience: float,
+    most: NDArray[np.int64],
+) -> Chosen:
+    """The best `most[tree]` draws of each tree; a node may get several, each worth less than the one before."""
+    now = log_gain[nodes] - np.log1p(graph.draws[nodes] / patience)
+    nodes = _first(nodes, (nodes, -graph.length[nodes], -now), graph.root[nodes], most)
+    copies = int(most[graph.root[nodes]].max())
+    again = np.repeat(nodes, copies)
+    draw = np.tile(np.arange(copies), len(nodes))
+    gain = log_gain[again] - np.log1p((graph.draws[again] + draw) / patience)
+    best = _first(again, (draw, again, -graph.length[again], -gain), graph.root[again], most)
+    ids, draws = np.unique(best, return_counts=True)
+    return Chosen(ids, draws)
+
+
+def _first(
+    ids: NDArray[np.intp], keys: tuple[NDArray, ...], tree: NDArray[np.int32], most: NDArray[np.int64]
+) -> NDArray[np.intp]:
+    """The first `most[tree]` ids of each tree in the order of the keys, the last key first."""
+    order = np.lexsort((*keys, tree))
+    grouped = tree[order]
+    rank = np.arange(len(order)) - np.searchsorted(grouped, grouped)
+    return ids[order[rank < most[grouped]]]

@@ -1,0 +1,114 @@
+"""Countdown puzzles by random play, and the split that keeps test puzzles out of training."""
+
+import random
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from babblegraph.errors import BadInput
+from babblegraph.tasks.countdown import Numbers, key, results
+
+SPLITS = ("train", "validation", "test")
+LARGEST_STEP = 200  # longer products rarely come back to a small target and only lengthen the text
+
+
+def puzzles(
+    split: str,
+    n: int,
+    seed: int,
+    *,
+    numbers: int = 4,
+    largest: int = 20,
+    targets: tuple[int, int] = (10, 100),
+) -> Iterator[str]:
+    """Yield distinct puzzles of one split, each with at least one solution.
+
+    A puzzle's split is decided by a hash of its sorted numbers and its target, so no two splits ever share
+    one, whatever the seeds.
+
+    Args:
+        split: `train` (80 %), `validation` (10 %) or `test` (10 %).
+        n: How many puzzles.
+        seed: The same seed gives the same puzzles.
+        numbers: How many numbers each has.
+        largest: Numbers are drawn from 1 to this.
+        targets: Smallest and largest target.
+
+    Raises:
+        BadInput: The split is unknown, or the ranges hold too few puzzles.
+
+    Example:
+        >>> list(puzzles("test", 2, seed=0, numbers=3)) == list(puzzles("test", 2, seed=0, numbers=3))
+        True
+    """
+    if split not in SPLITS:
+        raise BadInput(f"a split is one of {', '.join(SPLITS)}, got {split!r}; choose one of them")
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    misses = 0
+    while len(seen) < n:
+        start, _, target = play(rng, numbers, largest)
+        puzzle = key(start, target)
+        if puzzle in seen or not targets[0] <= target <= targets[1] or split_of(start, target) != split:
+            misses += 1
+            if misses > 100_000:
+                raise BadInput(f"the ranges hold fewer than {n} {split} puzzles, got {len(seen)}; widen them")
+            continue
+        misses = 0
+        seen.add(puzzle)
+        yield puzzle
+
+
+def play(rng: random.Random, count: int, largest: int) -> tuple[Numbers, list[str], int]:
+    """Draw numbers and combine them by random legal steps until one is left.
+
+    Args:
+        rng: The source of randomness.
+        count: How many numbers to draw.
+        largest: Numbers are drawn from 1 to this.
+
+    Returns:
+        The numbers ascending, the lines of the solution, the number that was left: the target.
+
+    Example:
+        >>> play(random.Random(1), 2, 9)
+        ((2, 3), ['2*3=6:6\\n'], 6)
+    """
+    start = tuple(sorted(rng.randint(1, largest) for _ in range(count)))
+    numbers, lines = start, []
+    while len(numbers) > 1:
+        operation, result, others = random_step(rng, numbers)
+        numbers = tuple(sorted((*others, result)))
+        lines.append(f"{operation}={result}:{' '.join(map(str, numbers))}\n")
+    return start, lines, numbers[0]
+
+
+def random_step(rng: random.Random, numbers: Numbers) -> tuple[str, int, Numbers]:
+    """Choose two of the numbers and a legal operation on them, each with equal chances.
+
+    Sums and products are written smaller number first, so that equal steps read the same.
+
+    Returns:
+        The operation as text, its result, the other numbers.
+
+    Example:
+        >>> random_step(random.Random(1), (2, 3))
+        ('2*3', 6, ())
+    """
+    i, j = sorted(rng.sample(range(len(numbers)), 2))
+    small, large = numbers[i], numbers[j]
+    options = [(f"{small}{operator}{large}", result) for operator, result in results(small, large)[:2]]
+    options += [(f"{large}{operator}{small}", result) for operator, result in results(large, small)[2:]]
+    short = [option for option in options if option[1] <= LARGEST_STEP]
+    operation, result = rng.choice(short or options)
+    return operation, result, numbers[:i] + numbers[i + 1 : j] + numbers[j + 1 :]
+
+
+def split_of(numbers: Numbers, target: int) -> str:
+    """Tell which split a puzzle belongs to, from a hash of its sorted numbers and its target.
+
+    Example:
+        >>> split_of((3, 5, 7, 11), 24) == split_of((11, 7, 5, 3), 24)
+        True
+    """
+    digest = blake2b(key(sorted(numbers), target).encode(), digest_size=8).digest()
+    return {0: "test", 1: "validation"}.get(int.from_bytes(digest, "big") % 10, "train")

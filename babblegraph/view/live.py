@@ -1,0 +1,215 @@
+"""Watching a search: live in a terminal, as plain lines where the output is no terminal."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from babblegraph.budget import Budget
+from babblegraph.graph import BabbleGraph
+from babblegraph.search import Round
+from babblegraph.view import tables
+from babblegraph.view.footer import budget_line, footer, nodes_line
+from babblegraph.view.report import report, title
+from babblegraph.view.signs import QUIET, signs_of
+from babblegraph.view.tree import tree_lines
+
+REDRAWS = 10  # a second, at most
+PLAIN_SECONDS = 2.0  # between two lines of progress
+REPORT_LINES = 40  # of the tree in the final report
+
+
+def watch(
+    rounds: Iterable[Round],
+    console: Console,
+    budget: Budget,
+    *,
+    errors: Console | None = None,
+    status: str = "searching",
+) -> Round | None:
+    """Consumes a search, shows it while it grows, and ends with the report.
+
+    Args:
+        rounds: the search.
+        console: where the tree and the report go.
+        budget: what may be spent.
+        errors: where progress goes when `console` is no terminal; standard error by default.
+        status: what to say before the first round.
+    Returns:
+        The last round; None if there was none.
+    """
+    with View(console, budget, errors=errors) as view:
+        view.say(status)
+        last = None
+        for last in view.follow(rounds):
+            pass
+    if last is not None:
+        view.report(last.graph)
+    return last
+
+
+class View:
+    """A display of one search: a status line at once, then the growing tree. A context manager.
+
+    Every frame is drawn in the thread that runs the search, so that the graph is never read while it grows;
+    rich's own thread only turns the spinner.
+
+    Args:
+        console: where the tree and the report go.
+        budget: what may be spent; None until it is known.
+        errors: where progress goes when `console` is no terminal; standard error by default.
+        quiet: whether to show nothing at all.
+    """
+
+    def __init__(
+        self, console: Console, budget: Budget | None = None, *, errors: Console | None = None, quiet: bool = False
+    ) -> None:
+        self.console, self.budget, self.quiet = console, budget, quiet
+        self.errors = errors or Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.moving = not quiet and can_move(console)
+        self.signs = signs_of(console.encoding)
+        self.rounds = 0
+        self._live: Live | None = None
+        self._next = 0.0
+        self._most = 0  # lines of the tree so far: the footer does not jump up again
+        self._speed = _Speed()
+
+    def __enter__(self) -> View:
+        if self.moving:
+            self._live = Live(
+                console=self.console, refresh_per_second=REDRAWS, transient=True, vertical_overflow="crop"
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """Shows one line of status, such as what is being loaded."""
+        if self._live is not None:
+            self._live.update(self._spinner(text), refresh=True)
+        elif not self.quiet:
+            self.errors.print(Text(f"babblegraph: {text}"), soft_wrap=True)
+
+    def follow(self, rounds: Iterable[Round]) -> Iterator[Round]:
+        """Passes a search on, and shows it while it grows."""
+        for found in rounds:
+            self.show(found)
+            yield found
+
+    def show(self, found: Round) -> None:
+        """Shows a round, unless the last frame is too young."""
+        self.rounds += 1
+        now = time.monotonic()
+        self._speed.see(now, found.spent.sampled)
+        if self.quiet or (now < self._next and self.rounds > 1):
+            return
+        if self._live is not None:
+            self._live.update(self._frame(found), refresh=self.rounds == 1)
+            self._next = max(now + 1 / REDRAWS, 2 * time.monotonic() - now)  # never more than half of the time
+        elif now >= self._next:
+            self._next = now + PLAIN_SECONDS
+            if self.rounds > 1:
+                self.errors.print(Text(f"babblegraph: {self._words(found)}"), soft_wrap=True)
+
+    def report(self, graph: BabbleGraph) -> None:
+        """Prints the final report; call it when the display is closed."""
+        if not self.quiet:
+            print_report(self.console, graph, budget=self.budget)
+
+    def _frame(self, found: Round) -> RenderableType:
+        width, height = self.console.width, self.console.height
+        graph, room = found.graph, max(height - 5, 3)
+        lines: list[RenderableType] = [title(graph, width, self.signs)]
+        tree = moving_tree(found)
+        if graph.trees > 1:
+            table = tables.prompts(graph, width=width, height=max(room // 3, 4), focus=tree, signs=self.signs)
+            lines += table
+            room -= len(table)
+        drawn = tree_lines(graph, width, max(room, 3), tree, found.born.tolist(), self.signs)
+        self._most = min(max(self._most, len(drawn)), max(room, 3))
+        lines += drawn + [Text("")] * (self._most - len(drawn))
+        if self.budget is not None:
+            rate = self._speed.rate
+            lines += footer(graph, found.spent, self.budget, width=width, rate=rate, signs=self.signs)
+        return Group(*lines, self._spinner("babbling"))
+
+    def _words(self, found: Round) -> str:
+        parts = [] if self.budget is None else [
+            budget_line(
+                found.graph, found.spent, self.budget, width=100, rate=self._speed.rate, signs=self.signs
+            ).plain.lstrip("".join(self.signs.bar) + " ")
+        ]
+        return f" {self.signs.dot} ".join([*parts, nodes_line(found.graph, width=100, signs=self.signs).plain])
+
+    def _spinner(self, text: str) -> Spinner:
+        line = Text(f"{text}  (Ctrl-C stops)", QUIET, no_wrap=True, overflow="crop")
+        return Spinner("line" if self.signs.ascii_only else "dots", line, style="cyan")
+
+
+def print_report(
+    console: Console,
+    graph: BabbleGraph,
+    *,
+    width: int | None = None,
+    height: int | None = REPORT_LINES,
+    tree: int | None = None,
+    budget: Budget | None = None,
+) -> None:
+    """Prints the final report of a graph, as the console can show it."""
+    width = min(width or console.width, console.width) if console.is_terminal else width or console.width
+    shown = report(graph, width=width, height=height, tree=tree, budget=budget, signs=signs_of(console.encoding))
+    console.print(shown, width=width, crop=False, no_wrap=True, overflow="ignore", markup=False, highlight=False)
+
+
+def moving_tree(found: Round) -> int:
+    """The tree to watch: of those that grew, one that still has no answer, and always the first of these.
+
+    A tree whose first child was just born would draw the eye at every round; the first one holds still.
+    """
+    graph = found.graph
+    grew = np.unique(graph.root[found.born]) if len(found.born) else np.arange(1)
+    answered = np.unique(graph.root[tables.passing(graph)])
+    open_trees = np.setdiff1d(grew, answered)
+    return int(open_trees[0] if len(open_trees) else grew[0])
+
+
+def can_move(console: Console) -> bool:
+    """Whether the cursor may be moved: a real terminal, and nobody asked for plain text."""
+    return console.is_terminal and not console.is_dumb_terminal and not os.environ.get("NO_COLOR")
+
+
+class _Speed:
+    """Tokens a second over the last few seconds."""
+
+    def __init__(self, seconds: float = 3.0) -> None:
+        self.seconds = seconds
+        self.seen: list[tuple[float, int]] = []
+
+    def see(self, now: float, tokens: int) -> None:
+        if self.seen and now - self.seen[-1][0] < 0.05:
+            return
+        self.seen.append((now, tokens))
+        while len(self.seen) > 2 and now - self.seen[0][0] > self.seconds:
+            self.seen.pop(0)
+
+    @property
+    def rate(self) -> float | None:
+        """None until two moments are known."""
+        if len(self.seen) < 2:
+            return None
+        (t0, n0), (t1, n1) = self.seen[0], self.seen[-1]
+        return (n1 - n0) / (t1 - t0)

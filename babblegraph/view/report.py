@@ -1,0 +1,181 @@
+"""What is shown when a search is over: the tree, the answer, the path to it, the gates and the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from babblegraph.budget import Budget, Meter, Spent
+from babblegraph.graph import NO_PARENT, BabbleGraph
+from babblegraph.status import Status
+from babblegraph.view import figures, tables
+from babblegraph.view.fold import best_leaf, promise
+from babblegraph.view.signs import FAILED, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, WORDS, Signs
+from babblegraph.view.text import fit, pad, step_text, visible
+from babblegraph.view.tree import tree_lines
+
+MOST_STEPS = 16  # of a path; the middle of a longer one is left out
+MOST_FAILURES = 3
+
+
+def report(
+    graph: BabbleGraph,
+    *,
+    width: int,
+    height: int | None = 40,
+    tree: int | None = None,
+    spent: Spent | None = None,
+    budget: Budget | None = None,
+    signs: Signs = UNICODE,
+) -> Group:
+    """The whole final report.
+
+    Args:
+        graph: any.
+        width: in cells.
+        height: of the tree, at most.
+        tree: the tree to draw; by default the one with the best leaf.
+        spent: what was spent; by default what the graph remembers.
+        budget: its bounds; by default what the graph remembers.
+        signs: what to draw with.
+    """
+    tree = best_tree(graph) if tree is None else tree
+    spent, budget = spent or saved_spent(graph), budget or saved_budget(graph)
+    parts: list[RenderableType] = [title(graph, width, signs)]
+    if graph.trees > 1:
+        parts += [*tables.prompts(graph, width=width, height=24, focus=tree, signs=signs), ""]
+    parts += [*tree_lines(graph, width, height, tree, signs=signs), legend(graph, width, signs), ""]
+    parts += [*answer(graph, tree, width=width, signs=signs), ""]
+    ends: list[RenderableType] = [tables.gates(graph, signs)]
+    if spent is not None:
+        ends.append(tables.budget(spent, budget, graph.trees, signs))
+    parts.append(Columns(ends, padding=(0, 6)) if width >= 90 else Group(*_spaced(ends)))
+    parts += failures(graph, width, signs)
+    return Group(*parts)
+
+
+def title(graph: BabbleGraph, width: int, signs: Signs = UNICODE, more: str = "") -> Text:
+    """One line on what the graph is: the model, the task, the strategy, the seed."""
+    meta = graph.meta
+    parts = [meta.get("task"), meta.get("model"), meta.get("strategy"), f"seed {meta.get('seed', 0)}", more]
+    said = fit(f" {signs.dot} ".join(str(p) for p in parts if p), max(width - 14, 1), signs)
+    return _line(("babblegraph", TITLE), ("  ", ""), (said, QUIET))
+
+
+def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> Text:
+    """What the signs mean, of those that occur."""
+    line, counts = Text(no_wrap=True), np.bincount(graph.status, minlength=len(Status))
+    named = [(signs.passed, "passed", PASSED)] if tables.passing(graph).any() else []
+    for status in Status:
+        entry = (signs.status[status], WORDS[status], STYLES[status])
+        if counts[status] and entry not in named:
+            named.append(entry)
+    for sign, word, style in named:
+        if line.cell_len + len(word) + 5 > width:
+            break
+        line.append("   " if line.cell_len else "").append(sign, style).append(f" {word}", QUIET)
+    return line
+
+
+def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE) -> list[RenderableType]:
+    """The best leaf of one tree in full, and the path to it step by step."""
+    best = best_leaf(graph, tree)
+    if best is None:
+        return _no_answer(graph, tree, width, signs)
+    score, threshold = float(graph.score[best]), graph.meta.get("threshold")
+    head = _line(("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG))
+    if threshold is not None:
+        passed = score >= threshold
+        said = f"{signs.passed} passed" if passed else f"below the threshold of {threshold:g}"
+        head.append("  ").append(said, PASSED if passed else FAILED)
+    lines: list[RenderableType] = [head]
+    lines += [Padding(line, (0, 0, 0, 2)) for line in whole_text(graph.text(best), signs)]
+    return [*lines, "", *path(graph, best, width=width, signs=signs)]
+
+
+def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -> list[RenderableType]:
+    """One line for each step from the prompt to a node."""
+    nodes = graph.path(node)
+    columns = [("value", 7), ("conn", 7), ("log w", 8)][: 1 if width < 60 else 2 if width < 84 else 3]
+    said = [step_text(graph, n, 6 * width) for n in nodes]
+    room = min(max(width - 5 - sum(c for _, c in columns), 8), max(24, *(len(s) + 4 for s in said)))
+    names = "".join(name.rjust(c) for name, c in columns)
+    lines: list[RenderableType] = [_line(("Path".ljust(room + 5), TITLE), (names, QUIET))]
+    for depth, (n, text) in enumerate(zip(nodes, said, strict=True)):
+        if MOST_STEPS // 2 <= depth < len(nodes) - MOST_STEPS // 2:
+            if depth == MOST_STEPS // 2:
+                lines.append(Text(f"    {signs.gap} {len(nodes) - MOST_STEPS} more steps", QUIET, no_wrap=True))
+            continue
+        row = Text(no_wrap=True).append(f"{depth or ' ':>3}  ", QUIET)
+        row.append(pad(fit(text, room, signs, middle=graph.parent[n] == NO_PARENT), room), STRONG if depth else "")
+        known = graph.score[n] if not np.isnan(graph.score[n]) else graph.value[n]
+        weight = figures.log(float(graph.log_weight(n)), signs) if depth else ""
+        cells = (figures.share(float(known)), figures.share(float(graph.connectivity[n])), weight)
+        for cell, (_, c) in zip(cells, columns, strict=False):
+            row.append(cell.rjust(c))
+        lines.append(row)
+    return lines
+
+
+def whole_text(text: str, signs: Signs = UNICODE) -> list[Text]:
+    """A text in full, safe to show, its line ends kept; long lines wrap."""
+    return [Text(visible(line, signs), overflow="fold") for line in text.rstrip("\n").split("\n")]
+
+
+def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[RenderableType]:
+    """How often value functions failed, and the first of what they said."""
+    if not graph.failures:
+        return []
+    n = len(graph.failures)
+    lines: list[RenderableType] = ["", Text(f"The value failed {n} time{'s' if n > 1 else ''}", FAILED)]
+    for failure in graph.failures[:MOST_FAILURES]:
+        said = f" {signs.dot} ".join(f"{k}: {v}" for k, v in failure.items())
+        lines.append(Text(f"  {fit(said, width - 2, signs)}", no_wrap=True))
+    return lines
+
+
+def best_tree(graph: BabbleGraph) -> int:
+    """The tree with the best finished leaf, the first one where there is none."""
+    best = graph.best(1)
+    return int(graph.root[best[0]]) if best else 0
+
+
+def saved_spent(graph: BabbleGraph) -> Spent | None:
+    """What the graph remembers to have cost."""
+    saved = graph.meta.get("spent")
+    if saved is None:
+        return None
+    return Meter.resumed(saved_budget(graph) or Budget(seconds=float("inf")), graph.trees, saved).read()
+
+
+def saved_budget(graph: BabbleGraph) -> Budget | None:
+    """The bounds that the graph remembers."""
+    saved: Mapping[str, Any] = graph.meta.get("budget") or {}
+    bounds = {k: saved[k] for k in ("tokens", "nodes", "seconds") if saved.get(k) is not None}
+    return Budget(**bounds) if bounds else None
+
+
+def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[RenderableType]:
+    """What there is to say of a tree without a finished leaf: how far it came."""
+    lines: list[RenderableType] = [_line(("No answer", FAILED), ("  no leaf was finished", QUIET))]
+    live = np.flatnonzero((graph.root == tree) & (graph.status == Status.FRONTIER))
+    live = live[live != tree]
+    if not len(live):
+        return lines
+    far = int(live[np.argmax(promise(graph, live))])
+    return [*lines, Text("  the most promising unfinished text:", QUIET), "", *path(graph, far, width=width, signs=signs)]
+
+
+def _line(*parts: tuple[str, str]) -> Text:
+    """A line of parts with a style each, none of which is inherited by the next."""
+    return Text.assemble(*parts, no_wrap=True)
+
+
+def _spaced(parts: list[RenderableType]) -> list[RenderableType]:
+    return [x for part in parts for x in (part, "")][:-1]

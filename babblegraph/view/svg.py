@@ -1,0 +1,66 @@
+"""A graph as a picture: the same report as in the terminal, as SVG, the same bytes for the same graph."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+
+from babblegraph.graph import BabbleGraph
+from babblegraph.view.report import report
+
+THEME = TerminalTheme(
+    (22, 27, 34),
+    (201, 209, 217),
+    [(72, 79, 88), (255, 123, 114), (86, 211, 100), (227, 179, 65)]
+    + [(121, 192, 255), (210, 168, 255), (57, 197, 207), (201, 209, 217)],
+)
+TEXT = re.compile(r'(<text class="babblegraph-r\d+" x=")([\d.]+)(" y="[\d.]+" textLength=")([\d.]+)(".*?>)(.*?)</text>', re.S)
+FONTS = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
+
+
+def to_svg(graph: BabbleGraph, width: int = 100, height: int | None = 40, tree: int | None = None) -> str:
+    """The final report of a graph as an SVG picture, without references to anything outside it.
+
+    Args:
+        graph: any.
+        width: in characters.
+        height: lines of the tree, at most.
+        tree: which tree to draw; by default the one with the best leaf.
+    """
+    console = Console(
+        record=True,
+        width=width,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        legacy_windows=False,
+        _environ={},
+    )
+    console.print(report(graph, width=width, height=height, tree=tree))
+    return as_svg(console, "babblegraph")
+
+
+def as_svg(console: Console, title: str) -> str:
+    """What a recording console was given, as SVG."""
+    svg = console.export_svg(title=title, theme=THEME, unique_id="babblegraph")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # rich would fetch a font from the network
+    svg = svg.replace("Fira Code, monospace", FONTS).replace("font-family: Fira Code;", f"font-family: {FONTS};")
+    return TEXT.sub(_without_edges, svg)
+
+
+def _without_edges(match: re.Match[str]) -> str:
+    """Moves a run of text instead of beginning it with spaces: some renderers drop those and shift the line."""
+    start, x, middle, length, end, text = match.groups()
+    plain = html.unescape(text)
+    bare = plain.strip("\xa0\n")
+    if not bare:
+        return ""
+    cell = float(length) / cell_len(plain.strip("\n"))
+    leading = len(plain) - len(plain.lstrip("\xa0"))
+    inner = html.escape(bare).replace("\xa0", "&#160;")
+    return f"{start}{float(x) + leading * cell:.1f}{middle}{cell_len(bare) * cell:.1f}{end}{inner}</text>"

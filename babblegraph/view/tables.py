@@ -1,0 +1,150 @@
+"""The tables at the end of a search: the gates, what was spent, and one line a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+from babblegraph.budget import Budget, Spent
+from babblegraph.graph import BabbleGraph
+from babblegraph.status import Gate, Status
+from babblegraph.view import figures
+from babblegraph.view.fold import best_leaf
+from babblegraph.view.signs import GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
+from babblegraph.view.text import fit
+
+
+def gates(graph: BabbleGraph, signs: Signs = UNICODE) -> Table:
+    """Each gate: how many entered and passed it, and the share that it stopped.
+
+    The token gate counts tokens (what top-k and top-p cut), where the generator counted them; the node gate
+    scored nodes; the leaf gate finished leaves; the elite gate the distinct texts among those that passed.
+    """
+    table = _table("Gates", "entered", "passed", "stopped")
+    for gate, (entered, passed) in gate_counts(graph).items():
+        stopped = figures.percent(entered - passed, entered)
+        table.add_row(GATES[gate], figures.count(entered), figures.count(passed), stopped or signs.dot)
+    return table
+
+
+def gate_counts(graph: BabbleGraph) -> dict[Gate, tuple[int, int]]:
+    """For each gate that was in use, how many (entered, passed) it."""
+    found: dict[Gate, tuple[int, int]] = {}
+    if token := graph.meta.get("token_gate"):
+        found[Gate.TOKEN] = int(token["entered"]), int(token["passed"])
+    scored = ~np.isnan(graph.value)
+    scored[: graph.trees] = False
+    found[Gate.NODE] = int(scored.sum()), int((scored & (graph.gate != Gate.NODE)).sum())
+    finished = graph.is_leaf() & (graph.gate != Gate.NODE)
+    passed = passing(graph)
+    if graph.meta.get("threshold") is None:
+        passed = finished & (graph.status != Status.LEAF_DEAD)
+    found[Gate.LEAF] = int(finished.sum()), int(passed.sum())
+    texts = {(int(graph.root[i]), graph.text(int(i))) for i in np.flatnonzero(passed)}
+    found[Gate.ELITE] = int(passed.sum()), len(texts)
+    return found
+
+
+def passing(graph: BabbleGraph) -> NDArray[np.bool_]:
+    """The leaves that pass the threshold, [N]; none where none was asked for."""
+    threshold = graph.meta.get("threshold")
+    if threshold is None:
+        return np.zeros(graph.size, np.bool_)
+    return graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & (graph.score >= threshold)
+
+
+def budget(spent: Spent, bounds: Budget | None, trees: int = 1, signs: Signs = UNICODE) -> Table:
+    """What was spent of each kind, and of which bound; bounds hold for each prompt, but for the seconds."""
+    table = _table("Budget", "spent", "of", "used")
+    tokens, nodes, seconds = (
+        (None, None, None) if bounds is None else (bounds.tokens, bounds.nodes, bounds.seconds)
+    )
+    rows = (
+        ("sampled tokens", spent.sampled, tokens and tokens * trees),
+        ("forwarded tokens", spent.forwarded, None),
+        ("prefilled tokens", spent.prefilled, None),
+        ("scored tokens", spent.scored, None),
+        ("nodes", spent.nodes, nodes and nodes * trees),
+    )
+    for name, used, bound in rows:
+        of = figures.count(bound) if bound else ""
+        table.add_row(name, figures.count(used), of, figures.percent(used, bound) if bound else "")
+    of = f"{seconds:g}" if seconds else ""
+    table.add_row("seconds", f"{spent.seconds:.1f}", of, figures.percent(spent.seconds, seconds or 0))
+    if spent.peak_slots:
+        table.add_row("peak K/V slots", figures.count(spent.peak_slots), "", "")
+    return table
+
+
+def prompts(
+    graph: BabbleGraph, *, width: int, height: int | None = None, focus: int | None = None, signs: Signs = UNICODE
+) -> list[Text]:
+    """One line a prompt: its sign, its text, its nodes and its best score; folded beyond the height.
+
+    Args:
+        graph: any.
+        width: in cells.
+        height: at most so many lines.
+        focus: the tree that is drawn below; it is marked, and always there.
+        signs: what to draw with.
+    """
+    trees = graph.trees
+    per = {
+        name: np.bincount(graph.root[chosen], minlength=trees)
+        for name, chosen in (
+            ("nodes", slice(trees, None)),
+            ("live", graph.status == Status.FRONTIER),
+            ("pruned", graph.status == Status.PRUNED),
+            ("dead", graph.status == Status.LEAF_DEAD),
+        )
+    }
+    passed = np.bincount(graph.root[passing(graph)], minlength=trees)
+    names = [n for n in ("nodes", "live", "pruned", "dead") if width >= 72 or n == "nodes"]
+    room = max(width - 5 - 8 * len(names) - 7, 8)
+    heading = Text(no_wrap=True).append("  " + "prompt".ljust(room + 2), QUIET)
+    lines = [heading.append("".join(n.rjust(8) for n in names) + "best".rjust(7), QUIET)]
+    shown = _some(trees, None if height is None else height - 2, focus)
+    for i in shown:
+        sign, style = (signs.passed, PASSED) if passed[i] else _tree_sign(per["live"][i], signs)
+        row = Text(no_wrap=True).append(f"{signs.arrow[-1] if i == focus else ' '} ", TITLE).append(f"{sign} ", style)
+        said = fit(graph.prompts[i], room, signs, middle=True)
+        row.append(said, STRONG if i == focus else "").append(" " * (room - Text(said).cell_len))
+        row.append("".join(figures.count(per[n][i]).rjust(8) for n in names), QUIET)
+        best = best_leaf(graph, i)
+        row.append(("" if best is None else f"{graph.score[best]:.2f}").rjust(7), style)
+        lines.append(row)
+    if len(shown) < trees:
+        rest = np.setdiff1d(np.arange(trees), shown)
+        words = f"{signs.ellipsis} {len(rest)} more prompts"
+        if graph.meta.get("threshold") is not None:
+            words += f": {int((passed[rest] > 0).sum())} passed"
+        lines.append(Text("    " + words, QUIET, no_wrap=True))
+    return lines
+
+
+def _some(trees: int, room: int | None, focus: int | None) -> list[int]:
+    """The prompts to list: the one in focus and those around it."""
+    if room is None or trees <= room + 1:
+        return list(range(trees))
+    room = max(room, 1)
+    start = min(max((focus or 0) - room // 2, 0), trees - room)
+    return list(range(start, start + room))
+
+
+def _tree_sign(live: int, signs: Signs) -> tuple[str, str]:
+    status = Status.FRONTIER if live else Status.EXPANDED
+    return signs.status[status], STYLES[status]
+
+
+def _table(title: str, *names: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    table.add_column(Text(title, TITLE), no_wrap=True, overflow="crop")
+    for name in names:
+        table.add_column(Text(name, QUIET), justify="right", no_wrap=True, overflow="crop")
+    return table
+
+

@@ -1,0 +1,257 @@
+"""The babble tree as lines of text: what each node says, what it is worth, and which gate stopped it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group
+from rich.text import Text
+
+from babblegraph.graph import NO_PARENT, BabbleGraph
+from babblegraph.status import Flag, Gate, Status
+from babblegraph.view import figures
+from babblegraph.view.fold import Kind, Line, best_leaf, fold
+from babblegraph.view.signs import FAILED, GATES, PASSED, QUIET, STRONG, STYLES, UNICODE, WORDS, Signs
+from babblegraph.view.text import fit, pad, step_text
+
+STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
+
+
+STEP, LEAST = 8, 24  # the columns move in steps, lest they tremble while the tree grows
+
+
+class Column(NamedTuple):
+    """One column right of the text, and from which width of the view on it is there."""
+
+    name: str
+    cells: int
+    since: int
+
+
+COLUMNS = (
+    Column("status", 12, 72),
+    Column("brief", 6, 0),  # the same in fewer letters
+    Column("value", 7, 0),
+    Column("conn", 5, 84),
+    Column("log w", 7, 60),
+    Column("node", 8, 100),
+)
+
+
+def tree(
+    graph: BabbleGraph,
+    *,
+    width: int,
+    height: int | None = None,
+    tree: int = 0,
+    focus: Sequence[int] = (),
+    signs: Signs = UNICODE,
+) -> Group:
+    """One tree of the graph, drawn.
+
+    Args:
+        graph: any.
+        width: in cells; no line is longer, and none wraps.
+        height: at most so many lines, the headings included; None for no limit.
+        tree: which of the graph's trees.
+        focus: nodes to show if possible, such as those of the last round.
+        signs: what to draw with.
+    Returns:
+        One `Text` a line.
+    """
+    return Group(*tree_lines(graph, width, height, tree, focus, signs))
+
+
+def tree_lines(
+    graph: BabbleGraph,
+    width: int,
+    height: int | None = None,
+    tree: int = 0,
+    focus: Sequence[int] = (),
+    signs: Signs = UNICODE,
+) -> list[Text]:
+    """The lines of `tree`."""
+    lines = fold(graph, tree, None if height is None else max(height - 1, 1), focus)
+    best = best_leaf(graph, tree)
+    brush = _Brush(graph, width, signs, set() if best is None else set(graph.path(best)), set(map(int, focus)))
+    return brush.draw(lines)
+
+
+class _Brush:
+    """Draws the lines of one frame."""
+
+    def __init__(
+        self, graph: BabbleGraph, width: int, signs: Signs, best: set[int], new: set[int]
+    ) -> None:
+        self.graph, self.width, self.signs, self.best, self.new = graph, width, signs, best, new
+        self.threshold = graph.meta.get("threshold")
+        brief = width < COLUMNS[0].since
+        self.columns = [c for c in COLUMNS if width >= c.since and (brief or c.name != "brief")]
+        self.room = max(width - sum(c.cells + 1 for c in self.columns), 1)
+        self.winners = dict(graph.merges)
+        self.folded: dict[int, tuple[NDArray[np.intp], float]] = {}
+
+    def draw(self, lines: Sequence[Line]) -> list[Text]:
+        """All lines below their headings; the columns stand as near to the text as its longest line lets them."""
+        self.number(lines)
+        starts = [self._start(line) for line in lines]
+        longest = max(x.cell_len for x, line in zip(starts, lines, strict=True) if line.kind is Kind.NODE)
+        self.room = min(self.room, max(-(-longest // STEP) * STEP, LEAST))
+        rows = (self._finish(x, line) for x, line in zip(starts, lines, strict=True))
+        return [self._headings(), *rows]
+
+    def number(self, lines: Sequence[Line]) -> None:
+        """Counts, for all folded lines at once, what is hidden below each: per status, and the best value."""
+        graph = self.graph
+        parents = [x.node for x in lines if x.kind is Kind.FOLD]
+        if not parents:
+            return
+        slot = np.full(graph.size, -1, np.int32)
+        slot[parents] = np.arange(len(parents))
+        shown = [x.node for x in lines if x.kind is not Kind.FOLD]
+        hidden = (slot[graph.parent] >= 0) & (graph.parent != NO_PARENT)
+        hidden[shown] = False
+        ids = np.flatnonzero(hidden)
+        at = slot[graph.parent[ids]].astype(np.intp)
+        kinds = len(Status)
+        counts = np.bincount(at * kinds + graph.status[ids], minlength=kinds * len(parents))
+        worth = np.where(np.isnan(graph.score[ids]), graph.value[ids], graph.score[ids])
+        top = np.full(len(parents), -np.inf)
+        np.fmax.at(top, at, worth)
+        for i, node in enumerate(parents):
+            self.folded[node] = counts[i * kinds : (i + 1) * kinds], float(top[i])
+
+    def _headings(self) -> Text:
+        row = Text(no_wrap=True).append(pad(fit("span", self.room), self.room), QUIET)
+        for c in self.columns:
+            row.append(" " + ("status" if c.name == "brief" else c.name).rjust(c.cells), QUIET)
+        return row
+
+    def _start(self, line: Line) -> Text:
+        """The guides of a line, its sign and its text."""
+        row = Text(no_wrap=True).append(self._guides(line.last), QUIET)
+        if line.kind is not Kind.NODE:
+            words = self._gap_words(line) if line.kind is Kind.GAP else self._fold_words(line)
+            return row.append(fit(words, self.width - row.cell_len, self.signs), QUIET)
+        graph, node = self.graph, line.node
+        sign, style = self._sign(node)
+        faded = graph.status[node] in STOPPED
+        row.append(sign + " ", f"{QUIET} {style}" if faded else style)
+        more = f" {self.signs.ellipsis} {line.hidden} below" if line.hidden else ""
+        said = step_text(graph, node, 6 * self.width) or self._nothing(node)
+        room = self.room - row.cell_len - len(more)
+        said = fit(said, room, self.signs, middle=graph.parent[node] == NO_PARENT)
+        return row.append(said, STRONG if node in self.best else QUIET if faded else "").append(more, QUIET)
+
+    def _finish(self, row: Text, line: Line) -> Text:
+        """Adds the columns."""
+        if line.kind is Kind.NODE:
+            row.append(" " * (self.room - row.cell_len))
+            for column in self.columns:
+                self._cell(row, column, line.node, QUIET if self.graph.status[line.node] in STOPPED else "")
+        return row
+
+    def _cell(self, row: Text, column: Column, node: int, faded: str) -> None:
+        graph = self.graph
+        row.append(" ")
+        if column.name in ("status", "brief"):
+            what, style = self._what(node, column.name == "brief")
+            row.append(fit(what, column.cells, self.signs).rjust(column.cells), f"{faded} {style}".strip())
+        elif column.name == "value":
+            score = float(graph.score[node])
+            self._value(row, float(graph.value[node]) if math.isnan(score) else score, column.cells, faded)
+        elif column.name == "conn":
+            row.append(figures.share(float(graph.connectivity[node])).rjust(column.cells), faded)
+        elif column.name == "log w":
+            weight = figures.log(float(graph.log_weight(node)), self.signs)
+            row.append(("" if graph.parent[node] == NO_PARENT else weight).rjust(column.cells), faded or QUIET)
+        else:
+            row.append(f"#{node}".rjust(column.cells), QUIET)
+
+    def _value(self, row: Text, value: float, cells: int, faded: str) -> None:
+        text = figures.share(value)
+        if not text:
+            row.append(" " * cells)
+            return
+        sparks = self.signs.sparks
+        spark = sparks[round(min(max(value, 0), 1) * (len(sparks) - 1))] + " " if sparks else ""
+        colour = "green" if value >= 2 / 3 else "yellow" if value >= 1 / 3 else "red"
+        row.append((spark + text).rjust(cells)[-cells:], f"{faded} {colour}".strip())
+
+    def _sign(self, node: int) -> tuple[str, str]:
+        if self._passed(node):
+            return self.signs.passed, PASSED
+        status = Status(int(self.graph.status[node]))
+        return self.signs.status[status], STYLES[status] + (" bold" if node in self.new else "")
+
+    def _what(self, node: int, brief: bool) -> tuple[str, str]:
+        """A word on what became of a node, and its style."""
+        graph = self.graph
+        status, gate = Status(int(graph.status[node])), Gate(int(graph.gate[node]))
+        if self._passed(node):
+            return "passed", PASSED
+        if status == Status.MERGED and node in self.winners:
+            return f"{self.signs.arrow} #{self.winners[node]}", STYLES[status]
+        if status == Status.LEAF_DEAD:
+            return WORDS[status], STYLES[status]
+        if gate != Gate.NONE:
+            name = GATES[gate]
+            return (name.removesuffix(" gate") if brief else name), STYLES[Status.PRUNED]
+        if graph.flags[node] & Flag.SCORER_FAILED:
+            return "failed" if brief else "value failed", FAILED
+        if status == Status.EXPANDED or graph.parent[node] == NO_PARENT:
+            return "", ""
+        if status == Status.FRONTIER:
+            return ("new", "bold cyan") if node in self.new else ("", "")
+        word = WORDS[status]
+        return (word[:6].strip() if brief else word), STYLES[status]
+
+    def _passed(self, node: int) -> bool:
+        return bool(
+            self.threshold is not None
+            and self.graph.is_leaf(node)
+            and self.graph.status[node] != Status.LEAF_DEAD
+            and self.graph.score[node] >= self.threshold
+        )
+
+    def _nothing(self, node: int) -> str:
+        """What to write for a node without text: a stem has no tokens, an end of text no letters."""
+        return f"({WORDS[Status.STEM]})" if self.graph.status[node] == Status.STEM else "(no text)"
+
+    def _gap_words(self, line: Line) -> str:
+        return f"{self.signs.gap} {line.hidden} more level{'s' if line.hidden > 1 else ''}"
+
+    def _fold_words(self, line: Line) -> str:
+        counts, best = self.folded[line.node]
+        parts = []
+        for status in (Status.FRONTIER, Status.EXPANDED, *_FOLDED):
+            if n := int(sum(counts[s] for s in _FOLDED.get(status, (status,)))):
+                parts.append(f"{n} {WORDS[status]}")
+        if best > 0:
+            parts.append(f"best {best:.2f}")
+        if len(parts) == 1:
+            return f"{self.signs.ellipsis} {line.hidden} more {parts[0].split(maxsplit=1)[1]}"
+        return f"{self.signs.ellipsis} {line.hidden} more: {', '.join(parts)}"
+
+    def _guides(self, last: Sequence[bool]) -> str:
+        """The lines that lead to a node; cut on the left where they would take more than half of the room."""
+        branch, end, line, nothing = (g if self.width >= 64 else g[:-1] for g in self.signs.branch)
+        if not last:
+            return ""
+        most = max(self.room // 2 // len(branch), 2)
+        guides = "".join(nothing if x else line for x in last[max(len(last) - most, 0) : -1])
+        cut = f"{self.signs.ellipsis} "[: len(branch)] if len(last) > most else ""
+        return cut + guides[len(cut) :] + (end if last[-1] else branch)
+
+
+_FOLDED = {
+    Status.LEAF_END: (Status.LEAF_END, Status.LEAF_STOP, Status.LEAF_LENGTH),
+    Status.LEAF_DEAD: (Status.LEAF_DEAD,),
+    Status.PRUNED: (Status.PRUNED,),
+    Status.MERGED: (Status.MERGED,),
+    Status.STEM: (Status.STEM,),
+}
