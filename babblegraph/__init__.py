@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from babblegraph.errors import BadInput
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm import Babbler
-    from babblegraph.search import Round, search
+    from babblegraph.loop import Round, search
     from babblegraph.tasks import Countdown, Game24
 
 __version__ = version("babblegraph")
@@ -27,10 +27,10 @@ _HOMES = {
     "Countdown": "tasks",
     "Game24": "tasks",
     "Result": "api",
-    "Round": "search",
+    "Round": "loop",
     "babble": "api",
     "rounds": "api",
-    "search": "search",
+    "search": "loop",
 }
 
 __all__ = [

@@ -14,7 +14,7 @@ from babblegraph.estimate import Estimate, probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Generator, Strategy, Task
 from babblegraph.scoring import Score, entropy_to_go, function_value
-from babblegraph.search import Round, search
+from babblegraph.loop import Round, search
 from babblegraph.status import Gate
 from babblegraph.strategies import babble as default_strategy
 

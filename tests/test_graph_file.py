@@ -117,7 +117,7 @@ def test_meta_that_is_not_plain_json_is_refused_and_the_old_file_kept(
     path = saved(tmp_path)
     before, graph = path.read_bytes(), example()
     graph.meta = meta
-    with pytest.raises(BadInput, match="^meta and failures must be plain JSON, got .*$"):
+    with pytest.raises(BadInput, match="meta and failures must be plain JSON, got "):
         save(graph, path)
     assert path.read_bytes() == before
 
@@ -208,7 +208,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     path = saved(tmp_path)
     data, chance, harmless = path.read_bytes(), random.Random(0), 0
     header = 8 + int.from_bytes(data[:8], "little")
-    for at in [*range(header), *chance.sample(range(header, len(data)), 300)]:
+    for at in [*chance.sample(range(header), 600), *chance.sample(range(header, len(data)), 300)]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :])
         try:
             found = load(path)
@@ -222,17 +222,16 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
                 example().prompts,
                 example().meta,
             )
-    assert harmless < 0.02 * header
+    assert harmless < 30
 
 
 def test_swapped_columns_are_refused(tmp_path: Path) -> None:
     def swap(header: dict[str, Any], tensors: dict[str, Any]) -> None:
         tensors["log_p_f"], tensors["log_q"] = tensors["log_q"], tensors["log_p_f"]
 
-    example_with_other_columns = example()
-    example_with_other_columns.log_q[:] = 1
-    path = saved(tmp_path, example_with_other_columns)
-    assert "digest" in refusal(forged(path, swap, sign=False))
+    graph = example()
+    graph.log_q[:] = 1
+    assert "digest" in refusal(forged(saved(tmp_path, graph), swap, sign=False))
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
@@ -293,10 +292,7 @@ def test_a_header_with_wrong_content_is_refused(case: str, tmp_path: Path) -> No
 
     path = forged(saved(tmp_path), damage, sign=name != "digest")
     if case == "a number beyond floats":
-        path.write_bytes(
-            path.read_bytes().replace(b"123456789.5", b"12345678e99"[:11].replace(b"e99", b"e999"[:3]))
-        )
-        path.write_bytes(path.read_bytes().replace(b"12345678e99", b"1234567e999"))
+        path.write_bytes(path.read_bytes().replace(b"123456789.5", b"1234567e999"))
     refusal(path)
 
 
@@ -337,14 +333,14 @@ def test_a_merge_with_a_node_that_is_not_there_is_refused(merge: tuple[int, int]
 
 
 @pytest.mark.parametrize(
-    "name", [*(column_types().keys() - graph_file.LINKS), "tokens", "token_log_q", "merges"]
+    "name", [*sorted(column_types().keys() - graph_file.LINKS), "tokens", "token_log_q", "merges"]
 )
 def test_a_column_that_is_missing_or_of_another_type_length_or_shape_is_refused(
     name: str, tmp_path: Path
 ) -> None:
     changes: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
         "no column may be missing": lambda column: None,
-        f"{name} must have the type": lambda column: column.astype(np.int16),
+        f"{name} must have the type": lambda column: column.view(np.uint16),
         f"{name} must have .*(dimension|shape)": lambda column: column[None, :, None],
     }
     if name != "merges":  # any number of merges is right
@@ -411,8 +407,8 @@ def forged(path: Path, damage: Callable[[dict[str, Any], dict[str, Any]], None],
 def refusal(path: Path) -> str:
     with pytest.raises(GraphFileError) as caught:
         load(path)
-    assert path.name in (message := one_line(caught.value))
-    return message
+    assert path.name in str(caught.value)
+    return one_line(caught.value)
 
 
 def one_line(error: BaseException) -> str:

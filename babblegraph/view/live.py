@@ -15,7 +15,7 @@ from rich.text import Text
 
 from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
-from babblegraph.search import Round
+from babblegraph.loop import Round
 from babblegraph.view import tables
 from babblegraph.view.footer import budget_line, footer, nodes_line
 from babblegraph.view.report import report, title

@@ -57,15 +57,18 @@ def search(
     """
     graph, meter, rng = _begin(generator, prompts, budget, seed, graph)
     graph.meta |= {"strategy": strategy.name, "aim": strategy.aim}
-    while len(chosen := strategy.select(graph, meter)):
-        graph.round += 1
-        born = graph.add(generator.expand(graph, chosen, rng, meter, strategy.fresh))
-        meter.count("nodes", graph.root[born])
-        score(graph, born, meter)
-        stopped = strategy.prune(graph, rng)
-        generator.release(graph, np.concatenate([stopped, born[graph.is_leaf(born)]]))
-        graph.meta["spent"] = meter.to_json()
-        yield Round(graph, chosen, born, stopped, meter.read())
+    try:
+        while len(chosen := strategy.select(graph, meter)):
+            graph.round += 1
+            born = graph.add(generator.expand(graph, chosen, rng, meter, strategy.fresh))
+            meter.count("nodes", graph.root[born])
+            score(graph, born, meter)
+            stopped = strategy.prune(graph, rng)
+            generator.release(graph, np.concatenate([stopped, born[graph.is_leaf(born)]]))
+            graph.meta["spent"] = meter.to_json()
+            yield Round(graph, chosen, born, stopped, meter.read())
+    finally:
+        generator.release(graph, np.arange(graph.size))
 
 
 def _begin(
