@@ -166,7 +166,7 @@ def test_a_resumed_meter_goes_on_from_the_saved_one(clock: Clock) -> None:
     clock.now -= 12
     assert (resumed.to_json(), resumed.peak_slots) == (saved, 77)
     assert resumed.tokens_left().tolist() == [50, 50, 45]
-    assert resumed.read().share == pytest.approx(0.3)
+    assert resumed.read().share == pytest.approx(1 / 3)
     resumed.count("sampled", 1, 7)
     assert resumed.counts["sampled"].tolist() == [0, 7, 5]
 

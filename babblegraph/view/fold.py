@@ -130,7 +130,7 @@ def _best_first(graph: BabbleGraph, ids: NDArray[np.intp], k: int) -> list[int]:
 
 
 class _Picked:
-    """The nodes to draw, and how many lines they take: one each, and one for each group of hidden siblings."""
+    """The nodes to draw, and how many lines they take: one each, and one for each folded group."""
 
     def __init__(
         self, parent: NDArray[np.int32], children: NDArray[np.intp], root: int, height: int | None

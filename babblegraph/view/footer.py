@@ -56,7 +56,8 @@ def budget_line(
     rate = spent.sampled / spent.seconds if rate is None and spent.seconds > 0 else rate or 0
     bound = f" / {figures.count(budget.tokens * graph.trees)}" if budget.tokens else ""
     parts = [(f"{figures.count(spent.sampled)}{bound} tokens", STRONG)]
-    parts.append((f"{figures.clock(left)} left", "") if (left := time_left(spent, budget)) is not None else ("", ""))
+    if (left := time_left(spent, budget)) is not None:
+        parts.append((f"{figures.clock(left)} left", ""))
     parts.append((f"{figures.count(rate)} tokens/s", ""))
     parts.append((f"{figures.clock(spent.seconds)} passed", QUIET))
     parts.append((f"round {graph.round}", QUIET))

@@ -17,6 +17,7 @@ from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
 from babblegraph.view import tables
+from babblegraph.view.console import PlainConsole
 from babblegraph.view.footer import budget_line, footer, nodes_line
 from babblegraph.view.report import report, title
 from babblegraph.view.signs import QUIET, signs_of
@@ -49,8 +50,8 @@ def watch(
     with View(console, budget, errors=errors) as view:
         view.say(status)
         last = None
-        for last in view.follow(rounds):
-            pass
+        for found in view.follow(rounds):
+            last = found
     if last is not None:
         view.report(last.graph)
     return last
@@ -67,14 +68,21 @@ class View:
         budget: what may be spent; None until it is known.
         errors: where progress goes when `console` is no terminal; standard error by default.
         quiet: whether to show nothing at all.
+        moving: whether the cursor may be moved where the console can do it; plain lines otherwise.
     """
 
     def __init__(
-        self, console: Console, budget: Budget | None = None, *, errors: Console | None = None, quiet: bool = False
+        self,
+        console: Console,
+        budget: Budget | None = None,
+        *,
+        errors: Console | None = None,
+        quiet: bool = False,
+        moving: bool = True,
     ) -> None:
         self.console, self.budget, self.quiet = console, budget, quiet
-        self.errors = errors or Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self.moving = not quiet and can_move(console)
+        self.errors = errors or PlainConsole(stderr=True)
+        self.moving = moving and not quiet and can_move(console)
         self.signs = signs_of(console.encoding)
         self.rounds = 0
         self._live: Live | None = None
@@ -119,7 +127,9 @@ class View:
             return
         if self._live is not None:
             self._live.update(self._frame(found), refresh=self.rounds == 1)
-            self._next = max(now + 1 / REDRAWS, 2 * time.monotonic() - now)  # never more than half of the time
+            self._next = max(
+                now + 1 / REDRAWS, 2 * time.monotonic() - now
+            )  # at most half of the time goes here
         elif now >= self._next:
             self._next = now + PLAIN_SECONDS
             if self.rounds > 1:
@@ -148,12 +158,12 @@ class View:
         return Group(*lines, self._spinner("babbling"))
 
     def _words(self, found: Round) -> str:
-        parts = [] if self.budget is None else [
-            budget_line(
-                found.graph, found.spent, self.budget, width=100, rate=self._speed.rate, signs=self.signs
-            ).plain.lstrip("".join(self.signs.bar) + " ")
-        ]
-        return f" {self.signs.dot} ".join([*parts, nodes_line(found.graph, width=100, signs=self.signs).plain])
+        parts = [nodes_line(found.graph, width=100, signs=self.signs).plain]
+        if self.budget is not None:
+            rate = self._speed.rate
+            line = budget_line(found.graph, found.spent, self.budget, width=100, rate=rate, signs=self.signs)
+            parts.insert(0, line.plain.lstrip("".join(self.signs.bar) + " "))
+        return f" {self.signs.dot} ".join(parts)
 
     def _spinner(self, text: str) -> Spinner:
         line = Text(f"{text}  (Ctrl-C stops)", QUIET, no_wrap=True, overflow="crop")
@@ -170,9 +180,11 @@ def print_report(
     budget: Budget | None = None,
 ) -> None:
     """Prints the final report of a graph, as the console can show it."""
-    width = min(width or console.width, console.width) if console.is_terminal else width or console.width
-    shown = report(graph, width=width, height=height, tree=tree, budget=budget, signs=signs_of(console.encoding))
-    console.print(shown, width=width, crop=False, no_wrap=True, overflow="ignore", markup=False, highlight=False)
+    width, signs = width or console.width, signs_of(console.encoding)
+    if console.is_terminal:
+        width = min(width, console.width)
+    shown = report(graph, width=width, height=height, tree=tree, budget=budget, signs=signs)
+    console.print(shown, width=width, crop=False)
 
 
 def moving_tree(found: Round) -> int:

@@ -103,17 +103,19 @@ def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -
     """One line for each step from the prompt to a node."""
     nodes = graph.path(node)
     columns = [("value", 7), ("conn", 7), ("log w", 8)][: 1 if width < 60 else 2 if width < 84 else 3]
-    said = [step_text(graph, n, 6 * width) for n in nodes]
-    room = min(max(width - 5 - sum(c for _, c in columns), 8), max(24, *(len(s) + 4 for s in said)))
+    texts = [step_text(graph, n, 6 * width) for n in nodes]
+    room = min(max(width - 5 - sum(c for _, c in columns), 8), max(24, *(len(s) + 4 for s in texts)))
     names = "".join(name.rjust(c) for name, c in columns)
     lines: list[RenderableType] = [_line(("Path".ljust(room + 5), TITLE), (names, QUIET))]
-    for depth, (n, text) in enumerate(zip(nodes, said, strict=True)):
+    for depth, (n, text) in enumerate(zip(nodes, texts, strict=True)):
         if MOST_STEPS // 2 <= depth < len(nodes) - MOST_STEPS // 2:
             if depth == MOST_STEPS // 2:
-                lines.append(Text(f"    {signs.gap} {len(nodes) - MOST_STEPS} more steps", QUIET, no_wrap=True))
+                said = f"    {signs.gap} {len(nodes) - MOST_STEPS} more steps"
+                lines.append(Text(said, QUIET, no_wrap=True))
             continue
         row = Text(no_wrap=True).append(f"{depth or ' ':>3}  ", QUIET)
-        row.append(pad(fit(text, room, signs, middle=graph.parent[n] == NO_PARENT), room), STRONG if depth else "")
+        text = fit(text, room, signs, middle=graph.parent[n] == NO_PARENT)
+        row.append(pad(text, room), STRONG if depth else "")
         known = graph.score[n] if not np.isnan(graph.score[n]) else graph.value[n]
         weight = figures.log(float(graph.log_weight(n)), signs) if depth else ""
         cells = (figures.share(float(known)), figures.share(float(graph.connectivity[n])), weight)
@@ -169,7 +171,8 @@ def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[
     if not len(live):
         return lines
     far = int(live[np.argmax(promise(graph, live))])
-    return [*lines, Text("  the most promising unfinished text:", QUIET), "", *path(graph, far, width=width, signs=signs)]
+    lines += [Text("  the most promising unfinished text:", QUIET), ""]
+    return [*lines, *path(graph, far, width=width, signs=signs)]
 
 
 def _line(*parts: tuple[str, str]) -> Text:

@@ -16,10 +16,16 @@ from babblegraph.view.report import report
 THEME = TerminalTheme(
     (22, 27, 34),
     (201, 209, 217),
-    [(72, 79, 88), (255, 123, 114), (86, 211, 100), (227, 179, 65)]
-    + [(121, 192, 255), (210, 168, 255), (57, 197, 207), (201, 209, 217)],
+    [
+        *((72, 79, 88), (255, 123, 114), (86, 211, 100), (227, 179, 65)),
+        *((121, 192, 255), (210, 168, 255), (57, 197, 207), (201, 209, 217)),
+    ],
 )
-TEXT = re.compile(r'(<text class="babblegraph-r\d+" x=")([\d.]+)(" y="[\d.]+" textLength=")([\d.]+)(".*?>)(.*?)</text>', re.S)
+TEXT = re.compile(
+    r'(<text class="babblegraph-r\d+" x=")([\d.]+)(" y="[\d.]+" textLength=")([\d.]+)(".*?>)(.*?)</text>',
+    re.DOTALL,
+)
+FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # rich would fetch a font from the network
 FONTS = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
 
 
@@ -48,13 +54,13 @@ def to_svg(graph: BabbleGraph, width: int = 100, height: int | None = 40, tree: 
 def as_svg(console: Console, title: str) -> str:
     """What a recording console was given, as SVG."""
     svg = console.export_svg(title=title, theme=THEME, unique_id="babblegraph")
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # rich would fetch a font from the network
-    svg = svg.replace("Fira Code, monospace", FONTS).replace("font-family: Fira Code;", f"font-family: {FONTS};")
+    svg = FONT_FACE.sub("", svg).replace("Fira Code, monospace", FONTS)
+    svg = svg.replace("font-family: Fira Code;", f"font-family: {FONTS};")
     return TEXT.sub(_without_edges, svg)
 
 
 def _without_edges(match: re.Match[str]) -> str:
-    """Moves a run of text instead of beginning it with spaces: some renderers drop those and shift the line."""
+    """Moves a run of text instead of beginning it with spaces, which some renderers drop."""
     start, x, middle, length, end, text = match.groups()
     plain = html.unescape(text)
     bare = plain.strip("\xa0\n")

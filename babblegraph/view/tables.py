@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
@@ -81,7 +79,12 @@ def budget(spent: Spent, bounds: Budget | None, trees: int = 1, signs: Signs = U
 
 
 def prompts(
-    graph: BabbleGraph, *, width: int, height: int | None = None, focus: int | None = None, signs: Signs = UNICODE
+    graph: BabbleGraph,
+    *,
+    width: int,
+    height: int | None = None,
+    focus: int | None = None,
+    signs: Signs = UNICODE,
 ) -> list[Text]:
     """One line a prompt: its sign, its text, its nodes and its best score; folded beyond the height.
 
@@ -110,7 +113,8 @@ def prompts(
     shown = _some(trees, None if height is None else height - 2, focus)
     for i in shown:
         sign, style = (signs.passed, PASSED) if passed[i] else _tree_sign(per["live"][i], signs)
-        row = Text(no_wrap=True).append(f"{signs.arrow[-1] if i == focus else ' '} ", TITLE).append(f"{sign} ", style)
+        mark = signs.arrow[-1] if i == focus else " "
+        row = Text(no_wrap=True).append(f"{mark} ", TITLE).append(f"{sign} ", style)
         said = fit(graph.prompts[i], room, signs, middle=True)
         row.append(said, STRONG if i == focus else "").append(" " * (room - Text(said).cell_len))
         row.append("".join(figures.count(per[n][i]).rjust(8) for n in names), QUIET)
@@ -146,5 +150,3 @@ def _table(title: str, *names: str) -> Table:
     for name in names:
         table.add_column(Text(name, QUIET), justify="right", no_wrap=True, overflow="crop")
     return table
-
-

@@ -77,16 +77,15 @@ def tree_lines(
     """The lines of `tree`."""
     lines = fold(graph, tree, None if height is None else max(height - 1, 1), focus)
     best = best_leaf(graph, tree)
-    brush = _Brush(graph, width, signs, set() if best is None else set(graph.path(best)), set(map(int, focus)))
+    path = set() if best is None else set(graph.path(best))
+    brush = _Brush(graph, width, signs, path, set(map(int, focus)))
     return brush.draw(lines)
 
 
 class _Brush:
     """Draws the lines of one frame."""
 
-    def __init__(
-        self, graph: BabbleGraph, width: int, signs: Signs, best: set[int], new: set[int]
-    ) -> None:
+    def __init__(self, graph: BabbleGraph, width: int, signs: Signs, best: set[int], new: set[int]) -> None:
         self.graph, self.width, self.signs, self.best, self.new = graph, width, signs, best, new
         self.threshold = graph.meta.get("threshold")
         brief = width < COLUMNS[0].since
@@ -96,7 +95,7 @@ class _Brush:
         self.folded: dict[int, tuple[NDArray[np.intp], float]] = {}
 
     def draw(self, lines: Sequence[Line]) -> list[Text]:
-        """All lines below their headings; the columns stand as near to the text as its longest line lets them."""
+        """All lines below their headings; the columns stand as near to the text as they can."""
         self.number(lines)
         starts = [self._start(line) for line in lines]
         longest = max(x.cell_len for x, line in zip(starts, lines, strict=True) if line.kind is Kind.NODE)
@@ -168,7 +167,8 @@ class _Brush:
             row.append(figures.share(float(graph.connectivity[node])).rjust(column.cells), faded)
         elif column.name == "log w":
             weight = figures.log(float(graph.log_weight(node)), self.signs)
-            row.append(("" if graph.parent[node] == NO_PARENT else weight).rjust(column.cells), faded or QUIET)
+            weight = "" if graph.parent[node] == NO_PARENT else weight
+            row.append(weight.rjust(column.cells), faded or QUIET)
         else:
             row.append(f"#{node}".rjust(column.cells), QUIET)
 

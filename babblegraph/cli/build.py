@@ -1,0 +1,199 @@
+"""From options to a running search. The only file of the command line that knows the engine's calls.
+
+Every import that may load torch is inside a function: the command has said something before it happens.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from babblegraph.budget import Budget
+from babblegraph.cli.loading import Prompt, check_prompt, choose, load_function, read_prompts
+from babblegraph.cli.options import SearchOptions
+from babblegraph.errors import BadInput
+from babblegraph.graph import BabbleGraph
+from babblegraph.loop import Round
+
+EMBEDDED, EMBEDDED_TASK, DEFAULT_STRATEGY = "embedded", "countdown", "babble"
+DEFAULT_TOKENS = 4000  # for each prompt
+
+
+class Plan(NamedTuple):
+    """All that is known before a model is loaded.
+
+    Args:
+        options: with the defaults and, on resuming, with what the graph remembers.
+        prompts: as the user gave them; None on resuming.
+        task: an object, or None.
+        budget: bounds.
+        graph: to go on with, or None.
+        function: the user's value function, or None.
+    """
+
+    options: SearchOptions
+    prompts: list[Prompt] | None
+    task: Any
+    budget: Budget
+    graph: BabbleGraph | None
+    function: Any
+
+    @property
+    def model(self) -> str:
+        """The name of the generator."""
+        return self.options.model or EMBEDDED
+
+    @property
+    def strategy(self) -> str:
+        """The name of the strategy."""
+        return self.options.strategy or DEFAULT_STRATEGY
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random."""
+        return int(self.graph.meta["seed"]) if self.graph is not None else self.options.seed or 0
+
+    @property
+    def threshold(self) -> float | None:
+        """What a leaf's score has to reach: with a verifier 1 by default."""
+        if self.options.threshold is None and self.task is not None:
+            return 1.0
+        return self.options.threshold
+
+
+def plan(options: SearchOptions) -> Plan:
+    """Everything that can be made and checked in no time.
+
+    Raises:
+        BadInput: for whatever is wrong with the options.
+    """
+    from babblegraph.tasks import TASKS
+
+    options.check()
+    graph = None
+    if options.resume is not None:
+        from babblegraph.graph_file import load
+
+        graph = load(options.resume)
+        options = options.resumed(graph.meta.get("options", {}))
+    choose(options.strategy or DEFAULT_STRATEGY, strategy_names(), "--strategy")
+    name = options.task or (EMBEDDED_TASK if options.model in (None, EMBEDDED) else None)
+    task = TASKS[choose(name, TASKS, "--task")]() if name is not None else None
+    function = load_function(options.value) if options.value is not None else None
+    bounds = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
+    if not any(bounds.values()):
+        bounds = (graph.meta.get("budget") if graph is not None else None) or {"tokens": DEFAULT_TOKENS}
+    prompts = _prompts(options, task) if graph is None else None
+    return Plan(options, prompts, task, Budget(**bounds), graph, function)
+
+
+def strategy_names() -> list[str]:
+    """The strategies that `--strategy` can name."""
+    from babblegraph.strategies import STRATEGIES
+
+    return list(STRATEGIES)
+
+
+def rounds(plan: Plan) -> Iterator[Round]:
+    """Loads the model and begins the search; each round's graph remembers how it was made."""
+    from babblegraph import api
+
+    generator = _generator(plan)
+    found = api.rounds(
+        generator,
+        plan.prompts,
+        task=plan.task,
+        value=_value(plan, generator),
+        strategy=_strategy(plan),
+        budget=plan.budget,
+        threshold=plan.threshold,
+        seed=plan.seed,
+        graph=plan.graph,
+    )
+    return _remembering(found, plan)
+
+
+def _generator(plan: Plan) -> Any:
+    from babblegraph.lm import Babbler
+
+    options = plan.options
+    how: dict[str, Any] = {
+        "temperature": 1.0 if options.temperature is None else options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "span": options.span,
+        "max_new_tokens": options.max_new_tokens,
+    }
+    if stop := options.stop or tuple(getattr(plan.task, "stop", ())):
+        how["stop"] = stop
+    if options.device is not None:
+        how["device"] = options.device
+    if plan.model == EMBEDDED:
+        return Babbler.embedded(**how)
+    return Babbler.from_pretrained(plan.model, trust_remote_code=options.trust_remote_code, **how)
+
+
+def _value(plan: Plan, generator: Any) -> Any:
+    """The value that the user asked for; None leaves it to the task."""
+    options = plan.options
+    if plan.function is not None:
+        from babblegraph.scoring import function_value
+
+        return function_value(plan.function)
+    if options.reward_model is not None:
+        from babblegraph.scoring import RewardModelValue
+
+        return RewardModelValue.from_pretrained(options.reward_model)
+    if options.judge is not None:
+        from babblegraph.scoring import JudgeValue
+
+        return JudgeValue(generator, options.judge, list(options.good), list(options.bad))
+    return None
+
+
+def _strategy(plan: Plan) -> Any:
+    from babblegraph.strategies import STRATEGIES
+
+    make, how = STRATEGIES[plan.strategy], {}
+    takes = inspect.signature(make).parameters
+    if plan.options.width is not None:
+        how["n" if "n" in takes else "width"] = plan.options.width
+    if "threshold" in takes and not plan.options.every:
+        how["threshold"] = plan.threshold
+    return make(**how)
+
+
+def _prompts(options: SearchOptions, task: Any) -> list[Prompt]:
+    if options.prompts is not None:
+        found = read_prompts(options.prompts)
+    elif options.prompt is not None:
+        found = [options.prompt]
+    elif task is not None:
+        found = list(getattr(task, "prompts", ()))
+    else:
+        found = []
+    if not found:
+        raise BadInput(
+            "a search needs a prompt, got none: write it after `search`, or use --prompts or --task"
+        )
+    for prompt in found:
+        check_prompt(prompt)
+        if isinstance(prompt, str) and hasattr(task, "prepare"):
+            task.prepare(prompt)
+    return found
+
+
+def _remembering(found: Iterator[Round], plan: Plan) -> Iterator[Round]:
+    budget = {"tokens": plan.budget.tokens, "nodes": plan.budget.nodes, "seconds": plan.budget.seconds}
+    saved = {
+        "model": plan.model,
+        "threshold": plan.threshold,
+        "budget": budget,
+        "options": plan.options.to_meta(),
+    }
+    if plan.task is not None:
+        saved["task"] = getattr(plan.task, "name", type(plan.task).__name__)
+    for one in found:
+        one.graph.meta |= saved
+        yield one

@@ -1,0 +1,61 @@
+"""`babblegraph export`: write a saved graph in a format that other programs read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from babblegraph.graph import BabbleGraph
+
+FORMATS = ("graphml", "json", "dot", "svg")
+LARGE = 20_000  # nodes; from here on it takes long enough to say so
+
+
+def export(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A graph that --save wrote.")],
+    to: Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Standard output by default.")
+    ] = None,
+    width: Annotated[int, typer.Option(help="Of the SVG, in characters.", min=20)] = 100,
+) -> None:
+    """Write a saved graph as GraphML, node-link JSON, DOT, or as an SVG picture of the view."""
+    from babblegraph.cli.loading import check_writable, choose
+    from babblegraph.graph_file import load
+
+    choose(to, FORMATS, "--to")
+    if output is not None:
+        check_writable(output, "--output")
+    graph = load(file)
+    if graph.size > LARGE and to != "svg":
+        print(f"babblegraph: writing {graph.size} nodes as {to}", file=sys.stderr, flush=True)
+    text = _writer(to, width)(graph)
+    if output is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    else:
+        _write(Path(output), text)
+
+
+def _writer(to: str, width: int) -> Callable[[BabbleGraph], str]:
+    if to == "svg":
+        from babblegraph.view.svg import to_svg
+
+        return lambda graph: to_svg(graph, width)
+    from babblegraph import export as formats
+
+    return {"graphml": formats.to_graphml, "json": formats.to_json, "dot": formats.to_dot}[to]
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,162 @@
+"""From what a user writes on the command line to prompts, functions and paths."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from babblegraph.errors import BadInput
+
+Prompt = str | list[dict[str, str]]  # a text, or the messages of a chat
+
+
+def read_prompts(file: str) -> list[Prompt]:
+    """The prompts of a file: one a line, or JSON Lines with "prompt", a text or a list of chat messages.
+
+    Args:
+        file: its path; `-` is standard input. It is read as JSON Lines if it is named so or begins with `{`.
+
+    Raises:
+        BadInput: no such file, no prompt in it, or a line that is none.
+    """
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    except OSError as error:
+        raise BadInput(f"--prompts must be a file, got {file!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"a prompts file must be UTF-8, got {file!r}: {error.reason}") from error
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise BadInput(f"a prompts file needs a prompt, got none in {file!r}: write one a line")
+    if file.endswith((".jsonl", ".ndjson")) or lines[0][1].lstrip().startswith("{"):
+        return [_json_prompt(line, f"{file}:{n}") for n, line in lines]
+    return [line for _, line in lines]
+
+
+def check_prompt(prompt: Prompt, where: str = "the prompt") -> Prompt:
+    """The prompt itself, if it is one.
+
+    Raises:
+        BadInput: an empty text, one that is not Unicode, or a list that is no chat.
+    """
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise BadInput(f"a prompt must not be empty, got {prompt!r} as {where}: give it some text")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"a prompt must be UTF-8, got {prompt!r} as {where}: mend its encoding") from None
+        return prompt
+    message = {"role", "content"}
+    chat = isinstance(prompt, list) and all(isinstance(m, dict) and message <= set(m) for m in prompt)
+    if not (chat and prompt):
+        raise BadInput(
+            f"a prompt must be a text or a list of messages with role and content, got {where}: mend it"
+        )
+    return prompt
+
+
+def load_function(place: str, option: str = "--value") -> Callable[..., Any]:
+    """The function that `FILE.py:NAME` names; the file is run, as Python would run it.
+
+    Raises:
+        BadInput: no such file, it cannot be run, or it has no such function.
+    """
+    file, colon, name = place.rpartition(":")
+    if not colon or not file or not name:
+        raise BadInput(f"{option} must be FILE.py:NAME, got {place!r}: name the file and its function")
+    path = Path(file)
+    if not path.is_file():
+        raise BadInput(f"{option} must name a Python file, got {file!r}: no such file")
+    spec = importlib.util.spec_from_file_location(f"babblegraph_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{option} must name a Python file, got {file!r}: let its name end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))  # so that it can import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise BadInput(f"{option} must name a file that runs, got {file!r}: {said}") from error
+    finally:
+        sys.path.pop(0)
+    found = getattr(module, name, None)
+    if found is None:
+        guess = nearest(name, (n for n in vars(module) if not n.startswith("_")))
+        raise BadInput(
+            f"{option} must name a function of {file!r}, got {name!r}: {guess or 'it has no such name'}"
+        )
+    if not callable(found):
+        raise BadInput(
+            f"{option} must name a function, got {name!r}, which is a {type(found).__name__}: name another"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def check_writable(file: str, option: str) -> None:
+    """Tries, before anything is computed, whether a file can be written.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    path = Path(file)
+    if path.is_dir():
+        raise BadInput(f"{option} must be a file, got the folder {file!r}: add a file name")
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+        if path.exists():
+            path.open("ab").close()
+    except OSError as error:
+        raise BadInput(
+            f"{option} must be a file that can be written, got {file!r}: {error.strerror}"
+        ) from error
+
+
+def choose(name: str, known: Iterable[str], what: str) -> str:
+    """The name itself, if it is known.
+
+    Raises:
+        BadInput: it is not; with the nearest that is.
+    """
+    known = sorted(known)
+    if name not in known:
+        guess = nearest(name, known) or "choose one of these"
+        raise BadInput(f"{what} must be one of {', '.join(known)}, got {name!r}: {guess}")
+    return name
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """A question about the name that the user may have meant.
+
+    >>> nearest("serch", ["search", "show"])
+    "did you mean 'search'?"
+    """
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {found[0]!r}?" if found else None
+
+
+def unescaped(text: str) -> str:
+    r"""A text with the escapes that a shell leaves alone: `\n`, `\t`, `\\`.
+
+    >>> unescaped(r"a\nb\\n")
+    'a\nb\\n'
+    """
+    parts = text.split("\\\\")
+    return "\\".join(part.replace("\\n", "\n").replace("\\t", "\t") for part in parts)
+
+
+def _json_prompt(line: str, where: str) -> Prompt:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"a line of JSON Lines must be JSON, got {where}: {error}") from error
+    if not isinstance(found, dict) or "prompt" not in found:
+        raise BadInput(f'a line of JSON Lines must be an object with "prompt", got {where}: add it')
+    return check_prompt(found["prompt"], where)

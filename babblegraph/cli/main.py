@@ -1,0 +1,131 @@
+"""The command `babblegraph`: finds the command, runs it, and turns every error into one line.
+
+Nothing here or in the modules that this one imports loads torch: help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+import typer.main
+
+from babblegraph.cli.export import export
+from babblegraph.cli.loading import nearest
+from babblegraph.cli.search import search
+from babblegraph.cli.show import show
+from babblegraph.errors import BadInput
+
+DONE, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, BUG = 0, 2, 130, 141, 70  # exit statuses; 1 is "no leaf passes"
+COMMANDS = {"search": search, "show": show, "export": export}
+
+app = typer.Typer(
+    name="babblegraph",
+    help="Tree-search decoding of language models: babble a lot, prune hard, and look at the graph.",
+    add_completion=False,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the arguments after the command's name; those of the process by default.
+    Returns:
+        The exit status: 0 done, 1 no leaf passes the threshold, 2 bad input, 70 a bug, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        status = _run([a for a in arguments if a != "--debug"])
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has enough; Python would complain once more at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except typer.Exit as done:
+        return int(done.exit_code)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _complain(*_in_one_line(error, debug))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; works after a command too.")
+    ] = False,
+) -> None:
+    if show_version:
+        print(f"babblegraph {package_version()}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+
+
+def package_version() -> str:
+    """The version of the installed package."""
+    try:
+        return version("babblegraph")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0+unknown"
+
+
+def _run(arguments: list[str]) -> int:
+    command = next((a for a in arguments if not a.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        raise BadInput(_no_such_command(command))
+    parser: Any = typer.main.get_command(app)
+    with parser.make_context("babblegraph", arguments) as context:
+        status = parser.invoke(context)
+    return DONE if status is None else int(status)
+
+
+def _no_such_command(name: str) -> str:
+    guess = nearest(name, COMMANDS) or f"for a search write babblegraph search {name!r}"
+    return f"a command must be one of {', '.join(COMMANDS)}, got {name!r}: {guess}"
+
+
+def _in_one_line(error: Exception, debug: bool) -> tuple[str, int]:
+    """What went wrong, and the exit status."""
+    if isinstance(error, BadInput):
+        return str(error), BAD_INPUT
+    if isinstance(error, typer.BadParameter.__mro__[1]):  # click's UsageError, wherever typer keeps it
+        return _usage(error), BAD_INPUT
+    if isinstance(error, OSError) and error.strerror:
+        name = f" {error.filename!r}" if error.filename else ""
+        return f"a file must be readable or writable, got{name}: {error.strerror}", BAD_INPUT
+    hint = "" if debug else "; --debug shows where"
+    return f"internal error: {type(error).__name__}: {error}{hint}", BUG
+
+
+def _usage(error: Any) -> str:
+    """click's message, and the nearest option where the user's does not exist."""
+    if name := getattr(error, "option_name", None):
+        if error.ctx is not None and type(error).__name__ == "NoSuchOption":
+            known = [o for p in error.ctx.command.params for o in p.opts if o.startswith("-")]
+            path = error.ctx.command_path
+            guess = nearest(name, known) or f"{path} --help lists them"
+            return f"an option must be one of those of {path}, got {name!r}: {guess}"
+    return str(error.format_message())
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"babblegraph: {' '.join(message.split())}", file=sys.stderr)
+    return status

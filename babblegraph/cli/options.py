@@ -1,0 +1,142 @@
+"""The options of a search: what they are, which go together, and which values they may have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from babblegraph.errors import BadInput
+
+JUDGES = ("value", "reward_model", "judge")
+DRAWN = ("temperature", "top_k", "top_p", "width", "span", "max_new_tokens")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What the user asked for; None where nothing was said. All fields are plain JSON.
+
+    Args:
+        prompt, prompts: a prompt, or a file of them.
+        task, model, strategy: names.
+        value, reward_model, judge, good, bad: who says what a node is worth.
+        threshold: what a leaf's score has to reach.
+        every: whether to go on after the first leaf that passes.
+        tokens, nodes, seconds: the budget.
+        width: draws for each expansion.
+        span: tokens of a node at most.
+        stop: strings that end a node.
+        temperature, top_k, top_p, max_new_tokens: of sampling.
+        seed: of everything random.
+        save, resume: graph files.
+        device, trust_remote_code: of the model.
+    """
+
+    prompt: str | None = None
+    prompts: str | None = None
+    task: str | None = None
+    model: str | None = None
+    strategy: str | None = None
+    value: str | None = None
+    reward_model: str | None = None
+    judge: str | None = None
+    good: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
+    threshold: float | None = None
+    every: bool = False
+    tokens: int | None = None
+    nodes: int | None = None
+    seconds: float | None = None
+    width: int | None = None
+    span: int | None = None
+    stop: tuple[str, ...] = ()
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    max_new_tokens: int | None = None
+    seed: int | None = None
+    save: str | None = None
+    resume: str | None = None
+    device: str | None = None
+    trust_remote_code: bool = False
+
+    def check(self) -> None:
+        """Looks at all that can be seen without a model.
+
+        Raises:
+            BadInput: options that exclude each other, or a value out of bounds.
+        """
+        self._check_conflicts()
+        for name in ("tokens", "nodes", "seconds", "width", "span", "max_new_tokens", "top_k"):
+            bound = getattr(self, name)
+            if bound is not None and not bound > 0:
+                raise BadInput(f"{flag(name)} must be above zero, got {bound:g}: give a positive number")
+        if self.seed is not None and self.seed < 0:
+            raise BadInput(f"--seed must not be negative, got {self.seed}: use 0 or above")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise BadInput(
+                f"--temperature must be above zero, got {self.temperature:g}: 1 leaves the model alone"
+            )
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise BadInput(f"--top-p must be above 0 and at most 1, got {self.top_p:g}: 1 keeps every token")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise BadInput(f"--threshold must be a number, got {self.threshold}: scores lie in 0 to 1")
+
+    def to_meta(self) -> dict[str, Any]:
+        """What a graph remembers of its run, so that it can be resumed: plain JSON."""
+        saved = {name: getattr(self, name) for name in _REMEMBERED if getattr(self, name) not in (None, ())}
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in saved.items()}
+
+    def resumed(self, saved: Mapping[str, Any]) -> SearchOptions:
+        """These options, and what a graph remembers where they say nothing."""
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        given_value = any(said[name] is not None for name in JUDGES)
+        for name in _REMEMBERED:
+            if (
+                said[name] in (None, ())
+                and name in saved
+                and not (given_value and name in (*JUDGES, "good", "bad"))
+            ):
+                said[name] = tuple(saved[name]) if isinstance(saved[name], list) else saved[name]
+        return SearchOptions(**said)
+
+    def _check_conflicts(self) -> None:
+        _one_of(self, "prompt", "prompts")
+        _one_of(self, *JUDGES)
+        for name in ("prompt", "prompts", "seed"):
+            if self.resume is not None and getattr(self, name) is not None:
+                raise BadInput(
+                    f"--resume goes on with the file's prompts and seed, got {flag(name)} too: drop one"
+                )
+        if self.judge is not None and not (self.good and self.bad):
+            raise BadInput(
+                "--judge needs words for both verdicts, got too few: add --good WORDS and --bad WORDS"
+            )
+        if self.judge is None and (self.good or self.bad):
+            raise BadInput(
+                "--good and --bad are verdicts of a judge, got them without one: add --judge TEMPLATE"
+            )
+
+
+_REMEMBERED = (
+    *("task", "model", "strategy", "threshold", "stop", *JUDGES, "good", "bad"),
+    *DRAWN,
+)
+
+
+def flag(name: str) -> str:
+    """How an option is written.
+
+    >>> flag("top_k"), flag("prompt")
+    ('--top-k', 'PROMPT')
+    """
+    return "PROMPT" if name == "prompt" else f"--{name.replace('_', '-')}"
+
+
+def _one_of(options: SearchOptions, *names: str) -> None:
+    given = [flag(name) for name in names if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise BadInput(
+            f"only one of {', '.join(map(flag, names))} can be used, got {' and '.join(given)}: drop one"
+        )

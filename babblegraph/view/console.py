@@ -1,0 +1,22 @@
+"""Where text goes: a rich console that takes generated text literally."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from rich.console import Console
+
+
+class PlainConsole(Console):
+    """A console without markup, emoji codes or highlighting; a closed pipe raises instead of ending the process.
+
+    Args:
+        stderr: write to standard error.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """rich would exit with status 1, which here means that no answer passes."""
+        raise BrokenPipeError

@@ -1,0 +1,288 @@
+"""The loop on TableLM: everything it says can be held against full enumeration.
+
+The z-tests use Bonferroni over all of them: with |z| < 5.5 and fewer than 30 tests, the odds of a false alarm
+are below 30 · 4e-8 = 1.2e-6, and the seeds are fixed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from table_lm import TableLM
+
+from babblegraph.budget import Budget
+from babblegraph.errors import BadInput
+from babblegraph.estimate import probability, why_not
+from babblegraph.loop import search
+from babblegraph.protocols import ALL
+from babblegraph.randomness import text_key
+from babblegraph.scoring import Score
+from babblegraph.status import Flag, Status
+from babblegraph.strategies import babble, best_of_n, frontier
+
+Z = 5.5
+
+
+class TableTask:
+    """Scores texts by the table; a prefix that begins with two c's is dead; order is forgotten by the state."""
+
+    def __init__(self, lm, dead=True, state=False):
+        self.lm, self.dead = lm, dead
+        if state:
+            self.state = lambda prompt, text: f"{len(text)}{''.join(sorted(text))}"
+
+    def key(self, text):
+        return tuple(ord(c) - 97 for c in text)
+
+    def verify(self, prompt, text):
+        return self.lm.score[self.key(text)]
+
+    def value(self, prompt, text):
+        return 0.0 if self.dead and text.startswith("cc") else 1.0
+
+
+def noisy_value(seed):
+    """A value that knows nothing: weights must stay right whatever it says."""
+
+    def value(graph, ids, meter):
+        return np.array([text_key(f"{seed}{graph.text(int(i))}") % 997 / 997 for i in ids])
+
+    return value
+
+
+def run(lm, prompts, strategy, task=None, value=None, budget=10**6, seed=0, threshold=None):
+    score = Score(task, value, threshold=threshold)
+    options = {"score": score, "strategy": strategy, "budget": Budget(tokens=budget), "seed": seed}
+    last = None
+    for last in search(lm, prompts, **options):
+        pass
+    return last.graph
+
+
+def tree_sums(graph, h):
+    """Σ w h over the leaves of each tree, [trees]."""
+    leaves = np.flatnonzero(graph.is_leaf())
+    weights = np.exp(graph.log_weight(leaves)) * np.array([h(graph, i) for i in leaves])
+    return np.bincount(graph.root[leaves], weights, minlength=graph.trees)
+
+
+def z_score(sample, truth):
+    return float((sample.mean() - truth) / max(sample.std(ddof=1) / np.sqrt(len(sample)), 1e-12))
+
+
+@pytest.mark.parametrize(("v", "length"), [(3, 4), (4, 3), (2, 6)])
+def test_everything_kept_enumerates_exactly(v, length):
+    lm = TableLM(v, length, seed=v)
+    graph = run(lm, ["p"], frontier(width=ALL, keep=None))
+    leaves = np.flatnonzero(graph.is_leaf())
+    found = {lm.generated(graph, i): graph.log_p_f[i] for i in leaves}
+    assert found.keys() == set(lm.texts)
+    np.testing.assert_allclose([found[t] for t in lm.texts], [lm.log_p[t] for t in lm.texts], atol=1e-12)
+    assert abs(np.exp(graph.log_weight(leaves)).sum() - 1) < 1e-12
+    assert (graph.status[leaves] == Status.LEAF_LENGTH).all()
+
+
+@pytest.mark.parametrize("span", [1, 2])
+@pytest.mark.parametrize(
+    ("strategy", "state"),
+    [
+        (frontier(width=3, keep=4), False),
+        (frontier(width=2, keep=2), False),
+        (frontier(width=5, keep=3), True),
+        (frontier(width=4, keep=None), False),
+    ],
+    ids=["keep 4", "keep 2", "merged states", "nothing pruned"],
+)
+def test_pruned_weights_stay_unbiased_dead_leaves_included(strategy, state, span):
+    lm = TableLM(3, 4, seed=8, span=span)
+    task = TableTask(lm, state=state)
+    gamma = 0.7
+
+    def elite(graph, i):
+        text = lm.generated(graph, i)
+        return graph.status[i] != Status.LEAF_DEAD and lm.score[text] >= gamma
+
+    def alive(text):
+        return text[:2] != (2, 2)
+
+    graph = run(lm, ["p"] * 1500, strategy, task, noisy_value(1), seed=3)
+    assert why_not(graph) == ""
+    assert abs(z_score(tree_sums(graph, lambda g, i: 1.0), 1.0)) < Z
+    truth = lm.probability(lambda t: alive(t) and lm.score[t] >= gamma)
+    assert abs(z_score(tree_sums(graph, elite), truth)) < Z
+    even = lm.probability(lambda t: alive(t) and t[0] == 0)  # a function of the path
+    first = tree_sums(graph, lambda g, i: lm.generated(g, i)[0] == 0 and g.status[i] != Status.LEAF_DEAD)
+    assert abs(z_score(first, even)) < Z
+
+
+def test_hard_pruning_would_be_noticed():
+    """The negative control of the test above: the same search, weights of pruned nodes simply lost."""
+    lm = TableLM(3, 4, seed=8)
+    strategy = frontier(width=3, keep=2)
+    graph = run(lm, ["p"] * 1500, strategy, TableTask(lm), noisy_value(1), seed=3)
+    pruned_factor = graph.log_inclusion - graph.log_q  # what sampling alone would not explain
+    assert np.abs(pruned_factor).max() > 0.1
+    leaves = np.flatnonzero(graph.is_leaf())
+    lost = np.bincount(graph.root[leaves], graph.count[leaves] / 3.0**4, minlength=graph.trees)
+    assert abs(z_score(lost, 1.0)) > 20
+
+
+def test_the_estimate_has_the_truth_within_its_error():
+    lm = TableLM(3, 4, seed=2)
+    graph = run(lm, ["p"] * 400, frontier(width=3, keep=4), TableTask(lm, dead=False), threshold=0.6)
+    estimate = probability(graph, 0.6)
+    truth = lm.probability(lambda t: lm.score[t] >= 0.6)
+    assert abs(estimate.value - truth) < Z * estimate.error
+    assert estimate.error < 0.1
+
+
+def test_an_open_forest_gives_no_estimate():
+    lm = TableLM(3, 4, seed=2)
+    graph = run(lm, ["p"] * 3, frontier(width=3), TableTask(lm), budget=5)
+    estimate = probability(graph, 0.5)
+    assert estimate.value is None and "unfinished" in str(estimate)
+
+
+def test_a_biased_strategy_gives_no_estimate():
+    lm = TableLM(3, 4, seed=2)
+    graph = run(lm, ["p"], babble(), TableTask(lm), budget=30)
+    assert "aim solve" in str(probability(graph, 0.5))
+
+
+@pytest.mark.parametrize("strategy", [babble(width=2), frontier(width=2, keep=3), best_of_n(n=9)])
+def test_the_same_seed_gives_the_same_graph_bit_for_bit(strategy):
+    lm = TableLM(3, 5, seed=1)
+    one, two = (run(lm, ["p", "q"], strategy, TableTask(lm, state=True), budget=60, seed=4) for _ in range(2))
+    assert one.size == two.size > 10
+    for name in ("parent", "log_q", "log_inclusion", "status", "gate", "key", "count", "value"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    np.testing.assert_array_equal(one.tokens, two.tokens)
+    other = run(lm, ["p", "q"], strategy, TableTask(lm, state=True), budget=60, seed=5)
+    assert other.size != one.size or (other.tokens != one.tokens).any()
+
+
+@pytest.mark.parametrize("strategy", [babble(width=2), frontier(width=2, keep=3), best_of_n(n=9)])
+def test_a_prompt_alone_and_among_others_babbles_the_same(strategy):
+    lm = TableLM(3, 5, seed=1)
+    texts = []
+    for prompts in (["q"], ["a", "q", "b"]):
+        graph = run(lm, prompts, strategy, TableTask(lm), budget=50, seed=4)
+        tree = prompts.index("q")
+        mine = np.flatnonzero(graph.root == tree)
+        texts.append([(graph.text(int(i)), int(graph.status[i]), float(graph.log_inclusion[i])) for i in mine])
+    assert sorted(texts[0]) == sorted(texts[1])
+
+
+def test_best_of_n_draws_n_samples_of_the_model():
+    lm = TableLM(3, 4, seed=6)
+    graph = run(lm, ["p"] * 40, best_of_n(n=50, width=50), seed=1)
+    leaves = np.flatnonzero(graph.is_leaf())
+    assert graph.count[leaves].sum() == 40 * 50
+    counts = np.zeros(len(lm.texts))
+    for i in leaves:
+        counts[lm.texts.index(lm.generated(graph, i))] += graph.count[i]
+    expected = 2000 * np.exp([lm.log_p[t] for t in lm.texts])
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert chi_square < 160  # 80 degrees of freedom: odds of a false alarm below 1e-6
+
+
+def test_babble_draws_every_text_once_and_then_stops():
+    lm = TableLM(3, 3, seed=3)
+    graph = run(lm, ["p"], babble(width=1), TableTask(lm, dead=False))
+    leaves = np.flatnonzero(graph.is_leaf())
+    assert sorted(lm.generated(graph, i) for i in leaves) == lm.texts
+    assert (graph.flags[0] & Flag.EXHAUSTED) != 0
+
+
+def test_babble_stops_at_the_first_success():
+    lm = TableLM(3, 4, seed=2)
+    gamma = max(lm.score.values())
+    graph = run(lm, ["p"], babble(width=1, threshold=gamma), TableTask(lm, dead=False), threshold=gamma)
+    best = graph.best(1)[0]
+    assert graph.score[best] == np.float32(gamma)
+    assert graph.born[best] == graph.round
+
+
+def test_babble_goes_where_the_value_is():
+    lm = TableLM(3, 6, seed=2)
+
+    def value(graph, ids, meter):
+        return np.array([graph.text(int(i)).count("b") / 6 for i in ids])
+
+    with_value = run(lm, ["p"] * 20, babble(width=1), None, value, budget=60)
+    without = run(lm, ["p"] * 20, babble(width=1), None, None, budget=60)
+
+    def most(graph):
+        return np.mean([max(graph.text(i).count("b") for i in np.flatnonzero(graph.root == t)) for t in range(20)])
+
+    assert most(with_value) > most(without)
+
+
+def test_a_bounded_frontier_is_bounded_and_pruned_nodes_may_be_revived():
+    lm = TableLM(3, 6, seed=2)
+    most = 0
+    score, strategy = Score(TableTask(lm, dead=False)), babble(width=4, keep=3)
+    revived = 0
+    for each in search(lm, ["p"], score=score, strategy=strategy, budget=Budget(tokens=500)):
+        live = np.flatnonzero(each.graph.status <= Status.EXPANDED)
+        most = max(most, len(live[live > 0]))
+        revived += int(((each.graph.flags[each.chosen.ids] & Flag.BIASED) != 0).sum())
+    assert most <= 3
+    assert revived > 0
+
+
+def test_equal_states_are_merged_into_the_first():
+    lm = TableLM(3, 4, seed=2)
+    graph = run(lm, ["p"], babble(width=4), TableTask(lm, state=True), budget=60)
+    assert graph.merges
+    for loser, winner in graph.merges:
+        assert winner < loser
+        assert sorted(graph.text(loser)) == sorted(graph.text(winner))
+        assert graph.status[loser] == Status.MERGED and not graph.children(loser)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 50])
+def test_no_tree_samples_more_than_its_budget(tokens):
+    lm = TableLM(3, 6, seed=2, span=3)
+    for strategy in (babble(width=4), best_of_n(), frontier(width=5)):
+        graph = run(lm, ["p", "q"], strategy, TableTask(lm), budget=tokens)
+        assert max(graph.meta["spent"]["counts"]["sampled"]) <= tokens
+
+
+def test_a_stopped_search_leaves_a_valid_prefix_of_the_whole_one():
+    lm = TableLM(3, 5, seed=1)
+    options = {"score": Score(TableTask(lm)), "strategy": babble(width=2), "budget": Budget(tokens=80)}
+    rounds = search(lm, ["p"], **options)
+    for _ in range(5):
+        part = next(rounds).graph
+    rounds.close()
+    whole = run(lm, ["p"], babble(width=2), TableTask(lm), budget=80)
+    np.testing.assert_array_equal(part.tokens, whole.tokens[: len(part.tokens)])
+    assert part.best(1) is not None
+
+
+def test_a_resumed_search_goes_on_as_if_never_stopped():
+    lm = TableLM(3, 5, seed=1)
+    options = {"score": Score(TableTask(lm)), "strategy": babble(width=2), "budget": Budget(tokens=80)}
+    rounds = search(lm, ["p", "q"], seed=9, **options)
+    for _ in range(7):
+        part = next(rounds).graph
+    rounds.close()
+    *_, last = search(lm, graph=part, **options)
+    whole = run(lm, ["p", "q"], babble(width=2), TableTask(lm), budget=80, seed=9)
+    np.testing.assert_array_equal(last.graph.tokens, whole.tokens)
+    np.testing.assert_array_equal(last.graph.status, whole.status)
+    assert last.spent.sampled == sum(whole.meta["spent"]["counts"]["sampled"])
+
+
+def test_bad_arguments_are_refused_in_one_line():
+    lm = TableLM()
+    options = {"score": Score(), "strategy": babble(), "budget": Budget(tokens=5)}
+    for arguments in ({}, {"prompts": ["p"], "seed": -1}):
+        with pytest.raises(BadInput) as error:
+            next(search(lm, **arguments, **options))
+        assert "\n" not in str(error.value)
+    with pytest.raises(BadInput):
+        babble(width=0)
+    with pytest.raises(BadInput):
+        frontier(keep=0)
