@@ -12,9 +12,9 @@ from babblegraph.budget import Budget, Spent
 from babblegraph.errors import BadInput
 from babblegraph.estimate import Estimate, probability
 from babblegraph.graph import BabbleGraph
+from babblegraph.loop import Round, search
 from babblegraph.protocols import Generator, Strategy, Task
 from babblegraph.scoring import Score, entropy_to_go, function_value
-from babblegraph.loop import Round, search
 from babblegraph.status import Gate
 from babblegraph.strategies import babble as default_strategy
 
@@ -64,7 +64,8 @@ class Result:
 
     def best(self, k: int = 1, prompt: int = 0) -> list[Answer]:
         """The k best finished leaves of one prompt, best first; of equal texts one (the elite gate)."""
-        graph, answers, texts = self.graph, [], set()
+        graph, texts = self.graph, set[str]()
+        answers: list[Answer] = []
         for node in graph.best(graph.size, tree=prompt):
             text = graph.text(node)
             if text in texts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from babblegraph.status import Status
 
 
-class Born(NamedTuple):
+@dataclass(frozen=True)
+class Born:
     """What one expansion brought, before it is in the graph. M nodes, T tokens of their spans together.
 
     All log-probabilities are of the span alone, given its parent; `BabbleGraph.add` adds the parent's.

@@ -40,6 +40,8 @@ class Budget:
             raise BadInput("a budget needs a bound, got none: give tokens, nodes or seconds")
         for name in ("tokens", "nodes", "seconds"):
             bound = getattr(self, name)
+            if bound is not None and name != "seconds" and bound != int(bound):
+                raise BadInput(f"a budget of {name} must be a whole number, got {bound}: round it")
             if bound is not None and not bound > 0:
                 raise BadInput(f"a budget must be above zero, got {name}={bound}: give a positive number")
 
@@ -65,7 +67,7 @@ class Meter:
             self.counts.setdefault(name, np.zeros(self.trees, np.int64))
         self._started = time.monotonic()
 
-    def count(self, name: str, tree: ArrayLike, amount: ArrayLike = 1) -> None:
+    def count(self, name: str, tree: NDArray[np.integer[Any]] | int, amount: ArrayLike = 1) -> None:
         """Adds `amount` to the counts of trees; a tree may be named more than once."""
         np.add.at(self.counts[name], tree, amount)
 

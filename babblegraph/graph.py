@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from babblegraph.born import Born
 from babblegraph.errors import BadInput
 from babblegraph.randomness import prompt_key
 from babblegraph.status import Gate, Status
 
+Ids = int | slice | Sequence[int] | NDArray[Any]  # anything that picks rows
 NO_PARENT, NO_STATE, NEVER = -1, -1, -1  # sentinels of parent, state_key and died
 
 
@@ -44,7 +45,7 @@ class BabbleGraph:
     Args:
         prompts: the text of each tree's root.
         prompt_tokens: its token ids, one list a prompt.
-        vocabulary: the bytes of every token id that may occur (grows through `learn_tokens`).
+        vocabulary: the bytes of every token id that may occur.
         seed: of the random keys.
         meta: anything that should be remembered of the run; it must be plain JSON.
 
@@ -93,7 +94,9 @@ class BabbleGraph:
     ) -> None:
         _check_prompts(prompts, prompt_tokens)
         self.size = 0
-        self._columns = {name: np.full(64, c.fill, c.dtype) for name, c in column_types().items()}
+        self._columns: dict[str, NDArray[Any]] = {
+            name: np.full(64, c.fill, c.dtype) for name, c in column_types().items()
+        }
         self._tokens = np.zeros(256, np.int32)
         self._token_log_q = np.zeros(256, np.float32)
         self._token_size = 0
@@ -162,13 +165,13 @@ class BabbleGraph:
         self.flags[born.expanded] |= born.parent_flags
         return ids
 
-    def stop_nodes(self, ids: ArrayLike, status: Status, gate: Gate = Gate.NONE) -> None:
+    def stop_nodes(self, ids: Ids, status: Status, gate: Gate = Gate.NONE) -> None:
         """Gives nodes another status, and remembers the gate that stopped them and the round."""
         self.status[ids] = status
         self.gate[ids] = gate
         self.died[ids] = self.round
 
-    def is_leaf(self, ids: ArrayLike | slice = slice(None)) -> NDArray[np.bool_]:
+    def is_leaf(self, ids: Ids = slice(None)) -> NDArray[np.bool_]:
         """Whether nodes are finished leaves, dead ones included."""
         status = self.status[ids]
         return (status >= Status.LEAF_END) & (status <= Status.LEAF_DEAD)
@@ -228,7 +231,7 @@ class BabbleGraph:
         ids = np.flatnonzero(live)
         return [int(i) for i in ids[np.lexsort((-self.log_p_g[ids], -self.score[ids]))][:k]]
 
-    def log_weight(self, ids: ArrayLike | slice = slice(None)) -> NDArray[np.float64]:
+    def log_weight(self, ids: Ids = slice(None)) -> NDArray[np.float64]:
         """log of the unbiased weight under f: log_p_f − log_inclusion (see the docs on statistics)."""
         return self.log_p_f[ids] - self.log_inclusion[ids]
 
@@ -260,7 +263,7 @@ class BabbleGraph:
         if self.size + m > room:
             room = max(self.size + m, 2 * room)
             for name, c in column_types().items():
-                grown = np.full(room, c.fill, c.dtype)
+                grown: NDArray[Any] = np.full(room, c.fill, c.dtype)
                 grown[: self.size] = self._columns[name][: self.size]
                 self._columns[name] = grown
 

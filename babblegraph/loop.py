@@ -79,7 +79,9 @@ def _begin(
     graph: BabbleGraph | None,
 ) -> tuple[BabbleGraph, Meter, Rng]:
     if (prompts is None) == (graph is None):
-        raise BadInput("a search needs either prompts or a graph to go on with, got both or neither: give one")
+        raise BadInput(
+            "a search needs either prompts or a graph to go on with, got both or neither: give one"
+        )
     if seed < 0:
         raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
     if graph is None:

@@ -52,14 +52,20 @@ def fearnhead_clifford(
 def inclusion(log_size: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     """log min(1, c s_i) with Σ min(1, c s_i) = k, for n > k sizes, [n]."""
     order = np.argsort(-log_size, kind="stable")
-    s = np.exp(log_size[order] - log_size[order[0]])  # the largest is 1: no overflow, and tiny ones may vanish
+    s = np.exp(
+        log_size[order] - log_size[order[0]]
+    )  # the largest is 1: no overflow, and tiny ones may vanish
     tail = np.cumsum(s[::-1])[::-1]  # tail[d] = Σ_{i >= d} s_i
     d = np.arange(k)
-    certain = int(np.argmin(np.r_[(k - d) * s[:k] >= tail[:k], False]))  # the first d that is not kept for sure
+    certain = int(
+        np.argmin(np.r_[(k - d) * s[:k] >= tail[:k], False])
+    )  # the first d that is not kept for sure
     certain = min(certain, k)
     log_pi = np.zeros(len(s))
     if certain < k:
-        log_pi[certain:] = np.log(k - certain) + (log_size[order[certain:]] - log_size[order[0]]) - np.log(tail[certain])
+        log_pi[certain:] = (
+            np.log(k - certain) + (log_size[order[certain:]] - log_size[order[0]]) - np.log(tail[certain])
+        )
     else:
         log_pi[certain:] = -np.inf  # the others have no size at all beside these
     out = np.empty(len(s))
@@ -77,7 +83,9 @@ def systematic(probabilities: NDArray[np.float64], k: int, uniform: float) -> ND
     return np.minimum(found, len(edges) - 1)
 
 
-def resample_frontier(graph: BabbleGraph, log_priority: NDArray[np.float64], k: int, rng: np.random.Generator, tree: int) -> Ids:
+def resample_frontier(
+    graph: BabbleGraph, log_priority: NDArray[np.float64], k: int, rng: np.random.Generator, tree: int
+) -> Ids:
     """Fearnhead–Clifford pruning of one tree's frontier to k nodes; returns the stopped ids.
 
     Args:

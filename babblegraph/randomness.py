@@ -35,13 +35,15 @@ def chain(keys: U64, words: ArrayLike) -> U64:
 
 def prompt_key(seed: int, prompt: str, occurrence: int) -> int:
     """The key of a prompt's root: the same text twice in one forest gives two different trees."""
-    digest = hashlib.blake2b(f"{seed}|{occurrence}|{prompt}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        f"{seed}|{occurrence}|{prompt}".encode(errors="surrogatepass"), digest_size=8
+    ).digest()
     return int.from_bytes(digest, "little")
 
 
 def text_key(text: str) -> int:
     """A 63-bit key of a state's text, never negative, so that -1 can mean "no state"."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "loop": {"protocols", "budget", "graph", "randomness", "errors", "born", "status"},
     "prune": {"protocols", "graph", "budget", "randomness", "errors", "status"},
     "estimate": {"protocols", "graph", "budget", "randomness", "errors", "status"},
-    "strategies": {"loop", "prune", "protocols", "graph", "budget", "status", "errors"},
+    "strategies": {"loop", "prune", "protocols", "graph", "budget", "status", "errors", "randomness"},
     "tasks": {"errors", "protocols"},
     "lm": {"protocols", "graph", "budget", "born", "status", "errors", "randomness"},
     "scoring": {"protocols", "graph", "budget", "status", "errors", "randomness", "lm"},

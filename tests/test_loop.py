@@ -53,9 +53,7 @@ def noisy_value(seed):
 def run(lm, prompts, strategy, task=None, value=None, budget=10**6, seed=0, threshold=None):
     score = Score(task, value, threshold=threshold)
     options = {"score": score, "strategy": strategy, "budget": Budget(tokens=budget), "seed": seed}
-    last = None
-    for last in search(lm, prompts, **options):
-        pass
+    *_, last = search(lm, prompts, **options)
     return last.graph
 
 
@@ -140,7 +138,8 @@ def test_an_open_forest_gives_no_estimate():
     lm = TableLM(3, 4, seed=2)
     graph = run(lm, ["p"] * 3, frontier(width=3), TableTask(lm), budget=5)
     estimate = probability(graph, 0.5)
-    assert estimate.value is None and "unfinished" in str(estimate)
+    assert estimate.value is None
+    assert "unfinished" in str(estimate)
 
 
 def test_a_biased_strategy_gives_no_estimate():
@@ -169,7 +168,9 @@ def test_a_prompt_alone_and_among_others_babbles_the_same(strategy):
         graph = run(lm, prompts, strategy, TableTask(lm), budget=50, seed=4)
         tree = prompts.index("q")
         mine = np.flatnonzero(graph.root == tree)
-        texts.append([(graph.text(int(i)), int(graph.status[i]), float(graph.log_inclusion[i])) for i in mine])
+        texts.append(
+            [(graph.text(int(i)), int(graph.status[i]), float(graph.log_inclusion[i])) for i in mine]
+        )
     assert sorted(texts[0]) == sorted(texts[1])
 
 
@@ -213,7 +214,9 @@ def test_babble_goes_where_the_value_is():
     without = run(lm, ["p"] * 20, babble(width=1), None, None, budget=60)
 
     def most(graph):
-        return np.mean([max(graph.text(i).count("b") for i in np.flatnonzero(graph.root == t)) for t in range(20)])
+        return np.mean(
+            [max(graph.text(i).count("b") for i in np.flatnonzero(graph.root == t)) for t in range(20)]
+        )
 
     assert most(with_value) > most(without)
 
@@ -238,7 +241,8 @@ def test_equal_states_are_merged_into_the_first():
     for loser, winner in graph.merges:
         assert winner < loser
         assert sorted(graph.text(loser)) == sorted(graph.text(winner))
-        assert graph.status[loser] == Status.MERGED and not graph.children(loser)
+        assert graph.status[loser] == Status.MERGED
+        assert not graph.children(loser)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 50])

@@ -75,13 +75,15 @@ def test_the_threshold_of_the_design_is_five():
 @pytest.mark.parametrize("k", [4, 5])
 def test_nothing_is_pruned_when_there_are_not_more_than_k(k):
     keep, log_pi = fearnhead_clifford(np.log(SIZES["the design's example"]), k, Fixed(0.5))
-    assert keep.tolist() == [0, 1, 2, 3] and not log_pi.any()
+    assert keep.tolist() == [0, 1, 2, 3]
+    assert not log_pi.any()
 
 
 def test_tiny_sizes_do_not_overflow():
     log_s = np.array([-4000.0, -4001.0, -4002.0, -9000.0])
     keep, log_pi = fearnhead_clifford(log_s, 2, Fixed(0.3))
-    assert len(keep) == 2 and np.isfinite(log_pi).all()
+    assert len(keep) == 2
+    assert np.isfinite(log_pi).all()
 
 
 def test_inclusion_probabilities_sum_to_k_for_a_hundred_thousand_nodes():
@@ -99,7 +101,7 @@ def small_graph(log_q, status=Status.FRONTIER, states=None):
 
 
 def test_pruned_nodes_remember_gate_and_round_and_survivors_their_factor():
-    graph, ids = small_graph(np.log([0.5, 0.3, 0.1, 0.1]))
+    graph, _ids = small_graph(np.log([0.5, 0.3, 0.1, 0.1]))
     graph.round = 7
     stopped = resample_frontier(graph, np.zeros(graph.size), 3, Fixed(0.4), 0)
     assert len(stopped) == 1
@@ -116,10 +118,11 @@ def test_merging_by_weight_keeps_every_weighted_sum_exactly():
     h = np.array([1.0, -2.0, 0.7, 3.0])  # a function of the path, not of the state
     total = 0.0
     for u, length in zip(*pieces(np.cumsum(w[:3]) / w[:3].sum()), strict=True):
-        graph, ids = small_graph(np.log(w), states=states)
+        graph, _ids = small_graph(np.log(w), states=states)
         stopped = merge_by_weight(graph, Fixed(u), 0)
         live = graph.frontier()
-        assert len(stopped) == 2 and len(live) == 2
+        assert len(stopped) == 2
+        assert len(live) == 2
         assert {loser for loser, _ in graph.merges} == set(stopped.tolist())
         assert (graph.status[stopped] == Status.MERGED).all()
         total += length * np.sum(np.exp(graph.log_weight(live)) * h[live - 1])
@@ -127,7 +130,7 @@ def test_merging_by_weight_keeps_every_weighted_sum_exactly():
 
 
 def test_merging_into_the_first_says_that_it_is_biased():
-    graph, ids = small_graph(np.log([0.4, 0.1]), states=np.array([5, 5]))
+    graph, _ids = small_graph(np.log([0.4, 0.1]), states=np.array([5, 5]))
     assert merge_into_first(graph).tolist() == [2]
     assert graph.merges == [(2, 1)]
     assert graph.flags[1] & Flag.BIASED
@@ -140,4 +143,5 @@ def test_hard_top_k_keeps_the_best_of_each_tree_and_says_that_it_is_biased():
     priority[ids] = [1, 3, 2, 9, 8]
     stopped = keep_best(graph, priority, 2)  # the expanded roots are never stopped
     assert stopped.tolist() == [ids[0]]
-    assert graph.flags[ids[0]] & Flag.BIASED and graph.status[0] == Status.EXPANDED
+    assert graph.flags[ids[0]] & Flag.BIASED
+    assert graph.status[0] == Status.EXPANDED

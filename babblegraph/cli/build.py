@@ -81,7 +81,7 @@ def plan(options: SearchOptions) -> Plan:
     name = options.task or (EMBEDDED_TASK if options.model in (None, EMBEDDED) else None)
     task = TASKS[choose(name, TASKS, "--task")]() if name is not None else None
     function = load_function(options.value) if options.value is not None else None
-    bounds = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
+    bounds: dict[str, Any] = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
     if not any(bounds.values()):
         bounds = (graph.meta.get("budget") if graph is not None else None) or {"tokens": DEFAULT_TOKENS}
     prompts = _prompts(options, task) if graph is None else None
@@ -155,7 +155,8 @@ def _value(plan: Plan, generator: Any) -> Any:
 def _strategy(plan: Plan) -> Any:
     from babblegraph.strategies import STRATEGIES
 
-    make, how = STRATEGIES[plan.strategy], {}
+    how: dict[str, Any] = {}
+    make = STRATEGIES[plan.strategy]
     takes = inspect.signature(make).parameters
     if plan.options.width is not None:
         how["n" if "n" in takes else "width"] = plan.options.width

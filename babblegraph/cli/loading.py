@@ -96,7 +96,7 @@ def load_function(place: str, option: str = "--value") -> Callable[..., Any]:
         raise BadInput(
             f"{option} must name a function, got {name!r}, which is a {type(found).__name__}: name another"
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def check_writable(file: str, option: str) -> None:

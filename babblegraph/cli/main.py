@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from babblegraph.cli.show import show
 from babblegraph.errors import BadInput
 
 DONE, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, BUG = 0, 2, 130, 141, 70  # exit statuses; 1 is "no leaf passes"
-COMMANDS = {"search": search, "show": show, "export": export}
+COMMANDS: dict[str, Callable[..., Any]] = {"search": search, "show": show, "export": export}
 
 app = typer.Typer(
     name="babblegraph",
@@ -116,14 +116,13 @@ def _in_one_line(error: Exception, debug: bool) -> tuple[str, int]:
 
 
 def _usage(error: Any) -> str:
-    """click's message, and the nearest option where the user's does not exist."""
-    if name := getattr(error, "option_name", None):
-        if error.ctx is not None and type(error).__name__ == "NoSuchOption":
-            known = [o for p in error.ctx.command.params for o in p.opts if o.startswith("-")]
-            path = error.ctx.command_path
-            guess = nearest(name, known) or f"{path} --help lists them"
-            return f"an option must be one of those of {path}, got {name!r}: {guess}"
-    return str(error.format_message())
+    """click's message; where the user's option does not exist, the nearest that does."""
+    if type(error).__name__ != "NoSuchOption" or error.ctx is None:
+        return str(error.format_message())
+    path, name = error.ctx.command_path, error.option_name
+    known = [o for p in error.ctx.command.params for o in p.opts if o.startswith("-")]
+    guess = nearest(name, known) or f"{path} --help lists them"
+    return f"an option must be one of those of {path}, got {name!r}: {guess}"
 
 
 def _complain(message: str, status: int) -> int:

@@ -63,7 +63,9 @@ def trie_attention(
 ) -> tuple[torch.Tensor, None]:
     """Writes the new keys and values, then attends along each row's path; returns [B, L, H, d_v]."""
     if tree is None:
-        raise RuntimeError("this model is inside a babblegraph search; leave the search before using it directly")
+        raise RuntimeError(
+            "this model is inside a babblegraph search; leave the search before using it directly"
+        )
     keys, values = tree.store.exchange(int(module.layer_idx), key, value, tree)  # type: ignore[arg-type]
     mask = tree.mask(sliding_window)
     if softcap is None and s_aux is None:

@@ -73,7 +73,9 @@ class Babbler:
         self.name = name or model.name_or_path or model.config.model_type
         self.context = _context(model)
         if max_new_tokens is not None and max_new_tokens < 1:
-            raise BadInput(f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it")
+            raise BadInput(
+                f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it"
+            )
         self.max_new_tokens = max_new_tokens
         self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.warp = warper(temperature, top_k, top_p)
@@ -152,6 +154,7 @@ class Babbler:
 
     def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool = False) -> Born:
         """Draws spans below the chosen nodes; see `lm.expand.expand`."""
+        graph.vocabulary = self.vocabulary  # a loaded graph knows only the tokens that it has
         with attending(self.model):
             return expand(self._trie(graph), graph, chosen, rng, meter, self._rules(graph), fresh)
 
@@ -199,16 +202,25 @@ class Babbler:
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise BadInput(f"a prompt must not be empty, got {prompt!r}: give it some text")
-            return prompt, list(self.tokenizer(prompt)["input_ids"])
+            try:
+                return prompt, list(self.tokenizer(prompt)["input_ids"])
+            except UnicodeEncodeError as problem:
+                raise BadInput(
+                    f"a prompt must be valid Unicode, got {prompt!r}: check its encoding"
+                ) from problem
         if not self.tokenizer.chat_template:
-            raise BadInput("a list of messages needs a model with a chat template, this one has none: pass a text")
+            raise BadInput(
+                "a list of messages needs a model with a chat template, this one has none: pass a text"
+            )
         text = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _context(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
-    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30)
+    return int(
+        getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30
+    )
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

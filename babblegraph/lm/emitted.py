@@ -11,7 +11,6 @@ from babblegraph.protocols import ALL
 from babblegraph.status import Flag, Status
 
 if TYPE_CHECKING:
-    from babblegraph.graph import BabbleGraph
     from babblegraph.lm.rows import Rows
     from babblegraph.protocols import Chosen
 
@@ -29,7 +28,7 @@ class Emitted:
     def __len__(self) -> int:
         return len(self.spans)
 
-    def add(self, rows: Rows, row: int, draws: int, status: Status, flags: Flag = Flag(0)) -> None:
+    def add(self, rows: Rows, row: int, draws: int, status: Status, flags: int = 0) -> None:
         """Row `row` ends: it becomes a node that stands for `draws` draws."""
         self.spans.append(rows.tokens[row])
         self.token_log_q.append(rows.token_log_q[row])
@@ -42,8 +41,10 @@ class Emitted:
     def born(self, chosen: Chosen, rows: Rows) -> Born:
         """The new nodes' columns. A child drawn c times of m has log inclusion log m + log q − log c."""
         parent, log_f, log_q, draws, full = (
-            np.array(x) for x in zip(*self.numbers, strict=True)
-        ) if self.numbers else (np.zeros(0) for _ in range(5))
+            (np.array(x) for x in zip(*self.numbers, strict=True))
+            if self.numbers
+            else (np.zeros(0) for _ in range(5))
+        )
         made = dict(zip(np.asarray(chosen.ids).tolist(), np.asarray(chosen.draws).tolist(), strict=True))
         m = np.array([max(made[int(p)], 1) for p in parent])
         inclusion = np.where(full.astype(bool), 0.0, np.log(m) + log_q - np.log(np.maximum(draws, 1)))

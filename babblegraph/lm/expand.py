@@ -84,9 +84,10 @@ def expand(
             meter.count("sampled", rows.tree[rows.novel])
             left -= np.bincount(rows.tree[rows.novel], minlength=len(left))
             ended = np.array([s is not None for s in rows.ends])
-            for row in np.flatnonzero(ended):
-                out.add(rows, int(row), int(rows.count[row]), rows.ends[row])
-                if rows.ends[row] == Status.FRONTIER:
+            for row, end in enumerate(rows.ends):
+                if end is not None:
+                    out.add(rows, row, int(rows.count[row]), end)
+                if end == Status.FRONTIER:
                     _keep(source, graph, out, int(parents[row]))
             if ended.all():
                 break

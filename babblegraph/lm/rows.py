@@ -109,7 +109,8 @@ class Rows:
     def affordable(self, left: Ints) -> NDArray[np.bool_]:
         """Which pairs the budget allows, [P]: of each tree's new tokens the first `left[tree]`."""
         known = np.array(
-            [bool(self._matching(r, t)) for r, t in zip(self.pair_row, self.pair_token, strict=True)], np.bool_
+            [bool(self._matching(r, t)) for r, t in zip(self.pair_row, self.pair_token, strict=True)],
+            np.bool_,
         )
         tree, novel = self.tree[self.pair_row], ~known
         order = np.argsort(tree[novel], kind="stable")

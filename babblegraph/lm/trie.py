@@ -31,7 +31,7 @@ class Row(NamedTuple):
     path: Slots
     tokens: Ints
     tree: int
-    count: str  # how the meter counts it: forwarded, prefilled or scored
+    kind: str  # how the meter counts it: forwarded, prefilled or scored
 
 
 class Trie:
@@ -75,7 +75,9 @@ class Trie:
         flight = np.zeros((n, max(self._flight.shape[1], int(lengths.max()) + 1)), np.int64)
         flight[:, : self._flight.shape[1]] = self._flight[rows]
         before = flight[np.arange(n), lengths - 1]
-        slots = np.array([self.store.find(*edge) for edge in zip(before.tolist(), tokens.tolist(), strict=True)])
+        slots = np.array(
+            [self.store.find(*edge) for edge in zip(before.tolist(), tokens.tolist(), strict=True)]
+        )
         self._take(slots, before, tokens)
         flight[np.arange(n), lengths] = slots
         self._flight, self._lengths, self._trees = flight, lengths + 1, self._trees[rows]
@@ -131,11 +133,12 @@ class Trie:
         """The logits that follow words, a node's whole text, and words, [F, V]; nothing of it is kept."""
         nothing = np.zeros(0, np.int64)
         texts = [
-            (nothing, [*before, *graph.path_tokens(i).tolist(), *after], int(graph.root[i])) for i in ids.tolist()
+            (nothing, [*before, *graph.path_tokens(i).tolist(), *after], int(graph.root[i]))
+            for i in ids.tolist()
         ]
         return self._aside(texts, meter)
 
-    def _aside(self, texts: list[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
+    def _aside(self, texts: Sequence[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
         """Logits after tokens at the ends of paths, in slots that are given back at once."""
         taken = [self.store.take(len(tokens)) for _, tokens, _ in texts]
         rows = [
@@ -155,7 +158,7 @@ class Trie:
             batch, rows = rows[:n], rows[n:]
             logits.append(self._forward(batch))
             for row in batch:
-                meter.count(row.count, row.tree, len(row.tokens))
+                meter.count(row.kind, row.tree, len(row.tokens))
             if remember:
                 self.store.put_logits(np.array([r.path[-1] for r in batch]), logits[-1])
         meter.peak_slots = max(meter.peak_slots, self.store.peak)

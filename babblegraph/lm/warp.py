@@ -24,7 +24,9 @@ def warper(
         BadInput: a value out of range.
     """
     if not temperature > 0:
-        raise BadInput(f"the temperature must be above 0, got {temperature}: use 1 for the model's own distribution")
+        raise BadInput(
+            f"the temperature must be above 0, got {temperature}: use 1 for the model's own distribution"
+        )
     if top_k is not None and top_k < 1:
         raise BadInput(f"top_k must be at least 1, got {top_k}: leave it out for no truncation")
     if top_p is not None and not 0 < top_p <= 1:

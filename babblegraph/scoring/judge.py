@@ -44,7 +44,9 @@ class JudgeValue:
         self.good, self.bad = (self._first_ids(words, spaced) for words in (good, bad))
         if both := set(self.good) & set(self.bad):
             names = babbler.tokenizer.convert_ids_to_tokens(sorted(both))
-            raise BadInput(f"good and bad words must begin with different tokens, both have {names}: choose others")
+            raise BadInput(
+                f"good and bad words must begin with different tokens, both have {names}: choose others"
+            )
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         """Values of nodes, [M] in [0, 1]."""

@@ -27,7 +27,9 @@ class RewardModelValue:
         batch_size: texts in one forward pass.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 32
+    ) -> None:
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -36,7 +38,12 @@ class RewardModelValue:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, device: str | None = None, trust_remote_code: bool = False, **options: Any
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
     ) -> RewardModelValue:
         """Loads a sequence classifier, safetensors only.
 

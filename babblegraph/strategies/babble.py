@@ -60,7 +60,9 @@ def babble(
         nodes = _open(graph, most)
         if not len(nodes):
             return nothing()
-        return _best_actions(graph, nodes, np.log(_success(graph, value_power) / _cost(graph)), patience, most)
+        return _best_actions(
+            graph, nodes, np.log(_success(graph, value_power) / _cost(graph)), patience, most
+        )
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         merged = merge_into_first(graph)

@@ -40,7 +40,11 @@ def best_of_n(*, n: int | None = None, width: int = 8, threshold: float | None =
         ids = ids[(room[graph.root[ids]] > 0) & (ids >= graph.trees)]
         draws = graph.count[ids]
         busy = np.bincount(graph.root[ids], minlength=graph.trees) > 0
-        more = np.minimum(width, room) if n is None else np.minimum(np.minimum(width, n - graph.draws[: graph.trees]), room)
+        more = (
+            np.minimum(width, room)
+            if n is None
+            else np.minimum(np.minimum(width, n - graph.draws[: graph.trees]), room)
+        )
         roots = np.flatnonzero(~busy & (more > 0))
         if not len(ids) + len(roots):
             return nothing()

@@ -8,7 +8,7 @@ from rich.console import Console
 
 
 class PlainConsole(Console):
-    """A console without markup, emoji codes or highlighting; a closed pipe raises instead of ending the process.
+    """A console without markup, emoji codes or highlighting, that raises when its pipe is closed.
 
     Args:
         stderr: write to standard error.

@@ -1,0 +1,80 @@
+"""What every benchmark shares: options, the table, and a JSON file that says where its figures come from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Options that all benchmarks have."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--quick", action="store_true", help="a small run that shows that it works")
+    made.add_argument("--json", type=Path, help="write the table, the claims and the machine to this file")
+    return made
+
+
+def report(
+    title: str, rows: Sequence[dict[str, Any]], claims: Sequence[dict[str, Any]], options: argparse.Namespace
+) -> None:
+    """Prints one table and its claims, and writes them as JSON where that is asked for."""
+    console = Console()
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    console.print(table)
+    for c in claims:
+        console.print(
+            f"{'met' if c['met'] else 'NOT MET':8} {c['name']}: {c['value']:.4g} (bound {c['bound']})"
+        )
+    if options.json:
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+        found = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
+        found |= {"options": plain, "rows": list(rows), "claims": list(claims)}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def claim(
+    name: str, value: float, bound: str, met: bool, interval: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """A figure that a README or an issue claims, computed from the rows."""
+    pair = None if interval is None else [float(x) for x in interval]
+    return {"name": name, "value": float(value), "interval": pair, "bound": bound, "met": bool(met)}
+
+
+def bootstrap(samples: np.ndarray, repeats: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """A 95 % percentile interval of the mean of independent samples, [N]."""
+    draw = np.random.default_rng(seed).integers(0, len(samples), (repeats, len(samples)))
+    low, high = np.quantile(samples[draw].mean(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def machine() -> dict[str, Any]:
+    """The processor and its size, without names of hosts."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
+        model = names[0] if names else model
+    return {"cpu": model, "cores": os.cpu_count(), "system": platform.system()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what was measured."""
+    names = ("babblegraph", "torch", "transformers", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
