@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -115,15 +116,13 @@ def babble(
     >>> result.passed, result.text.splitlines()[-1][-3:]
     ([True], ':24')
     """
-    last = None
     options: dict[str, Any] = {"task": task, "value": value, "budget": budget, "strategy": strategy}
-    for last in rounds(generator, prompts, threshold=threshold, seed=seed, graph=graph, **options):
-        pass
-    if last is None:
-        if graph is None:
-            raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")
-        return Result(graph, None)
-    return Result(last.graph, last.spent)
+    found = rounds(generator, prompts, threshold=threshold, seed=seed, graph=graph, **options)
+    if last := deque(found, maxlen=1):
+        return Result(last[0].graph, last[0].spent)
+    if graph is None:
+        raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")
+    return Result(graph, None)
 
 
 def rounds(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from typing import Any, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from babblegraph.born import Born
 from babblegraph.errors import BadInput
 from babblegraph.randomness import prompt_key
 from babblegraph.status import Gate, Status
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Ids = int | slice | Sequence[int] | NDArray[Any]  # anything that picks rows
 NO_PARENT, NO_STATE, NEVER = -1, -1, -1  # sentinels of parent, state_key and died
@@ -234,6 +238,25 @@ class BabbleGraph:
     def log_weight(self, ids: Ids = slice(None)) -> NDArray[np.float64]:
         """log of the unbiased weight under f: log_p_f − log_inclusion (see the docs on statistics)."""
         return self.log_p_f[ids] - self.log_inclusion[ids]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the graph to one file, atomically; see `graph_file.save`."""
+        from babblegraph.graph_file import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> BabbleGraph:
+        """Reads and checks a file that `save` wrote; see `graph_file.load`."""
+        from babblegraph.graph_file import load
+
+        return load(path)
+
+    def to_networkx(self) -> nx.DiGraph:
+        """The forest as a networkx graph with plain attributes; see `export.to_networkx`."""
+        from babblegraph.export import to_networkx
+
+        return to_networkx(self)
 
     def _decode(self, nodes: Sequence[int]) -> str:
         data = b"".join(self.vocabulary[int(t)] for i in nodes for t in self.span(i))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -148,10 +148,12 @@ def test_adding_nothing_changes_nothing() -> None:
 def test_an_expansion_without_children_still_counts_its_draws() -> None:
     graph = small()
     flags = np.array([Flag.EXHAUSTED], np.uint8)
-    nothing = Born.of_spans([], [], [])._replace(
-        expanded=np.array([0], np.int32), draws=np.array([3], np.int32)
+    nothing = replace(
+        Born.of_spans([], [], []),
+        expanded=np.array([0], np.int32),
+        draws=np.array([3], np.int32),
     )
-    graph.add(nothing._replace(parent_flags=flags))
+    graph.add(replace(nothing, parent_flags=flags))
     assert graph.status[0] == Status.EXPANDED
     assert (graph.draws[0], graph.flags[0], graph.children(0)) == (3, Flag.EXHAUSTED, [])
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -18,6 +22,36 @@ STORIES = [
     "This is a bad story. This is a good story, and the café was naïve: 日本語 🙂.",
     "The numbers are 1 2 3 4 5 6 7 8 9 10.\nThis is the next line.\n\nThe end.",
 ]
+
+
+WINDOW = 6  # tokens; small, so that a forest of short texts outgrows it
+SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 96,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+GROUPED = {"num_key_value_heads": 2, "intermediate_size": 128}
+MIXED = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"] * 2}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+FAMILIES: dict[str, dict[str, object]] = {
+    "gpt2": {},
+    "llama": GROUPED,
+    "qwen3": GROUPED | {"head_dim": 16},
+    "mistral": GROUPED | {"sliding_window": WINDOW},
+    "gemma3_text": GROUPED | MIXED | {"head_dim": 16},
+    "gpt_neox": {"intermediate_size": 128},
+    "gemma2": GROUPED | MIXED | {"head_dim": 16, "attn_logit_softcapping": 2.0},
+    "gpt_oss": GROUPED | MIXED | EXPERTS | {"head_dim": 16},
+    "phi3": GROUPED,
+    "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64},
+    "olmo3": GROUPED | MIXED,
+    "granite": GROUPED | {"attention_multiplier": 0.1},
+    "starcoder2": GROUPED | {"sliding_window": WINDOW},
+}
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:
@@ -62,6 +96,34 @@ def tiny_model(family: str, seed: int = 0, **sizes: object) -> torch.nn.Module:
     """A small random model of any causal family, by its configuration's name."""
     config = AutoConfig.for_model(family, **sizes)
     return with_loud_weights(AutoModelForCausalLM.from_config(config), seed)
+
+
+def family_model(family: str, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> torch.nn.Module:
+    """One of `FAMILIES`, over a tokenizer's vocabulary."""
+    return tiny_model(family, seed, vocab_size=len(tokenizer), **(SIZES | FAMILIES[family]))
+
+
+def plain_logits(model: torch.nn.Module, tokens: Sequence[int]) -> torch.Tensor:
+    """The oracle: one plain forward pass over one text, without a cache, [L, V]."""
+    with torch.no_grad():
+        return model(input_ids=torch.as_tensor(np.asarray(tokens, np.int64))[None], use_cache=False).logits[0]
+
+
+@contextmanager
+def counting_real_tokens(model: torch.nn.Module) -> Iterator[list[int]]:
+    """A list to which every forward pass inside a search adds its number of tokens, padding left out."""
+    seen: list[int] = []
+    plain = model.forward
+
+    def forward(*args: object, **named: object) -> object:
+        seen.append(int((named["tree"].slots > 0).sum()))
+        return plain(*args, **named)
+
+    model.forward = forward
+    try:
+        yield seen
+    finally:
+        model.forward = plain
 
 
 def with_loud_weights(model: torch.nn.Module, seed: int) -> torch.nn.Module:

@@ -1,9 +1,9 @@
 """Train the embedded generator from nothing: `python -m babblegraph.embedded.recipe --out DIR [--seed N]`.
 
-Two phases of one run on the CPU. First the model learns to babble random correct solutions. Then it
-attempts training puzzles itself, the verifier labels these attempts, and training goes on with both: babbling
-from fresh solutions only, judging from the labelled attempts. Left out on purpose: any solver, any
-reinforcement of the model's own successes; the generator is to stay weak.
+Two phases of one run on the CPU. First the model learns to babble random correct solutions and to tell
+sound lines from broken ones. Then it attempts training puzzles itself, the verifier labels these attempts,
+and training goes on with both: babbling from fresh solutions only, judging from the labelled attempts. Left
+out on purpose: any solver, any reinforcement of the model's own successes; the generator is to stay weak.
 """
 
 import argparse
@@ -25,12 +25,13 @@ from babblegraph.tasks import Countdown
 STEPS = 2600
 JUDGE_SHARE = 0.3  # of the steps are the second phase
 ROWS = 96  # solutions a step
+WRONG_ROWS = 32  # made-up failures a step, in the first phase
 JUDGE_ROWS = 64  # labelled attempts a step, in the second phase
-SYNTHETIC_SHARE = 0.15  # of the labelled attempts; the others are the model's own
+SYNTHETIC_SHARE = 0.15  # of the labelled attempts are made up; the others are the model's own
 POOL = 8  # batches are drawn together and sorted by length
 COPIES = 8  # attempts a puzzle
 PEAK_RATE, WARMUP = 2e-3, 100
-VERDICT_WEIGHT, VALUE_WEIGHT = 0.3, 0.3
+VERDICT_WEIGHT, VALUE_WEIGHT = 0.3, 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,19 +125,26 @@ def labelled_attempts(model: LlamaForCausalLM, n: int, rng: random.Random, seed:
         for attempt in attempts:
             text = attempt[:-1] if attempt[-2:] in ("\ny", "\nn") else attempt
             if "<" not in text and len(prompt + text) < data.LONGEST_ROW - 1:
-                examples.append((prompt, text, task.verify(prompt, text) == 1.0))
+                right = task.verify(prompt, text) == 1.0
+                examples.append(data.Attempt(prompt, text, right, generate=False, judged_from=0))
     model.train()
-    right = sum(outcome for _, _, outcome in examples)
-    print(f"own attempts at training puzzles: {len(examples)}, of them right: {right}", flush=True)
+    successes = sum(attempt.right for attempt in examples)
+    print(f"own attempts at training puzzles: {len(examples)}, of them right: {successes}", flush=True)
     return data.join(data.pack(examples), data.wrong_attempts(rng, synthetic))
 
 
 def _batches(rng: random.Random, labelled: data.Rows | None) -> Iterator[data.Rows]:
-    """Yield batches without end, each of rows of about one length, which saves a third of the padding."""
+    """Yield batches without end, each of rows of about one length, which saves a third of the padding.
+
+    Until there are labelled attempts, sound and broken lines are told apart: only a model that sees a slip can
+    learn later what an attempt is worth.
+    """
     order: list[int] = []
     while True:
-        rows = data.solutions(rng, ROWS * POOL)
-        if labelled is not None:
+        rows = data.solutions(rng, ROWS * POOL, judged=labelled is None)
+        if labelled is None:
+            rows = data.join(rows, data.wrong_attempts(rng, WRONG_ROWS * POOL))
+        else:
             while len(order) < JUDGE_ROWS * POOL:
                 order += rng.sample(range(len(labelled.length)), len(labelled.length))
             chosen, order = order[: JUDGE_ROWS * POOL], order[JUDGE_ROWS * POOL :]

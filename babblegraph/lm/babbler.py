@@ -17,6 +17,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.lm import selfcheck
 from babblegraph.lm.attention import attending
 from babblegraph.lm.expand import Rules, expand
+from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes
 from babblegraph.lm.trie import Trie
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
 
+DEFAULT_SPAN = 16
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "model"
 
 
@@ -40,7 +42,7 @@ class Babbler:
         model: a causal language model whose attention goes through transformers' attention interface.
         tokenizer: its tokenizer.
         temperature, top_k, top_p: what is sampled from; see `lm.warp`.
-        span: tokens of a node at most; None for no bound but `stop` and the end of the text.
+        span: tokens of a node at most; by default 16, or no bound where there are `stop` strings.
         stop: strings that end a node (one step of reasoning, one line).
         until: strings that end the text.
         max_new_tokens: of a whole text; up to the model's context by default, at most 1,024.
@@ -79,9 +81,11 @@ class Babbler:
         self.max_new_tokens = max_new_tokens
         self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.warp = warper(temperature, top_k, top_p)
+        span = DEFAULT_SPAN if span is None and not stop else span
         self.span = SpanRule(span, _tuple(stop), _tuple(until), _end_ids(model, tokenizer))
         self.vocabulary = TokenBytes(tokenizer)
         self.error = selfcheck.check(model)
+        self.fingerprint = fingerprint(model)
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Trie] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -149,7 +153,12 @@ class Babbler:
                 )
             texts.append(text)
             tokens.append(ids)
-        meta = {"model": self.name, "sampling": self.sampling, "span": self.span.tokens}
+        meta = {
+            "model": self.name,
+            "fingerprint": self.fingerprint,
+            "sampling": self.sampling,
+            "span": self.span.tokens,
+        }
         return BabbleGraph(texts, tokens, self.vocabulary, seed, meta | {"stop": list(self.span.stop)})
 
     def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool = False) -> Born:
@@ -191,6 +200,11 @@ class Babbler:
 
     def _trie(self, graph: BabbleGraph) -> Trie:
         if graph not in self._tries:
+            if graph.meta.get("fingerprint") != self.fingerprint:
+                raise BadInput(
+                    f"a graph must go on with the model that began it, {graph.meta.get('model')!r}, got "
+                    f"{self.name!r} with other weights: load that one"
+                )
             self._tries[graph] = Trie(self.model)
         return self._tries[graph]
 

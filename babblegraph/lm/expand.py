@@ -66,13 +66,15 @@ def expand(
         The new nodes. The weight of a child drawn c times of m is its parent's · c / (m q), see
         "One bookkeeping for every operation" in the docs on statistics.
     """
-    rows, out = Rows.begin(graph, chosen, fresh), Emitted()
+    rows, out = Rows.begin(graph, chosen, fresh, rules), Emitted()
     left = meter.tokens_left()
     try:
         logits = source.open(graph, chosen.ids, meter)
         while True:
             log_f = torch.log_softmax(logits, -1)
             log_q = log_f if rules.warp is None else torch.log_softmax(rules.warp(log_f), -1)
+            if rules.warp is not None:
+                _count_token_gate(graph, log_q)
             rows.draw(log_q, rng)
             newer = rows.affordable(left)
             for row, draws in rows.cut_short(newer):
@@ -99,6 +101,13 @@ def expand(
     finally:
         source.close()
     return out.born(chosen, rows)
+
+
+def _count_token_gate(graph: BabbleGraph, log_q: torch.Tensor) -> None:
+    """How many next tokens the generator offered, and how many top-k and top-p let through."""
+    gate = graph.meta.setdefault("token_gate", {"entered": 0, "passed": 0})
+    gate["entered"] += log_q.numel()
+    gate["passed"] += int((log_q > -torch.inf).sum())
 
 
 def _keep(source: Source, graph: BabbleGraph, out: Emitted, row: int) -> None:

@@ -45,6 +45,7 @@ class Rows:
     draw_id: Ints  # [D] its number among all draws of its node
     expanded: NDArray[np.bool_]  # [F] something was drawn
     exhausted: NDArray[np.bool_]  # [F] nothing was left to draw
+    born: NDArray[np.bool_]  # [F] some row has ended
     lost: NDArray[np.bool_]  # [F] the budget allowed less than was chosen
     ends: list[Status | None] = field(default_factory=list)  # [R] after `step`
     newest: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [R] after `step`
@@ -56,7 +57,7 @@ class Rows:
     draw_pair: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [D]
 
     @classmethod
-    def begin(cls, graph: BabbleGraph, chosen: Chosen, fresh: bool) -> Rows:
+    def begin(cls, graph: BabbleGraph, chosen: Chosen, fresh: bool, rules: Rules) -> Rows:
         """One empty row below each chosen node, with all its draws."""
         n, ids = len(chosen), np.asarray(chosen.ids)
         drawn = np.where(chosen.draws == ALL, 0, chosen.draws)
@@ -73,12 +74,13 @@ class Rows:
             log_f=np.zeros(n),
             log_q=np.zeros(n),
             key=graph.key[ids].copy(),
-            tails=[b""] * n,
+            tails=[rules.span.tail_of(graph, i) for i in ids.tolist()],
             twins=[graph.children(int(i)) if fresh else [] for i in ids],
             draw_row=row,
             draw_id=graph.draws[ids][row] + number,
             expanded=np.zeros(n, np.bool_),
             exhausted=np.zeros(n, np.bool_),
+            born=np.zeros(n, np.bool_),
             lost=np.zeros(n, np.bool_),
         )
 
@@ -92,8 +94,7 @@ class Rows:
         left = self._left(log_q)  # [R, V]
         total = left.sum(-1).cpu().numpy()
         alive = total > NOISE
-        if not self.tokens.shape[1]:
-            self.exhausted |= ~alive
+        self._note_exhausted(~alive)
         draws = np.flatnonzero(alive[self.draw_row])
         tokens = self._sample(left, draws, rng)
         pairs, which, counts = np.unique(
@@ -157,6 +158,7 @@ class Rows:
         length = self.tokens.shape[1]
         room = rules.max_length[self.tree] - self.graph.length[self.node] - length
         self.ends = rules.span.ends(tokens.tolist(), self.tails, length, room.tolist())
+        self.born[self.origin[[e is not None for e in self.ends]]] = True
         for row in np.flatnonzero(self.full):  # a node for every next token: spans of one token
             self.ends[row] = self.ends[row] or Status.FRONTIER
         return rows
@@ -175,6 +177,14 @@ class Rows:
         self.tails = [self.tails[r] for r in rows]
         self.twins = [self.twins[r] for r in rows]
 
+    def _note_exhausted(self, dead: NDArray[np.bool_]) -> None:
+        """Nothing is left to draw below a node when all its rows are dead ends.
+
+        A row that has tokens is one by rounding alone: its prefix had something left, its next tokens have not.
+        """
+        living = np.bincount(self.origin, ~dead, minlength=len(self.exhausted)) > 0
+        self.exhausted[self.origin[dead]] |= ~living[self.origin[dead]] & ~self.born[self.origin[dead]]
+
     def _left(self, log_q: torch.Tensor) -> torch.Tensor:
         """q of the next tokens less what earlier children took of it, [R, V] in double precision."""
         q = log_q.double().exp()
@@ -183,8 +193,11 @@ class Rows:
         for row, twins in enumerate(self.twins):
             here = self.graph.log_q[self.node[row]] + self.log_q[row]
             for child in twins:
-                edge = (row, int(self.graph.span(child)[t]))
-                taken[edge] = taken.get(edge, 0.0) + float(np.exp(self.graph.log_q[child] - here))
+                span = self.graph.span(child)
+                # a child that ends here took all of it: exact, though logits computed again differ in rounding
+                mass = np.inf if len(span) == t + 1 else np.exp(self.graph.log_q[child] - here)
+                edge = (row, int(span[t]))
+                taken[edge] = taken.get(edge, 0.0) + float(mass)
         if taken:
             rows, tokens = (torch.as_tensor(x, device=q.device) for x in zip(*taken, strict=True))
             mass = torch.as_tensor(list(taken.values()), device=q.device, dtype=q.dtype)

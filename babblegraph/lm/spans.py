@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from babblegraph.errors import BadInput
 from babblegraph.status import Status
+
+if TYPE_CHECKING:
+    from babblegraph.graph import BabbleGraph
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,20 @@ class SpanRule:
     def reach(self) -> int:
         """How many bytes before the newest token can still matter to a stop string."""
         return max((len(s.encode()) for s in (*self.stop, *self.until)), default=1) - 1
+
+    def tail_of(self, graph: BabbleGraph, node: int) -> bytes:
+        """The bytes before a new span below a node that can still matter: what a stop string has not closed.
+
+        Only what was generated counts, so a prompt never ends a span.
+        """
+        data, up = b"", int(node)
+        while len(data) < 4 * self.reach and (parent := int(graph.parent[up])) >= 0:
+            data = b"".join(graph.vocabulary[int(t)] for t in graph.span(up)) + data
+            up = parent
+        if not self.reach:
+            return b""
+        strings = sorted({s.encode() for s in (*self.stop, *self.until)}, key=len, reverse=True)
+        return re.split(b"|".join(map(re.escape, strings)), data)[-1][-self.reach :]
 
     def tail(self, before: bytes, token: int, vocabulary: Mapping[int, bytes]) -> bytes:
         """The bytes in which a stop string that ends with this token would lie."""

@@ -20,10 +20,11 @@ class TokenBytes(dict[int, bytes]):
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self._tokenizer = tokenizer
-        self._special = set(tokenizer.all_special_ids)
+        added = tokenizer.added_tokens_decoder
+        self._special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
         backend = getattr(tokenizer, "backend_tokenizer", None)
         decoder = json.loads(backend.to_str())["decoder"] if backend is not None else None
-        self._decoder = json.dumps(decoder)
+        self._decoder = json.dumps(decoder, ensure_ascii=False)
 
     def __missing__(self, token: int) -> bytes:
         self[token] = data = b"" if token in self._special else self._bytes(token)

@@ -22,8 +22,7 @@ def entropy_to_go(graph: BabbleGraph) -> NDArray[np.float32]:
     n, parent = graph.size, graph.parent
     depth = node_depth(graph)
     entropy = np.zeros(n)
-    known = graph.is_leaf().copy()
-    known |= np.bincount(parent[graph.trees :], minlength=n) > 0
+    leaf = graph.is_leaf()
     total, weight = np.zeros(n), np.zeros(n)
     order = np.argsort(depth, kind="stable")
     first = np.searchsorted(depth[order], np.arange(int(depth.max(initial=0)) + 2))
@@ -31,7 +30,7 @@ def entropy_to_go(graph: BabbleGraph) -> NDArray[np.float32]:
         ids = order[first[level] : first[level + 1]]
         drawn = ids[weight[ids] > 0]
         entropy[drawn] = total[drawn] / weight[drawn]
-        entropy[ids[~known[ids]]] = entropy[drawn].mean() if len(drawn) else np.nan
+        entropy[ids[~leaf[ids] & (weight[ids] == 0)]] = entropy[drawn].mean() if len(drawn) else np.nan
         if level:
             counted = ids[~np.isnan(entropy[ids])]
             up, count = parent[counted], graph.count[counted]

@@ -21,9 +21,14 @@ def contained(
     try:
         return function(*arguments)
     except Exception as problem:
-        name = getattr(function, "__name__", type(function).__name__)
-        note_failure(graph, node, f"{name} raised {type(problem).__name__}: {problem}", text)
+        note_failure(graph, node, raised(function, problem), text)
         return None
+
+
+def raised(function: Callable[..., Any], problem: Exception) -> str:
+    """What to say of a function that raised."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"{name} raised {type(problem).__name__}: {problem}"
 
 
 def note_failure(graph: BabbleGraph, node: int, error: str, text: str) -> None:

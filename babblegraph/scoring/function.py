@@ -13,7 +13,7 @@ from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import ValueFunction
-from babblegraph.scoring.contain import contained, note_failure
+from babblegraph.scoring.contain import note_failure, raised
 
 
 def function_value(function: Callable[..., Any]) -> ValueFunction:
@@ -48,8 +48,10 @@ def function_value(function: Callable[..., Any]) -> ValueFunction:
 
 
 def _one(graph: BabbleGraph, node: int, function: Callable[..., Any], text: str) -> float:
-    result = contained(graph, node, text, function, [text])
-    if result is None:
+    try:
+        result = function([text])
+    except Exception as problem:
+        note_failure(graph, node, raised(function, problem), text)
         return np.nan
     values = _as_numbers(result, 1)
     if values is None or not _fine(values).all():

@@ -32,7 +32,7 @@ class Line(NamedTuple):
 
     Args:
         kind: what it stands for.
-        node: the node itself, or the one whose children are folded or whose path goes on below the gap.
+        node: the node itself, or the one whose children are folded, or the first inside the gap.
         last: for each level from the top, whether the line's ancestor there is the last of its siblings.
         hidden: nodes that it stands for without drawing them.
     """
@@ -109,7 +109,7 @@ def _pick_siblings(graph: BabbleGraph, picked: _Picked, member: NDArray[np.bool_
     for _ in range(MOST_PASSES):
         drawn = picked.mask(graph.size)
         hidden = np.flatnonzero(member & ~drawn & drawn[graph.parent])
-        hidden = hidden[hidden != picked.root]
+        hidden = hidden[(hidden != picked.root) & ~np.isin(hidden, list(picked.buried))]
         if not len(hidden) or picked.used >= room:
             return
         up = graph.parent[hidden]
@@ -137,7 +137,8 @@ class _Picked:
     ) -> None:
         self.parent, self.children, self.root, self.height = parent, children, root, height
         self.below: dict[int, list[int]] = {root: []}  # drawn node -> its drawn children
-        self.gaps: dict[int, tuple[int, int]] = {}  # node below a gap -> (node above it, levels left out)
+        self.gaps: dict[int, tuple[int, int]] = {}  # first node inside a gap -> (node below it, its levels)
+        self.buried: set[int] = set()  # nodes inside gaps: nothing can hang from them
         self.used = 1
 
     def used_at_least(self, most: int, more: int) -> int:
@@ -155,7 +156,7 @@ class _Picked:
         """Draws a node and its ancestors if the tree stays within `room` lines."""
         chain: list[int] = []
         while node not in self.below:
-            if self.used + len(chain) >= room or node in self.gaps:
+            if self.used + len(chain) >= room or node in self.buried:
                 return False
             chain.append(node)
             node = int(self.parent[node])
@@ -186,8 +187,10 @@ class _Picked:
         if not tail:
             return
         self.used += self._cost(top, tail) + 1  # the gap has a line of its own
-        self.below[top].append(tail[-1])
-        self.gaps[tail[-1]] = (top, len(path) - size - 1 - len(tail))
+        inside = path[size + 1 : len(path) - len(tail)]
+        self.below[top].append(inside[0])
+        self.buried.update(inside)
+        self.gaps[inside[0]] = tail[-1], len(inside)
         for child, parent in zip(tail, [*tail[1:], None], strict=True):
             self.below.setdefault(child, [])
             if parent is not None:
@@ -210,19 +213,18 @@ class _Picked:
             if line.kind is Kind.FOLD:
                 continue
             if line.kind is Kind.GAP:
-                stack.append(self._node(line.node, (*line.last, True)))
+                stack.append(self._node(self.gaps[line.node][0], (*line.last, True)))
                 continue
             stack += reversed(self._lines_below(line))
         return found
 
     def _unfold_single(self) -> None:
         """Draws children that are folded alone: a line for one node may as well be that node."""
-        above_gap = {top for top, _ in self.gaps.values()}
         single = [n for n, drawn in self.below.items() if drawn and self.children[n] - len(drawn) == 1]
         wanted = np.zeros(len(self.parent), np.bool_)
-        wanted[[n for n in single if n not in above_gap]] = True
+        wanted[single] = True
         for child in np.flatnonzero(wanted[self.parent] & ~self.mask(len(self.parent))):
-            if child != self.root and self.parent[child] != NO_PARENT:
+            if self.parent[child] != NO_PARENT and child not in self.buried:
                 self.below[int(self.parent[child])].append(int(child))
                 self.below[int(child)] = []
 

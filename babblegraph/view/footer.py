@@ -107,7 +107,7 @@ def time_left(spent: Spent, budget: Budget) -> float | None:
 
 def best_value(graph: BabbleGraph) -> float:
     """The best score of a finished leaf; before there is one, the best value of a live node."""
-    leaf = graph.is_leaf()
+    leaf = graph.is_leaf() & (graph.status != Status.LEAF_DEAD)
     known = graph.score[leaf & ~np.isnan(graph.score)]
     if not len(known):
         known = graph.value[(graph.status == Status.FRONTIER) & ~np.isnan(graph.value)]

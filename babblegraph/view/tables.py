@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -13,7 +14,7 @@ from babblegraph.status import Gate, Status
 from babblegraph.view import figures
 from babblegraph.view.fold import best_leaf
 from babblegraph.view.signs import GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit
+from babblegraph.view.text import fit, pad
 
 
 def gates(graph: BabbleGraph, signs: Signs = UNICODE) -> Table:
@@ -107,16 +108,16 @@ def prompts(
     }
     passed = np.bincount(graph.root[passing(graph)], minlength=trees)
     names = [n for n in ("nodes", "live", "pruned", "dead") if width >= 72 or n == "nodes"]
-    room = max(width - 5 - 8 * len(names) - 7, 8)
+    shown = _some(trees, None if height is None else height - 2, focus)
+    said = [fit(graph.prompts[i], max(width - 5 - 8 * len(names) - 7, 8), signs, middle=True) for i in shown]
+    room = max(24, *(cell_len(s) for s in said))
     heading = Text(no_wrap=True).append("  " + "prompt".ljust(room + 2), QUIET)
     lines = [heading.append("".join(n.rjust(8) for n in names) + "best".rjust(7), QUIET)]
-    shown = _some(trees, None if height is None else height - 2, focus)
-    for i in shown:
+    for i, prompt in zip(shown, said, strict=True):
         sign, style = (signs.passed, PASSED) if passed[i] else _tree_sign(per["live"][i], signs)
         mark = signs.arrow[-1] if i == focus else " "
         row = Text(no_wrap=True).append(f"{mark} ", TITLE).append(f"{sign} ", style)
-        said = fit(graph.prompts[i], room, signs, middle=True)
-        row.append(said, STRONG if i == focus else "").append(" " * (room - Text(said).cell_len))
+        row.append(pad(prompt, room), STRONG if i == focus else "")
         row.append("".join(figures.count(per[n][i]).rjust(8) for n in names), QUIET)
         best = best_leaf(graph, i)
         row.append(("" if best is None else f"{graph.score[best]:.2f}").rjust(7), style)

@@ -1,0 +1,170 @@
+"""The score stage: cheap checks first, other people's functions contained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import babblegraph as bg
+from babblegraph.born import Born
+from babblegraph.budget import Budget, Meter
+from babblegraph.errors import BadInput
+from babblegraph.graph import NO_STATE, BabbleGraph
+from babblegraph.scoring import Score, function_value, likelihood
+from babblegraph.status import Flag, Gate, Status
+
+LETTERS = {i: bytes([97 + i]) for i in range(26)}
+
+
+def words(*texts, status=Status.FRONTIER):
+    """A root "p" with a child for each text."""
+    graph = BabbleGraph(["p"], [[15]], LETTERS)
+    spans = [[ord(c) - 97 for c in text] for text in texts]
+    ids = graph.add(Born.of_spans([0] * len(spans), spans, -np.arange(1.0, len(spans) + 1), status))
+    return graph, ids, Meter(Budget(tokens=100), 1)
+
+
+class Task:
+    def verify(self, prompt, text):
+        return len(text) / 10
+
+    def value(self, prompt, text):
+        return 0.0 if "x" in text else 1.0
+
+    def done(self, prompt, text):
+        return text.endswith("z")
+
+    def state(self, prompt, text):
+        return "".join(sorted(text))
+
+
+def test_dead_nodes_keep_their_weight_and_score_zero():
+    graph, ids, meter = words("ax", "ab")
+    before = graph.log_weight().copy()
+    Score(Task())(graph, ids, meter)
+    assert graph.status[ids].tolist() == [Status.LEAF_DEAD, Status.FRONTIER]
+    assert (graph.score[ids[0]], graph.value[ids[0]], graph.gate[ids[0]]) == (0, 0, Gate.NODE)
+    np.testing.assert_array_equal(graph.log_weight(), before)
+
+
+def test_a_text_that_the_task_calls_done_is_a_leaf_with_the_verifiers_score():
+    graph, ids, meter = words("abz", "ab")
+    Score(Task(), threshold=0.3)(graph, ids, meter)
+    assert graph.status[ids].tolist() == [Status.LEAF_STOP, Status.FRONTIER]
+    assert graph.score[ids[0]] == np.float32(0.3)
+    assert np.isnan(graph.score[ids[1]])
+
+
+def test_a_leaf_below_the_threshold_remembers_the_leaf_gate():
+    graph, ids, meter = words("abz", "abcdefz", status=Status.LEAF_END)
+    Score(Task(), threshold=0.5)(graph, ids, meter)
+    assert graph.gate[ids].tolist() == [Gate.LEAF, Gate.NONE]
+
+
+def test_equal_states_get_equal_keys():
+    graph, ids, meter = words("ab", "ba", "bb", "bx")
+    Score(Task())(graph, ids, meter)
+    keys = graph.state_key[ids]
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[3] == NO_STATE  # dead: nothing follows
+
+
+def test_without_a_task_leaves_are_scored_by_the_value():
+    graph, ids, meter = words("ab", "abc", status=[Status.LEAF_END, Status.FRONTIER])
+    Score(value=function_value(lambda texts: [len(t) / 10 for t in texts]))(graph, ids, meter)
+    np.testing.assert_allclose(graph.value[ids], [0.3, 0.4])  # prompts are part of the texts
+    np.testing.assert_allclose(graph.score[ids], [0.3, np.nan])
+
+
+def test_expensive_values_are_not_asked_about_what_is_already_decided():
+    graph, ids, meter = words("ax", "abz", "ab")
+    seen = []
+    Score(Task(), function_value(lambda texts: seen.extend(texts) or [0.5] * len(texts)))(graph, ids, meter)
+    assert seen == ["pab"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda: 1 / 0, "ZeroDivisionError"),
+        (lambda: float("nan"), "nan"),
+        (lambda: float("inf"), "inf"),
+        (lambda: 7.0, "7.0"),
+        (lambda: [1, 2], "[1, 2]"),
+        (lambda: "good", "good"),
+        (lambda: None, "None"),
+    ],
+)
+def test_a_value_function_that_fails_on_one_text_costs_that_node_only(bad, message):
+    graph, ids, meter = words("a", "b", "c")
+
+    def value(texts):
+        return [bad() if "b" in t else 0.5 for t in texts]
+
+    Score(value=function_value(value))(graph, ids, meter)
+    np.testing.assert_allclose(graph.value[ids], [0.5, np.nan, 0.5])
+    assert ((graph.flags[ids] & Flag.SCORER_FAILED) != 0).tolist() == [False, True, False]
+    assert graph.meta["scorer_failures"] == 1
+    assert graph.failures[0]["text"] == "pb"
+    assert message in graph.failures[0]["error"]
+
+
+def test_a_value_of_the_wrong_length_costs_only_the_nodes_it_cannot_answer():
+    graph, ids, meter = words("a", "b", "c")
+    Score(value=function_value(lambda texts: [0.5] * 2))(graph, ids, meter)
+    assert np.isnan(graph.value[ids]).all()
+    assert graph.meta["scorer_failures"] == 3
+
+
+@pytest.mark.parametrize("name", ["verify", "value", "done", "state"])
+def test_a_task_that_raises_costs_the_node_only(name):
+    graph, ids, meter = words("abz", "cdz")
+    task = Task()
+    real = getattr(task, name)
+
+    def sometimes(prompt, text):
+        if text.startswith("ab"):
+            raise RuntimeError("no idea")
+        return real(prompt, text)
+
+    setattr(task, name, sometimes)
+    Score(task)(graph, ids, meter)
+    assert graph.score[ids[1]] == np.float32(0.3)
+    assert graph.flags[ids[0]] & Flag.SCORER_FAILED
+    assert not graph.flags[ids[1]] & Flag.SCORER_FAILED
+    assert "no idea" in graph.failures[0]["error"]
+
+
+def test_many_failures_are_counted_but_not_all_kept():
+    graph, ids, meter = words(*["a"] * 300)
+    Score(value=function_value(lambda texts: None))(graph, ids, meter)
+    assert graph.meta["scorer_failures"] == 300
+    assert len(graph.failures) == 100
+
+
+def test_a_function_of_graph_ids_and_meter_gets_them():
+    graph, ids, meter = words("a", "b")
+    Score(value=function_value(lambda graph, ids, meter: graph.length[ids] / 10))(graph, ids, meter)
+    np.testing.assert_allclose(graph.value[ids], 0.2)
+
+
+@pytest.mark.parametrize("wrong", [3, lambda: 1, lambda a, b: 1])
+def test_something_that_cannot_be_a_value_is_refused(wrong):
+    with pytest.raises(BadInput) as error:
+        function_value(wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_likelihood_is_the_geometric_mean_of_token_probabilities():
+    graph, ids, meter = words("a", "bcd")
+    np.testing.assert_allclose(likelihood(graph, ids, meter), [np.exp(-1), np.exp(-2 / 3)])
+
+
+def test_a_search_survives_a_value_function_that_always_raises(llama, characters):
+    def broken(texts):
+        raise ValueError("never works")
+
+    babbler = bg.Babbler(llama, characters, span=4, max_new_tokens=8)
+    result = bg.babble(babbler, "1 2>3", value=broken, budget=60)
+    assert result.spent.sampled == 60
+    assert result.graph.meta["scorer_failures"] == result.graph.size - 1
