@@ -104,11 +104,14 @@ def _header(graph: BabbleGraph, tensors: Tensors) -> str:
 
 
 def _used_bytes(graph: BabbleGraph) -> dict[str, str]:
-    used = np.unique(graph.tokens).tolist()
-    for token in used:
-        if token not in graph.vocabulary:
-            raise BadInput(f"every token id must have bytes, got {token}: add it to the graph's vocabulary")
-    return {str(token): graph.vocabulary[token].decode("latin-1") for token in used}
+    used: dict[str, str] = {}
+    for token in np.unique(graph.tokens).tolist():
+        try:
+            used[str(token)] = graph.vocabulary[token].decode("latin-1")
+        except KeyError as error:
+            rule = "every token id must have bytes"
+            raise BadInput(f"{rule}, got {token}: add it to the graph's vocabulary") from error
+    return used
 
 
 def _dump(header: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, family_model, plain_logits, tiny_llama, tiny_model
+from tiny_models import FAMILIES, family_model, plain_logits, tiny_model
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
@@ -70,3 +70,107 @@ def worst_error(babbler, seed):
 def test_a_forest_equals_plain_forward_on_every_node(family, characters):
     babbler = Babbler(family_model(family, characters), characters, span=4, stop=" ", max_new_tokens=20)
     assert worst_error(babbler, seed=1) < LIMIT
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_other_forests_equal_plain_forward_too(seed, llama, characters):
+    babbler = Babbler(llama, characters, span=seed, stop=("\n", ">"), temperature=1.5, max_new_tokens=30)
+    assert worst_error(babbler, seed) < LIMIT
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_leaving_the_prompt_out_is_far_off(family, characters, monkeypatch):
+    plain_mask = Plan.mask
+
+    def without_prompt(self, window):
+        seen = plain_mask(self, window).clone()
+        later = self.positions >= 3  # queries after the shortest stretch that keeps a key of their own
+        seen[..., :3] &= ~later[:, None, :, None]
+        return seen
+
+    babbler = Babbler(family_model(family, characters), characters, span=4, max_new_tokens=20)
+    monkeypatch.setattr(Plan, "mask", without_prompt)
+    assert worst_error(babbler, seed=1) > 1e-2
+
+
+def test_the_window_matters_in_these_forests(characters, monkeypatch):
+    plain_mask = Plan.mask
+    babbler = Babbler(family_model("mistral", characters), characters, span=4, max_new_tokens=20)
+    monkeypatch.setattr(Plan, "mask", lambda self, window: plain_mask(self, None))
+    assert worst_error(babbler, seed=1) > 1e-2
+
+
+def test_the_cap_on_scores_matters(characters, monkeypatch):
+    babbler = Babbler(family_model("gemma2", characters), characters, span=4, max_new_tokens=20)
+    for layer in babbler.model.model.layers:  # the plain pass keeps its own cap below
+        monkeypatch.setattr(layer.self_attn, "attn_logit_softcapping", None)
+    uncapped = plain_logits(babbler.model, range(12))
+    monkeypatch.undo()
+    assert float((uncapped - plain_logits(babbler.model, range(12))).abs().max()) > 1e-2
+
+
+BASE = {"vocab_size": 24, "hidden_size": 64, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+REFUSED = {
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 64},
+    "gptj": {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
+    "mamba": {"num_hidden_layers": 2},
+    "stablelm": {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "intermediate_size": 64,
+    },
+}
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_that_cannot_work_is_refused_in_one_line_and_left_as_it_was(family, characters):
+    model = tiny_model(family, **(BASE | REFUSED[family]))
+    before = model.config._attn_implementation
+    with pytest.raises(BadInput, match=f"'{family}'") as caught:
+        Babbler(model, characters)
+    assert "\n" not in str(caught.value)
+    assert model.config._attn_implementation == before != NAME
+
+
+def test_a_recurrent_layer_among_others_is_refused(characters):
+    sizes = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    with pytest.raises(BadInput, match="qwen3_next"):
+        Babbler(tiny_model("qwen3_next", **(BASE | sizes)), characters)
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        ("llama4_text", {"attention_chunk_size": 24, "intermediate_size_mlp": 64, "num_local_experts": 2}),
+        ("qwen2_moe", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 4}),
+    ],
+)
+def test_a_window_that_the_layers_do_not_tell_of_bounds_the_text(family, sizes, characters):
+    heads = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    experts = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 4}
+    model = tiny_model(family, **(BASE | heads | experts | {"intermediate_size": 64} | sizes))
+    babbler = Babbler(model, characters, span=4, stop=" ")
+    assert babbler.context == 24, "longer texts would silently see more than the plain model"
+    assert worst_error(babbler, seed=1) < LIMIT
+
+
+def test_padding_never_reaches_the_logits(llama, characters):
+    babbler = Babbler(llama, characters)
+    short, long = babbler.start(["7"]), babbler.start(["1 2 3 4 5 6 7 8 9>45\n", "7", "123456789"])
+    alone = babbler.next_logits(short, np.array([0]), Meter(Budget(tokens=1), 1))
+    together = babbler.next_logits(long, np.array([0, 1, 2]), Meter(Budget(tokens=1), 3))
+    torch.testing.assert_close(alone[0], together[1], atol=1e-4, rtol=0)
+    babbler.trie(short).store.values[0][0] = 1e6  # slot 0 takes the padding and is masked
+    born = short.add(babbler.expand(short, Chosen(np.array([0]), np.array([ALL])), Rng(0), Meter(Budget(9), 1)))
+    assert (short.status[born] == Status.FRONTIER).sum() > 1
+    after = babbler.next_logits(short, born[:1], Meter(Budget(tokens=1), 1))[0]
+    plain = plain_logits(llama, short.path_tokens(int(born[0])))[-1]
+    torch.testing.assert_close(after, plain, atol=1e-3, rtol=0)
+
+
+def test_the_attention_function_is_only_for_searches(llama):
+    llama.set_attn_implementation(NAME)
+    with pytest.raises(RuntimeError, match="inside a babblegraph search"):
+        plain_logits(llama, [1, 2, 3])

@@ -329,6 +329,16 @@ def test_a_search_that_fails_on_the_way_still_saves(capsys, player, monkeypatch,
     assert load(file).size > 1
 
 
+def test_an_answer_is_printed_even_if_it_cannot_be_saved(capsys, player, monkeypatch, tmp_path):
+    def full(graph, path):
+        raise BadInput("the disk is full")
+
+    monkeypatch.setattr("babblegraph.graph_file.save", full)
+    out, err = said(capsys, "search", "2 3>6", "--save", str(tmp_path / "graph"), "--quiet", status=2)
+    assert out.strip() in ("2*3=6:6", "3*2=6:6")
+    assert err == "babblegraph: the disk is full\n"
+
+
 def test_the_first_interrupt_waits_for_the_round_and_the_second_does_not():
     told = []
     with Interruptible(told.append) as interrupt:

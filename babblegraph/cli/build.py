@@ -115,8 +115,11 @@ def rounds(plan: Plan) -> Iterator[Round]:
 
 
 def _generator(plan: Plan) -> Any:
+    from transformers.utils import logging
+
     from babblegraph.lm import Babbler
 
+    logging.disable_progress_bar()  # its bars would be drawn across the view
     options = plan.options
     how: dict[str, Any] = {
         "temperature": 1.0 if options.temperature is None else options.temperature,

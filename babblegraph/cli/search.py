@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from babblegraph.cli.options import SearchOptions
+from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
     from babblegraph.cli.build import Plan
@@ -194,16 +195,23 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
             for one in view.follow(interrupt.until_stopped(found)):
                 graph = one.graph
     finally:
-        _save(graph, options.save)
+        problem = _save(graph, options.save)
     _print(graph, plan, json, quiet, view)
+    if problem is not None:
+        raise problem
     return interrupt.status or _status(graph, plan)
 
 
-def _save(graph: BabbleGraph | None, file: str | None) -> None:
-    if graph is not None and file is not None:
-        from babblegraph.graph_file import save
+def _save(graph: BabbleGraph | None, file: str | None) -> BadInput | None:
+    """Saves the graph, and gives back what went wrong: the answer is printed all the same."""
+    from babblegraph.graph_file import save
 
-        save(graph, file)
+    if graph is not None and file is not None:
+        try:
+            save(graph, file)
+        except BadInput as problem:
+            return problem
+    return None
 
 
 def _print(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: View) -> None:

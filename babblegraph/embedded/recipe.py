@@ -23,7 +23,7 @@ from babblegraph.embedded.sampler import sample
 from babblegraph.tasks import Countdown
 
 STEPS = 2600
-JUDGE_SHARE = 0.3  # of the steps are the second phase
+JUDGE_SHARE = 0.27  # of the steps are the second phase
 ROWS = 96  # solutions a step
 WRONG_ROWS = 32  # made-up failures a step, in the first phase
 JUDGE_ROWS = 64  # labelled attempts a step, in the second phase

@@ -39,6 +39,11 @@ class Plan:
         self.store, self.paths, self.slots, self.positions = store, paths, slots.reshape(-1), positions
         self._masks: dict[int | None, torch.Tensor] = {}
 
+    @property
+    def windows(self) -> set[int | None]:
+        """The sliding windows that the layers have asked for."""
+        return set(self._masks)
+
     def mask(self, window: int | None) -> torch.Tensor:
         """Which keys each new token sees, [B, 1, L, S]: the index of a key is its position."""
         if window not in self._masks:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,8 @@ class Babbler:
         span = DEFAULT_SPAN if span is None and not stop else span
         self.span = SpanRule(span, _tuple(stop), _tuple(until), _end_ids(model, tokenizer))
         self.vocabulary = TokenBytes(tokenizer)
-        self.error = selfcheck.check(model)
+        self.error, reach = selfcheck.check(model)
+        self.context = min(self.context, reach or self.context)
         self.fingerprint = fingerprint(model)
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Trie] = weakref.WeakKeyDictionary()
 
@@ -114,13 +116,20 @@ class Babbler:
         dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
-            model = AutoModelForCausalLM.from_pretrained(
-                name_or_path, trust_remote_code=trust_remote_code, use_safetensors=True, dtype=dtype
-            ).to(device)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                name_or_path,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                dtype=dtype,
+                output_loading_info=True,
+            )
+            if missing := sorted(report["missing_keys"]):
+                raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
+            model = model.to(device)
         except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
             first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
             raise BadInput(
-                f"a model must be a folder or a hub name with safetensors weights, got {str(name_or_path)!r}: {first}"
+                f"a model must be a folder or hub name with safetensors weights, got {str(name_or_path)!r}: {first}"
             ) from problem
         return cls(model, tokenizer, name=str(name_or_path), **options)
 
@@ -141,7 +150,7 @@ class Babbler:
         Raises:
             BadInput: no prompt, an empty one, or one that leaves no room in the model's context.
         """
-        if isinstance(prompts, str):
+        if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], Mapping)):  # one text, one chat
             prompts = [prompts]
         texts, tokens = [], []
         for prompt in prompts:
@@ -164,8 +173,8 @@ class Babbler:
     def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool = False) -> Born:
         """Draws spans below the chosen nodes; see `lm.expand.expand`."""
         graph.vocabulary = self.vocabulary  # a loaded graph knows only the tokens that it has
-        with attending(self.model):
-            return expand(self._trie(graph), graph, chosen, rng, meter, self._rules(graph), fresh)
+        with self._running(graph) as trie:
+            return expand(trie, graph, chosen, rng, meter, self._rules(graph), fresh)
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
         """Gives up the keys and values of nodes."""
@@ -173,8 +182,8 @@ class Babbler:
 
     def next_logits(self, graph: BabbleGraph, ids: ArrayLike, meter: Meter) -> torch.Tensor:
         """Logits of the token after each node, [F, V]; what is computed for this is not computed again."""
-        with attending(self.model):
-            return self._trie(graph).next_logits(graph, np.asarray(ids, np.int64), meter)
+        with self._running(graph) as trie:
+            return trie.next_logits(graph, np.asarray(ids, np.int64), meter)
 
     def logits_after(
         self,
@@ -186,17 +195,29 @@ class Babbler:
     ) -> torch.Tensor:
         """Logits of the token after each node's text and some more words (token ids), [F, V].
 
-        With words before the text its keys and values cannot be used again. All of it is counted as scored.
+        A token that ended the text is left out. With words before the text its keys and values cannot be used
+        again. All of it is counted as scored.
         """
-        nodes, trie = np.asarray(ids, np.int64), self._trie(graph)
-        with attending(self.model):
+        nodes = np.asarray(ids, np.int64)
+        with self._running(graph) as trie:
             if before:
-                return trie.around(graph, nodes, before, after, meter)
+                return trie.around(graph, nodes, before, after, meter, self.tokenizer.bos_token_id)
             return trie.after(graph, nodes, after, meter)
 
     def trie(self, graph: BabbleGraph) -> Trie:
         """The keys and values that a graph holds now, to measure them."""
         return self._trie(graph)
+
+    @contextmanager
+    def _running(self, graph: BabbleGraph) -> Iterator[Trie]:
+        """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
+        trie = self._trie(graph)
+        try:
+            with attending(self.model):
+                yield trie
+        except BaseException:
+            trie.restore(graph.size)
+            raise
 
     def _trie(self, graph: BabbleGraph) -> Trie:
         if graph not in self._tries:
@@ -226,7 +247,13 @@ class Babbler:
             raise BadInput(
                 "a list of messages needs a model with a chat template, this one has none: pass a text"
             )
-        text = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        try:
+            text = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        except Exception as problem:  # templates are programs: they raise whatever they like
+            first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+            raise BadInput(
+                f"a chat must be a list of messages that the model's template takes, got {prompt!r}: {first}"
+            ) from problem
         return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

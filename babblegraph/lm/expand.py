@@ -36,7 +36,6 @@ class Source(Protocol):
     def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor: ...
     def keep(self, node: int, row: int) -> None: ...
     def close(self) -> None: ...
-    def release(self, ids: Ints) -> None: ...
 
 
 class Rules(NamedTuple):
@@ -67,40 +66,35 @@ def expand(
         "One bookkeeping for every operation" in the docs on statistics.
     """
     rows, out = Rows.begin(graph, chosen, fresh, rules), Emitted()
-    left = meter.tokens_left()
-    try:
-        logits = source.open(graph, chosen.ids, meter)
-        while True:
-            log_f = torch.log_softmax(logits, -1)
-            log_q = log_f if rules.warp is None else torch.log_softmax(rules.warp(log_f), -1)
-            if rules.warp is not None:
-                _count_token_gate(graph, log_q)
-            rows.draw(log_q, rng)
-            newer = rows.affordable(left)
-            for row, draws in rows.cut_short(newer):
-                out.add(rows, row, draws, Status.FRONTIER, Flag.CUT)
-                _keep(source, graph, out, row)
-            if not newer.any():
-                break
-            parents = rows.step(newer, log_f, log_q, rules)
-            meter.count("sampled", rows.tree[rows.novel])
-            left -= np.bincount(rows.tree[rows.novel], minlength=len(left))
-            ended = np.array([s is not None for s in rows.ends])
-            for row, end in enumerate(rows.ends):
-                if end is not None:
-                    out.add(rows, row, int(rows.count[row]), end)
-                if end == Status.FRONTIER:
-                    _keep(source, graph, out, int(parents[row]))
-            if ended.all():
-                break
-            logits = source.advance(parents[~ended], rows.newest[~ended], meter)
-            rows.take(np.flatnonzero(~ended))
-    except BaseException:
-        source.release(np.arange(graph.size, graph.size + len(out)))
-        raise
-    finally:
-        source.close()
-    return out.born(chosen, rows)
+    left = allowed = meter.tokens_left()
+    logits = source.open(graph, chosen.ids, meter)
+    while True:
+        log_f = torch.log_softmax(logits, -1)
+        log_q = log_f if rules.warp is None else torch.log_softmax(rules.warp(log_f), -1)
+        if rules.warp is not None:
+            _count_token_gate(graph, log_q)
+        rows.draw(log_q, rng)
+        newer = rows.affordable(left)
+        for row, draws in rows.cut_short(newer):
+            out.add(rows, row, draws, Status.FRONTIER, Flag.CUT)
+            _keep(source, graph, out, row)
+        if not newer.any():
+            break
+        parents = rows.step(newer, log_f, log_q, rules)
+        left = left - np.bincount(rows.tree[rows.novel], minlength=len(left))
+        ended = np.array([s is not None for s in rows.ends])
+        for row, end in enumerate(rows.ends):
+            if end is not None:
+                out.add(rows, row, int(rows.count[row]), end)
+                _keep(source, graph, out, int(parents[row]))
+        if ended.all():
+            break
+        logits = source.advance(parents[~ended], rows.newest[~ended], meter)
+        rows.take(np.flatnonzero(~ended))
+    source.close()
+    born = out.born(chosen, rows)
+    meter.count("sampled", np.arange(len(left)), allowed - left)
+    return born
 
 
 def _count_token_gate(graph: BabbleGraph, log_q: torch.Tensor) -> None:

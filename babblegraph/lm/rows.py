@@ -158,9 +158,10 @@ class Rows:
         length = self.tokens.shape[1]
         room = rules.max_length[self.tree] - self.graph.length[self.node] - length
         self.ends = rules.span.ends(tokens.tolist(), self.tails, length, room.tolist())
-        self.born[self.origin[[e is not None for e in self.ends]]] = True
         for row in np.flatnonzero(self.full):  # a node for every next token: spans of one token
-            self.ends[row] = self.ends[row] or Status.FRONTIER
+            if self.ends[row] is None:
+                self.ends[row] = Status.FRONTIER
+        self.born[self.origin[[e is not None for e in self.ends]]] = True
         return rows
 
     def take(self, rows: Ints) -> None:
@@ -183,7 +184,7 @@ class Rows:
         A row that has tokens is one by rounding alone: its prefix had something left, its next tokens have not.
         """
         living = np.bincount(self.origin, ~dead, minlength=len(self.exhausted)) > 0
-        self.exhausted[self.origin[dead]] |= ~living[self.origin[dead]] & ~self.born[self.origin[dead]]
+        self.exhausted[self.origin[dead]] |= ~(living | self.born | self.lost)[self.origin[dead]]
 
     def _left(self, log_q: torch.Tensor) -> torch.Tensor:
         """q of the next tokens less what earlier children took of it, [R, V] in double precision."""

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from babblegraph.lm.attention import Plan
 
 Slots = NDArray[np.int64]
@@ -91,6 +93,21 @@ class Store:
             self._edges.pop(edge, None)
         self._free[self._free_size : self._free_size + len(gone)] = gone
         self._free_size += len(gone)
+
+    def rebuild(self, paths: Iterable[Slots]) -> None:
+        """Holds exactly these paths and nothing else, whatever an interruption left behind."""
+        self.references[:] = 0
+        for path in paths:
+            self.references[path] += 1
+        used = self.references > 0
+        free = np.flatnonzero(~used)[:0:-1]  # slot 0 is never free
+        self._free[: len(free)] = free
+        self._free_size = len(free)
+        self._edge_of[free] = UNKNOWN
+        slots = np.flatnonzero(used)
+        named = slots[self._edge_of[slots] != UNKNOWN]
+        self._edges = dict(zip(self._edge_of[named].tolist(), named.tolist(), strict=True))
+        self._logits.forget(free)
 
     def exchange(
         self, layer: int, key: torch.Tensor, value: torch.Tensor, plan: Plan

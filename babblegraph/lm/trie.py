@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from babblegraph.lm.attention import Plan
 from babblegraph.lm.store import UNKNOWN, Slots, Store
+from babblegraph.status import Status
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,13 +50,18 @@ class Trie:
         self.model, self.forward_tokens = model, forward_tokens
         self.store = Store(model.device, logit_bytes)
         self.held: dict[int, Slots] = {}  # node -> slots of its path; the last token may not be computed yet
+        self.windows: set[int | None] = set()  # sliding windows that the layers told of
         self._fresh: list[Slots] = []  # taken in this expansion
+        self._kept: list[int] = []  # nodes that the last expansion promised to the graph
+        self._unsure: set[int] = set()  # nodes whose paths are held but not computed yet
         self._flight = np.zeros((0, 0), np.int64)  # [R, S] slots of the rows in flight
         self._lengths = np.zeros(0, np.int64)  # [R]
         self._trees = np.zeros(0, np.int64)  # [R]
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
+        self.release(np.array([i for i in self._kept if i >= graph.size], np.int64))
+        self._kept = []
         logits = self.next_logits(graph, ids, meter)
         paths = [self.held[int(i)] for i in ids]
         self._lengths = np.array([len(p) for p in paths])
@@ -95,6 +101,7 @@ class Trie:
         path = self._flight[row, : self._lengths[row]].copy()
         self.store.hold(path)
         self.held[node] = path
+        self._kept.append(node)
 
     def close(self) -> None:
         """Ends the expansion: what no node holds is free again."""
@@ -102,6 +109,13 @@ class Trie:
             self.store.sweep(slots)
         self._fresh = []
         self._flight = np.zeros((0, 0), np.int64)
+
+    def restore(self, size: int) -> None:
+        """After an interruption: keeps the nodes below `size` whose keys and values are complete, frees the rest."""
+        self.held = {i: path for i, path in self.held.items() if i < size and i not in self._unsure}
+        self._unsure, self._fresh = set(), []
+        self._flight = np.zeros((0, 0), np.int64)
+        self.store.rebuild(self.held.values())
 
     def release(self, ids: Ints) -> None:
         """Gives up the paths of nodes."""
@@ -123,19 +137,33 @@ class Trie:
 
     def after(self, graph: BabbleGraph, ids: Ints, words: Sequence[int], meter: Meter) -> torch.Tensor:
         """The logits that would follow if each node went on with some words, [F, V]; nothing of it is kept."""
-        self._compute_paths(graph, ids, meter)
-        texts = [(self.held[i], words, int(graph.root[i])) for i in ids.tolist()]
+        length = _open_length(graph, ids)
+        short = [len(self.held.get(i, ())) < n for i, n in zip(ids.tolist(), length.tolist(), strict=True)]
+        self._compute_paths(graph, ids[short], meter)
+        texts = [
+            (self.held[i][:n], words, int(graph.root[i]))
+            for i, n in zip(ids.tolist(), length.tolist(), strict=True)
+        ]
         return self._aside(texts, meter)
 
     def around(
-        self, graph: BabbleGraph, ids: Ints, before: Sequence[int], after: Sequence[int], meter: Meter
+        self,
+        graph: BabbleGraph,
+        ids: Ints,
+        before: Sequence[int],
+        after: Sequence[int],
+        meter: Meter,
+        first: int | None = None,
     ) -> torch.Tensor:
-        """The logits that follow words, a node's whole text, and words, [F, V]; nothing of it is kept."""
-        nothing = np.zeros(0, np.int64)
-        texts = [
-            (nothing, [*before, *graph.path_tokens(i).tolist(), *after], int(graph.root[i]))
-            for i in ids.tolist()
-        ]
+        """The logits that follow words, a node's whole text, and words, [F, V]; nothing of it is kept.
+
+        A text that begins with the token `first` (the beginning of text) leaves it to the words before.
+        """
+        nothing, texts = np.zeros(0, np.int64), []
+        for i, n in zip(ids.tolist(), _open_length(graph, ids).tolist(), strict=True):
+            tokens = graph.path_tokens(i)[:n].tolist()
+            head = tokens[: tokens[0] == first]
+            texts.append((nothing, [*head, *before, *tokens[len(head) :], *after], int(graph.root[i])))
         return self._aside(texts, meter)
 
     def _aside(self, texts: Sequence[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
@@ -145,10 +173,9 @@ class Trie:
             Row(np.concatenate([path, slots]), np.asarray(tokens), tree, "scored")
             for (path, tokens, tree), slots in zip(texts, taken, strict=True)
         ]
-        try:
-            return self._forward_all(rows, meter, remember=False)
-        finally:
-            self.store.sweep(np.concatenate(taken))
+        logits = self._forward_all(rows, meter, remember=False)
+        self.store.sweep(np.concatenate(taken))
+        return logits
 
     def _forward_all(self, rows: list[Row], meter: Meter, remember: bool = True) -> torch.Tensor:
         """Runs rows through the model, in order and in batches; returns the logits after each, [B, V]."""
@@ -169,6 +196,7 @@ class Trie:
         new = max(len(r.tokens) for r in batch)
         ids, slots, positions = (np.zeros((len(batch), new), np.int64) for _ in range(3))
         for b, (path, tokens, _, _) in enumerate(batch):
+            ids[b] = tokens[0]  # as padding; a padding id would make some families warn of a missing mask
             ids[b, new - len(tokens) :] = tokens
             slots[b, new - len(tokens) :] = path[len(path) - len(tokens) :]
             positions[b, new - len(tokens) :] = np.arange(len(path) - len(tokens), len(path))
@@ -183,6 +211,7 @@ class Trie:
             logits_to_keep=1,
             tree=plan,
         )
+        self.windows |= plan.windows
         return out.logits[:, -1].float()
 
     def _batch(self, rows: list[Row]) -> int:
@@ -204,6 +233,7 @@ class Trie:
             path = self.held.get(i)
             if path is not None and len(path) == graph.length[i]:
                 continue
+            self._unsure.add(i)
             row = self._missing(graph, i, path)
             if len(row.tokens):
                 rows.append(row)
@@ -212,6 +242,7 @@ class Trie:
                 self.store.drop(path)
             self.held[i] = row.path
         self._forward_all(rows, meter)
+        self._unsure = set()
 
     def _missing(self, graph: BabbleGraph, node: int, path: Slots | None) -> Row:
         """The row that completes a node's path, from what the trie already has of it."""
@@ -253,6 +284,11 @@ class Trie:
         if rows:
             logits[torch.as_tensor(~known)] = computed
         return logits
+
+
+def _open_length(graph: BabbleGraph, ids: Ints) -> Ints:
+    """Tokens of each text without the one that ended it, since no word can follow that, [F]."""
+    return graph.length[ids] - (graph.status[ids] == Status.LEAF_END)
 
 
 def _last_token(graph: BabbleGraph, node: int) -> Ints:

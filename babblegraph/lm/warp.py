@@ -23,19 +23,19 @@ def warper(
     Raises:
         BadInput: a value out of range.
     """
-    if not temperature > 0:
+    if not 0 < temperature < float("inf"):
         raise BadInput(
             f"the temperature must be above 0, got {temperature}: use 1 for the model's own distribution"
         )
-    if top_k is not None and top_k < 1:
-        raise BadInput(f"top_k must be at least 1, got {top_k}: leave it out for no truncation")
+    if top_k is not None and not (top_k >= 1 and top_k == int(top_k)):
+        raise BadInput(f"top_k must be a whole number of at least 1, got {top_k}: leave it out for no truncation")
     if top_p is not None and not 0 < top_p <= 1:
         raise BadInput(f"top_p must be in (0, 1], got {top_p}: leave it out for no truncation")
     steps: list[Callable] = []
     if temperature != 1:
         steps.append(TemperatureLogitsWarper(float(temperature)))
     if top_k is not None:
-        steps.append(TopKLogitsWarper(top_k))
+        steps.append(TopKLogitsWarper(int(top_k)))
     if top_p is not None and top_p < 1:
         steps.append(TopPLogitsWarper(float(top_p)))
     if not steps:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
+from babblegraph.scoring.contain import note_failure
 
 if TYPE_CHECKING:
     from babblegraph.budget import Meter
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class JudgeValue:
     """Asks the generator itself.
 
-    Only the first token of each word is looked at, and the text's own token ids are kept as generated: with a
-    template that only appends words, the tree's keys and values are used again.
+    Only the first token in which the words differ is looked at, and the text's own token ids are kept as
+    generated: with a template that only appends words, the tree's keys and values are used again.
 
     Args:
         babbler: the judge.
@@ -41,7 +42,10 @@ class JudgeValue:
         before, after = _around(template)
         self.before, self.after = self._ids(before), self._ids(after)
         spaced = bool(after) and not after[-1].isspace()
-        self.good, self.bad = (self._first_ids(words, spaced) for words in (good, bad))
+        both_sides = [self._word_ids(words, spaced) for words in (good, bad)]
+        shared = _shared_beginning([ids for side in both_sides for ids in side])
+        self.after += shared  # such as a space that is a token of its own
+        self.good, self.bad = (sorted({ids[len(shared)] for ids in side}) for side in both_sides)
         if both := set(self.good) & set(self.bad):
             names = babbler.tokenizer.convert_ids_to_tokens(sorted(both))
             raise BadInput(
@@ -49,7 +53,16 @@ class JudgeValue:
             )
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
-        """Values of nodes, [M] in [0, 1]."""
+        """Values of nodes, [M] in [0, 1]; NaN where the words do not fit into the model's context any more."""
+        values = np.full(len(ids), np.nan)
+        fits = graph.length[ids] + len(self.before) + len(self.after) <= self.babbler.context
+        for i in ids[~fits].tolist():
+            note_failure(graph, i, f"the judge's words leave the context of {self.babbler.context} tokens", "")
+        if fits.any():
+            values[fits] = self._judged(graph, ids[fits], meter)
+        return values
+
+    def _judged(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         if self.before or self.after:
             logits = self.babbler.logits_after(graph, ids, self.after, meter, self.before)
         else:
@@ -60,17 +73,25 @@ class JudgeValue:
     def _ids(self, text: str) -> list[int]:
         return list(self.babbler.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    def _first_ids(self, words: Sequence[str], spaced: bool) -> list[int]:
+    def _word_ids(self, words: Sequence[str], spaced: bool) -> list[list[int]]:
         words = [words] if isinstance(words, str) else list(words)
-        first = []
+        found = []
         for word in words:
             ids = self._ids(" " + word if spaced and not word.startswith(" ") else word)
             if not ids:
                 raise BadInput(f"a judge's word must have at least one token, got {word!r}: choose another")
-            first.append(ids[0])
-        if not first:
+            found.append(ids)
+        if not found:
             raise BadInput("a judge needs at least one good and one bad word, got none: give both")
-        return sorted(set(first))
+        return found
+
+
+def _shared_beginning(words: list[list[int]]) -> list[int]:
+    """The tokens with which all words begin, leaving at least one of each."""
+    shared = 0
+    while min(map(len, words)) > shared + 1 and len({ids[shared] for ids in words}) == 1:
+        shared += 1
+    return words[0][:shared]
 
 
 def _around(template: str) -> tuple[str, str]:

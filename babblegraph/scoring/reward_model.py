@@ -30,11 +30,13 @@ class RewardModelValue:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 32
     ) -> None:
-        self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = tokenizer.pad_token_id
+        model.config.pad_token_id = tokenizer.pad_token_id  # decoders find the last token by it
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.batch_size = batch_size if tokenizer.pad_token is not None else 1
+        longest = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+        self.max_length = min(tokenizer.model_max_length, longest)
 
     @classmethod
     def from_pretrained(
@@ -55,9 +57,16 @@ class RewardModelValue:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                name_or_path, trust_remote_code=trust_remote_code, use_safetensors=True, dtype=torch.float32
-            ).to(device)
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                name_or_path,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+            if missing := sorted(report["missing_keys"]):
+                raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
+            model = model.to(device)
         except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
             first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
             raise BadInput(
@@ -73,7 +82,9 @@ class RewardModelValue:
         for at in range(0, len(ids), self.batch_size):
             batch = ids[at : at + self.batch_size]
             texts = [graph.prompt(i) + graph.text(i) for i in batch.tolist()]
-            inputs = self.tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
+            inputs = self.tokenizer(
+                texts, return_tensors="pt", padding=len(texts) > 1, truncation=True, max_length=self.max_length
+            )
             meter.count("scored", graph.root[batch], inputs["attention_mask"].sum(1).numpy())
             logits = self.model(**inputs.to(self.model.device)).logits.double()
             good = torch.sigmoid(logits[:, 0]) if logits.shape[1] == 1 else logits.softmax(-1)[:, -1]

@@ -15,6 +15,7 @@ from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Status
 from babblegraph.strategies.common import FLOOR, log_priority, need_positive, nothing, solved
 
+STEEP = 2
 BATCH = 16  # actions in one round over all prompts, where the width is not given
 
 
@@ -60,9 +61,9 @@ def babble(
         nodes = _open(graph, most)
         if not len(nodes):
             return nothing()
-        return _best_actions(
-            graph, nodes, np.log(_success(graph, value_power) / _cost(graph)), patience, most
-        )
+        share, tokens = _to_go(graph)
+        log_gain = np.log(_success(graph, value_power) / tokens)
+        return _best_actions(graph, nodes, log_gain, patience * share**STEEP, most)
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         merged = merge_into_first(graph)
@@ -89,30 +90,31 @@ def _success(graph: BabbleGraph, power: float) -> NDArray[np.float64]:
     return (FLOOR + (1 - FLOOR) * np.nan_to_num(value, nan=0.0)) ** power
 
 
-def _cost(graph: BabbleGraph) -> NDArray[np.float64]:
-    """Tokens that a finished text through each node still needs: the usual length less what is there, [N]."""
+def _to_go(graph: BabbleGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a finished text through each node still needs, as a share of the usual length and in tokens, [N]."""
     generated = (graph.length - graph.length[graph.root]).astype(np.float64)
     leaves = graph.is_leaf()
     finished = leaves & (graph.status != Status.LEAF_DEAD)
     known = finished if finished.any() else leaves
     usual = generated[known].max() if known.any() else generated.max()
-    return np.maximum(usual - generated, 1.0)
+    tokens = np.maximum(usual - generated, 1.0)
+    return tokens / max(float(usual), 1.0), tokens
 
 
 def _best_actions(
     graph: BabbleGraph,
     nodes: NDArray[np.intp],
     log_gain: NDArray[np.float64],
-    patience: float,
+    patience: NDArray[np.float64],
     most: NDArray[np.int64],
 ) -> Chosen:
     """The best `most[tree]` draws of each tree; a node may get several, each worth less than the one before."""
-    now = log_gain[nodes] - np.log1p(graph.draws[nodes] / patience)
+    now = log_gain[nodes] - np.log1p(graph.draws[nodes] / patience[nodes])
     nodes = _first(nodes, (nodes, -graph.length[nodes], -now), graph.root[nodes], most)
     copies = int(most[graph.root[nodes]].max())
     again = np.repeat(nodes, copies)
     draw = np.tile(np.arange(copies), len(nodes))
-    gain = log_gain[again] - np.log1p((graph.draws[again] + draw) / patience)
+    gain = log_gain[again] - np.log1p((graph.draws[again] + draw) / patience[again])
     best = _first(again, (draw, again, -graph.length[again], -gain), graph.root[again], most)
     ids, draws = np.unique(best, return_counts=True)
     return Chosen(ids, draws)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Status
+from babblegraph.view.promise import best_leaf, promise
 
 MOST_PASSES = 12  # over the hidden children of drawn nodes, each a level deeper
 LEVELS_KEPT = 3  # at the top of a path that is longer than the room
@@ -67,23 +69,6 @@ def fold(graph: BabbleGraph, tree: int, height: int | None = None, focus: Sequen
     else:
         _pick(graph, picked, member, focus, height)
     return picked.lines()
-
-
-def best_leaf(graph: BabbleGraph, tree: int) -> int | None:
-    """As `graph.best(1, tree)`, without sorting: this runs in every frame."""
-    leaf = graph.is_leaf() & (graph.root == tree) & (graph.status != Status.LEAF_DEAD)
-    ids = np.flatnonzero(leaf & ~np.isnan(graph.score))
-    if not len(ids):
-        return None
-    ids = ids[graph.score[ids] == graph.score[ids].max()]
-    return int(ids[np.argmax(graph.log_p_g[ids])])
-
-
-def promise(graph: BabbleGraph, ids: NDArray[Any]) -> NDArray[np.float32]:
-    """How much a node deserves to be seen: its score, or its value times its connectivity; -1 for neither."""
-    value, connectivity, score = graph.value[ids], graph.connectivity[ids], graph.score[ids]
-    worth = value * np.where(np.isnan(connectivity), 1, connectivity)
-    return np.nan_to_num(np.where(np.isnan(score), worth, score + 1), nan=-1.0)
 
 
 def _pick(
@@ -170,31 +155,43 @@ class _Picked:
         return True
 
     def add_long(self, node: int, room: int) -> None:
-        """Draws the path to a node, and only its two ends where it is longer than the room."""
+        """Draws the path to a node before anything else, only its two ends where it is longer than the room."""
         if self.add(node, room):
             return
         path = [node]
         while path[-1] != self.root:
             path.append(int(self.parent[path[-1]]))
         path.reverse()
-        top, size = self.root, min(len(path) - 1, LEVELS_KEPT)
-        while size and not self.add(path[size], max(room // 2, 2)):
-            size -= 1
-        top = path[size]
-        tail: list[int] = []
-        while len(tail) < len(path) - size - 2 and self.used + 2 + self._cost(top, tail) + 2 <= room:
-            tail.append(path[-1 - len(tail)])
-        if not tail:
-            return
-        self.used += self._cost(top, tail) + 1  # the gap has a line of its own
-        inside = path[size + 1 : len(path) - len(tail)]
-        self.below[top].append(inside[0])
+        for top in range(LEVELS_KEPT, -1, -1):
+            tail = self._tail(path, top, room)
+            if tail >= min(2, top + 1):
+                self._draw_ends(path, top, tail)
+                return
+
+    def _tail(self, path: Sequence[int], top: int, room: int) -> int:
+        """How many nodes from the end of a path fit below a gap, with so many levels above it."""
+        used = (
+            2 + top + sum(int(self.children[n] > 1) for n in path[: top + 1])
+        )  # the root, the gap, and folds
+        tail = 0
+        while tail < len(path) - top - 2:
+            used += 1 + int(tail > 0 and self.children[path[-1 - tail]] > 1)
+            if used > room:
+                break
+            tail += 1
+        return tail
+
+    def _draw_ends(self, path: Sequence[int], top: int, tail: int) -> None:
+        below, inside = list(path[len(path) - tail :]), list(path[top + 1 : len(path) - tail])
         self.buried.update(inside)
-        self.gaps[inside[0]] = tail[-1], len(inside)
-        for child, parent in zip(tail, [*tail[1:], None], strict=True):
-            self.below.setdefault(child, [])
-            if parent is not None:
-                self.below.setdefault(parent, []).append(child)
+        self.gaps[inside[0]] = below[0], len(inside)
+        for parent, child in pairwise(path[: top + 2]):
+            self.below.setdefault(parent, []).append(child)
+        for parent, child in pairwise(below):
+            self.below.setdefault(parent, []).append(child)
+        self.below[below[-1]] = []
+        drawn = [n for n, children in self.below.items() if children]
+        self.used = len(self.below) + 1 + sum(int(self.children[n] > 1) for n in drawn)
 
     def mask(self, size: int) -> NDArray[np.bool_]:
         """Which nodes are drawn, [N]."""
@@ -232,7 +229,7 @@ class _Picked:
         drawn = sorted(self.below[line.node])
         hidden = int(self.children[line.node]) - len(drawn)
         if not drawn:
-            return []  # `_line` has said how many are hidden
+            return []  # the line of the node says how many are hidden
         ends = [False] * (len(drawn) - 1) + [hidden == 0]
         found = [self._line(node, line, end) for node, end in zip(drawn, ends, strict=True)]
         if hidden:

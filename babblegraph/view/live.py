@@ -86,6 +86,8 @@ class View:
         self.signs = signs_of(console.encoding)
         self.rounds = 0
         self._live: Live | None = None
+        self._lines: list[RenderableType] = []  # of the last frame
+        self._status = ""
         self._next = 0.0
         self._most = 0  # lines of the tree so far: the footer does not jump up again
         self._speed = _Speed()
@@ -107,8 +109,9 @@ class View:
 
     def say(self, text: str) -> None:
         """Shows one line of status, such as what is being loaded."""
+        self._status = text
         if self._live is not None:
-            self._live.update(self._spinner(text), refresh=True)
+            self._live.update(self._screen(), refresh=True)
         elif not self.quiet:
             self.errors.print(Text(f"babblegraph: {text}"), soft_wrap=True)
 
@@ -126,7 +129,8 @@ class View:
         if self.quiet or (now < self._next and self.rounds > 1):
             return
         if self._live is not None:
-            self._live.update(self._frame(found), refresh=self.rounds == 1)
+            self._lines = self._frame(found)
+            self._live.update(self._screen(), refresh=self.rounds == 1)
             self._next = max(
                 now + 1 / REDRAWS, 2 * time.monotonic() - now
             )  # at most half of the time goes here
@@ -140,7 +144,7 @@ class View:
         if not self.quiet:
             print_report(self.console, graph, budget=self.budget)
 
-    def _frame(self, found: Round) -> RenderableType:
+    def _frame(self, found: Round) -> list[RenderableType]:
         width, height = self.console.width, self.console.height
         graph, room = found.graph, max(height - 5, 3)
         lines: list[RenderableType] = [title(graph, width, self.signs)]
@@ -155,7 +159,7 @@ class View:
         if self.budget is not None:
             rate = self._speed.rate
             lines += footer(graph, found.spent, self.budget, width=width, rate=rate, signs=self.signs)
-        return Group(*lines, self._spinner("babbling"))
+        return lines
 
     def _words(self, found: Round) -> str:
         parts = [nodes_line(found.graph, width=100, signs=self.signs).plain]
@@ -165,9 +169,11 @@ class View:
             parts.insert(0, line.plain.lstrip("".join(self.signs.bar) + " "))
         return f" {self.signs.dot} ".join(parts)
 
-    def _spinner(self, text: str) -> Spinner:
-        line = Text(f"{text}  (Ctrl-C stops)", QUIET, no_wrap=True, overflow="crop")
-        return Spinner("line" if self.signs.ascii_only else "dots", line, style="cyan")
+    def _screen(self) -> Group:
+        """The last frame, and the status below it."""
+        line = Text(f"{self._status}  (Ctrl-C stops)", QUIET, no_wrap=True, overflow="crop")
+        spinner = Spinner("line" if self.signs.ascii_only else "dots", line, style="cyan")
+        return Group(*self._lines, spinner)
 
 
 def print_report(
@@ -184,7 +190,12 @@ def print_report(
     if console.is_terminal:
         width = min(width, console.width)
     shown = report(graph, width=width, height=height, tree=tree, budget=budget, signs=signs)
-    console.print(shown, width=width, crop=False)
+    if console.is_terminal:
+        console.print(shown, width=width, crop=False)
+        return
+    with console.capture() as text:
+        console.print(shown, width=width, crop=False)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()))
 
 
 def moving_tree(found: Round) -> int:

@@ -31,7 +31,7 @@ def node_report(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNI
     facts = [f"{name} {value}" for name, value in _facts(graph, node, signs) if value]
     lines: list[RenderableType] = [head, Padding(Text(f" {signs.dot} ".join(facts), QUIET), (0, 0, 0, 2)), ""]
     lines += [*path(graph, node, width=width, signs=signs), "", Text("Text", TITLE)]
-    lines += [Padding(line, (0, 0, 0, 2)) for line in whole_text(graph.text(node), signs)]
+    lines += whole_text(graph.text(node), width, signs)
     return Group(*lines)
 
 

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from rich.columns import Columns
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Status
 from babblegraph.view import figures, tables
-from babblegraph.view.fold import best_leaf, promise
+from babblegraph.view.promise import best_leaf, promise
 from babblegraph.view.signs import FAILED, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, WORDS, Signs
-from babblegraph.view.text import fit, pad, step_text, visible
+from babblegraph.view.text import fit, head, no_text, pad, step_text, visible
 from babblegraph.view.tree import tree_lines
 
 MOST_STEPS = 16  # of a path; the middle of a longer one is left out
@@ -89,13 +88,17 @@ def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE)
     if best is None:
         return _no_answer(graph, tree, width, signs)
     score, threshold = float(graph.score[best]), graph.meta.get("threshold")
-    head = _line(("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG))
-    if threshold is not None:
-        passed = score >= threshold
-        said = f"{signs.passed} passed" if passed else f"below the threshold of {threshold:g}"
-        head.append("  ").append(said, PASSED if passed else FAILED)
-    lines: list[RenderableType] = [head]
-    lines += [Padding(line, (0, 0, 0, 2)) for line in whole_text(graph.text(best), signs)]
+    if threshold is None:
+        line = _line(("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG))
+    elif score >= threshold:
+        passed = f"{signs.passed} passed"
+        line = _line(
+            ("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG), ("  ", ""), (passed, PASSED)
+        )
+    else:
+        line = _line(("No answer passes", FAILED), (f"  the best has {score:.2f} of {threshold:g}", QUIET))
+    lines: list[RenderableType] = [line]
+    lines += whole_text(graph.text(best), width, signs)
     return [*lines, "", *path(graph, best, width=width, signs=signs)]
 
 
@@ -103,7 +106,7 @@ def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -
     """One line for each step from the prompt to a node."""
     nodes = graph.path(node)
     columns = [("value", 7), ("conn", 7), ("log w", 8)][: 1 if width < 60 else 2 if width < 84 else 3]
-    texts = [step_text(graph, n, 6 * width) for n in nodes]
+    texts = [step_text(graph, n, 6 * width) or no_text(graph, n) for n in nodes]
     room = min(max(width - 5 - sum(c for _, c in columns), 8), max(24, *(len(s) + 4 for s in texts)))
     names = "".join(name.rjust(c) for name, c in columns)
     lines: list[RenderableType] = [_line(("Path".ljust(room + 5), TITLE), (names, QUIET))]
@@ -125,9 +128,18 @@ def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -
     return lines
 
 
-def whole_text(text: str, signs: Signs = UNICODE) -> list[Text]:
-    """A text in full, safe to show, its line ends kept; long lines wrap."""
-    return [Text(visible(line, signs), overflow="fold") for line in text.rstrip("\n").split("\n")]
+def whole_text(text: str, width: int, signs: Signs = UNICODE) -> list[Text]:
+    """A text in full, safe to show, its line ends kept; long lines go on in the next one."""
+    lines: list[Text] = []
+    for line in text.rstrip("\n").split("\n"):
+        left = visible(line, signs)
+        while True:
+            part = head(left, max(width - 2, 2))
+            lines.append(Text(f"  {part}", no_wrap=True))
+            left = left[len(part) :]
+            if not left:
+                break
+    return lines
 
 
 def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[RenderableType]:

@@ -12,7 +12,7 @@ from babblegraph.budget import Budget, Spent
 from babblegraph.graph import BabbleGraph
 from babblegraph.status import Gate, Status
 from babblegraph.view import figures
-from babblegraph.view.fold import best_leaf
+from babblegraph.view.promise import best_leaf
 from babblegraph.view.signs import GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
 from babblegraph.view.text import fit, pad
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rich.cells import cell_len, get_character_cell_size
 
 from babblegraph.graph import NO_PARENT, BabbleGraph
+from babblegraph.status import Status
 from babblegraph.view.signs import UNICODE, Signs
 
 UNKNOWN = "\ufffd"
@@ -108,11 +109,17 @@ def step_text(graph: BabbleGraph, node: int, characters: int) -> str:
     return data[: len(data) - _open_bytes(data)].decode("utf-8", errors="replace")[:characters]
 
 
+def no_text(graph: BabbleGraph, node: int) -> str:
+    """What to write for a node without text: an end of text has no letters, and a stem no tokens."""
+    status = int(graph.status[node])
+    return {Status.STEM: "(held back)", Status.LEAF_END: "(end)"}.get(Status(status), "(no text)")
+
+
 def _visible_character(c: str, kind: str, signs: Signs) -> str:
     if c in signs.controls:
         return signs.controls[c]
     if signs.ascii_only:
-        return c if c.isascii() and c.isprintable() else c.encode("ascii", "backslashreplace").decode()
+        return c if c.isascii() and c.isprintable() else _escaped(c)
     code = ord(c)
     if code < 0x20:
         return chr(0x2400 + code)
@@ -129,6 +136,11 @@ def _visible_character(c: str, kind: str, signs: Signs) -> str:
 
 def _bytes(graph: BabbleGraph, tokens: NDArray[np.int32]) -> bytes:
     return b"".join(graph.vocabulary[int(t)] for t in tokens)
+
+
+def _escaped(c: str) -> str:
+    """As Python would write it, with ASCII alone."""
+    return ascii(c)[1:-1]
 
 
 def _is_selector(c: str) -> bool:

@@ -14,13 +14,20 @@ from rich.text import Text
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.view import figures
-from babblegraph.view.fold import Kind, Line, best_leaf, fold
+from babblegraph.view.fold import Kind, Line, fold
+from babblegraph.view.promise import best_leaf
 from babblegraph.view.signs import FAILED, GATES, PASSED, QUIET, STRONG, STYLES, UNICODE, WORDS, Signs
-from babblegraph.view.text import fit, pad, step_text
+from babblegraph.view.text import fit, no_text, pad, step_text
 
 STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
 
 
+BRIEF = {
+    Status.LEAF_END: "done",
+    Status.LEAF_STOP: "done",
+    Status.LEAF_LENGTH: "length",
+    Status.STEM: "held",
+}
 STEP, LEAST = 8, 24  # the columns move in steps, lest they tremble while the tree grows
 
 
@@ -141,7 +148,7 @@ class _Brush:
         faded = graph.status[node] in STOPPED
         row.append(sign + " ", f"{QUIET} {style}" if faded else style)
         more = f" {self.signs.ellipsis} {line.hidden} below" if line.hidden else ""
-        said = step_text(graph, node, 6 * self.width) or self._nothing(node)
+        said = step_text(graph, node, 6 * self.width) or no_text(graph, node)
         room = self.room - row.cell_len - len(more)
         said = fit(said, room, self.signs, middle=graph.parent[node] == NO_PARENT)
         return row.append(said, STRONG if node in self.best else QUIET if faded else "").append(more, QUIET)
@@ -208,7 +215,7 @@ class _Brush:
         if status == Status.FRONTIER:
             return ("new", "bold cyan") if node in self.new else ("", "")
         word = WORDS[status]
-        return (word[:6].strip() if brief else word), STYLES[status]
+        return (BRIEF.get(status, word) if brief else word), STYLES[status]
 
     def _passed(self, node: int) -> bool:
         return bool(
@@ -217,10 +224,6 @@ class _Brush:
             and self.graph.status[node] != Status.LEAF_DEAD
             and self.graph.score[node] >= self.threshold
         )
-
-    def _nothing(self, node: int) -> str:
-        """What to write for a node without text: a stem has no tokens, an end of text no letters."""
-        return f"({WORDS[Status.STEM]})" if self.graph.status[node] == Status.STEM else "(no text)"
 
     def _gap_words(self, line: Line) -> str:
         return f"{self.signs.gap} {line.hidden} more level{'s' if line.hidden > 1 else ''}"
