@@ -48,7 +48,7 @@ def test_a_result_has_texts_best_first_and_equal_texts_once(babbler):
 
 
 def test_texts_that_came_twice_remember_the_elite_gate(babbler):
-    result = bg.babble(babbler, "1 2", value=likelihood, budget=100)
+    result = bg.babble(babbler, "1 2", value=likelihood, budget=600)
     graph = result.graph
     leaf = result.best(1)[0].node
     twin = next(int(i) for i in np.flatnonzero(graph.is_leaf()) if i != leaf)

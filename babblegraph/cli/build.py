@@ -133,6 +133,7 @@ def _generator(plan: Plan) -> Any:
     if options.device is not None:
         how["device"] = options.device
     if plan.model == EMBEDDED:
+        torch.set_num_threads(1)  # so small a model only loses by threads that wait for each other
         return Babbler.embedded(**how)
     return Babbler.from_pretrained(plan.model, trust_remote_code=options.trust_remote_code, **how)
 

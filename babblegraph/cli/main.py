@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _complain(*_in_one_line(error, debug))
+        return _complain(*_in_one_line(error, arguments))
 
 
 @app.callback(invoke_without_command=True)
@@ -102,27 +103,32 @@ def _no_such_command(name: str) -> str:
     return f"a command must be one of {', '.join(COMMANDS)}, got {name!r}: {guess}"
 
 
-def _in_one_line(error: Exception, debug: bool) -> tuple[str, int]:
+def _in_one_line(error: Exception, arguments: Sequence[str]) -> tuple[str, int]:
     """What went wrong, and the exit status."""
     if isinstance(error, BadInput):
         return str(error), BAD_INPUT
     if isinstance(error, typer.BadParameter.__mro__[1]):  # click's UsageError, wherever typer keeps it
-        return _usage(error), BAD_INPUT
+        return _usage(error, arguments), BAD_INPUT
     if isinstance(error, OSError) and error.strerror:
         name = f" {error.filename!r}" if error.filename else ""
         return f"a file must be readable or writable, got{name}: {error.strerror}", BAD_INPUT
-    hint = "" if debug else "; --debug shows where"
+    hint = "" if "--debug" in arguments else "; --debug shows where"
     return f"internal error: {type(error).__name__}: {error}{hint}", BUG
 
 
-def _usage(error: Any) -> str:
-    """click's message; where the user's option does not exist, the nearest that does."""
-    if type(error).__name__ != "NoSuchOption" or error.ctx is None:
-        return str(error.format_message())
-    path, name = error.ctx.command_path, error.option_name
-    known = [o for p in error.ctx.command.params for o in p.opts if o.startswith("-")]
-    guess = nearest(name, known) or f"{path} --help lists them"
-    return f"an option must be one of those of {path}, got {name!r}: {guess}"
+def _usage(error: Any, arguments: Sequence[str]) -> str:
+    """click's message with the value that it complains of; for an unknown option the nearest that there is."""
+    message, context = str(error.format_message()), error.ctx
+    if type(error).__name__ == "NoSuchOption" and context is not None:
+        path, name = context.command_path, error.option_name
+        known = [o for p in context.command.params for o in p.opts if o.startswith("-")]
+        guess = nearest(name, known) or f"{path} --help lists them"
+        return f"an option must be one of those of {path}, got {name!r}: {guess}"
+    parameter = getattr(error, "param", None)
+    for option, value in pairwise(arguments):
+        if parameter is not None and option in parameter.opts:
+            return f"{message.rstrip('.')}, got {value!r}"
+    return message
 
 
 def _complain(message: str, status: int) -> int:

@@ -22,11 +22,11 @@ from babblegraph.embedded import data
 from babblegraph.embedded.sampler import sample
 from babblegraph.tasks import Countdown
 
-STEPS = 2600
+STEPS = 3600
 JUDGE_SHARE = 0.27  # of the steps are the second phase
-ROWS = 96  # solutions a step
-WRONG_ROWS = 32  # made-up failures a step, in the first phase
-JUDGE_ROWS = 64  # labelled attempts a step, in the second phase
+ROWS = 64  # solutions a step
+WRONG_ROWS = 20  # made-up failures a step, in the first phase
+JUDGE_ROWS = 40  # labelled attempts a step, in the second phase
 SYNTHETIC_SHARE = 0.15  # of the labelled attempts are made up; the others are the model's own
 POOL = 8  # batches are drawn together and sorted by length
 COPIES = 8  # attempts a puzzle

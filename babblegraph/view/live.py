@@ -88,6 +88,7 @@ class View:
         self._live: Live | None = None
         self._lines: list[RenderableType] = []  # of the last frame
         self._status = ""
+        self._spinner = Spinner("line" if self.signs.ascii_only else "dots", style="cyan")
         self._next = 0.0
         self._most = 0  # lines of the tree so far: the footer does not jump up again
         self._speed = _Speed()
@@ -172,8 +173,8 @@ class View:
     def _screen(self) -> Group:
         """The last frame, and the status below it."""
         line = Text(f"{self._status}  (Ctrl-C stops)", QUIET, no_wrap=True, overflow="crop")
-        spinner = Spinner("line" if self.signs.ascii_only else "dots", line, style="cyan")
-        return Group(*self._lines, spinner)
+        self._spinner.update(text=line)
+        return Group(*self._lines, self._spinner)
 
 
 def print_report(

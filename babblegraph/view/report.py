@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.columns import Columns
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from babblegraph.budget import Budget, Meter, Spent
@@ -21,6 +22,7 @@ from babblegraph.view.tree import tree_lines
 
 MOST_STEPS = 16  # of a path; the middle of a longer one is left out
 MOST_FAILURES = 3
+WIDE, SIDE, GAP = 150, 60, 4  # from which width on the answer stands beside the tree, in how many cells
 
 
 def report(
@@ -49,12 +51,18 @@ def report(
     parts: list[RenderableType] = [title(graph, width, signs)]
     if graph.trees > 1:
         parts += [*tables.prompts(graph, width=width, height=24, focus=tree, signs=signs), ""]
-    parts += [*tree_lines(graph, width, height, tree, signs=signs), legend(graph, width, signs), ""]
-    parts += [*answer(graph, tree, width=width, signs=signs), ""]
+    side = SIDE if width >= WIDE else 0
+    room = width - side - GAP if side else width
+    drawn = [*tree_lines(graph, room, height, tree, signs=signs), legend(graph, room, signs)]
+    said = answer(graph, tree, width=side or width, signs=signs)
     ends: list[RenderableType] = [tables.gates(graph, signs)]
     if spent is not None:
         ends.append(tables.budget(spent, budget, graph.trees, signs))
-    parts.append(Columns(ends, padding=(0, 6)) if width >= 90 else Group(*_spaced(ends)))
+    if side:
+        parts.append(_beside(Group(*drawn), Group(*said, "", *_spaced(ends))))
+    else:
+        parts += [*drawn, "", *said, ""]
+        parts.append(Columns(ends, padding=(0, 6)) if width >= 90 else Group(*_spaced(ends)))
     parts += failures(graph, width, signs)
     return Group(*parts)
 
@@ -143,14 +151,16 @@ def whole_text(text: str, width: int, signs: Signs = UNICODE) -> list[Text]:
 
 
 def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[RenderableType]:
-    """How often value functions failed, and the first of what they said."""
+    """How often value functions failed, and on which texts first."""
     if not graph.failures:
         return []
-    n = len(graph.failures)
+    n = int(graph.meta.get("scorer_failures", len(graph.failures)))
     lines: list[RenderableType] = ["", Text(f"The value failed {n} time{'s' if n > 1 else ''}", FAILED)]
     for failure in graph.failures[:MOST_FAILURES]:
-        said = f" {signs.dot} ".join(f"{k}: {v}" for k, v in failure.items())
-        lines.append(Text(f"  {fit(said, width - 2, signs)}", no_wrap=True))
+        error = fit(f"  #{failure.get('node', '?')}  {failure.get('error', '')}", width, signs)
+        lines.append(Text(error, no_wrap=True))
+        if text := failure.get("text"):
+            lines.append(Text(fit(f"      on {text!s}", width, signs, middle=True), QUIET, no_wrap=True))
     return lines
 
 
@@ -190,6 +200,14 @@ def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[
 def _line(*parts: tuple[str, str]) -> Text:
     """A line of parts with a style each, none of which is inherited by the next."""
     return Text.assemble(*parts, no_wrap=True)
+
+
+def _beside(left: RenderableType, right: RenderableType) -> Table:
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_row(left, right)
+    return table
 
 
 def _spaced(parts: list[RenderableType]) -> list[RenderableType]:

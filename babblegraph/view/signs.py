@@ -18,7 +18,13 @@ class Signs:
         branch: the guides of a tree: child, last child, line that goes on, nothing.
         sparks: characters of rising height for a value in [0, 1]; empty for none.
         bar: done, edge and left part of a bar.
+        ellipsis: something is left out.
+        gap: levels of a path are left out.
+        dot: between two facts.
+        minus: before negative numbers.
+        arrow: to the node that stands for this one.
         controls: what stands for some control characters.
+        ascii_only: whether nothing but ASCII may be written.
     """
 
     status: Mapping[Status, str]
@@ -30,9 +36,7 @@ class Signs:
     gap: str
     dot: str
     minus: str
-    times: str
     arrow: str
-    rule: str
     controls: Mapping[str, str]
     ascii_only: bool = False
 
@@ -51,15 +55,13 @@ UNICODE = Signs(
     },
     passed="★",
     branch=("├─ ", "└─ ", "│  ", "   "),
-    sparks="▁▂▃▄▅▆▇█",
+    sparks="▁▂▃▄▅▆▇",
     bar=("━", "╸", "─"),
     ellipsis="…",
     gap="⋮",
     dot="·",
     minus="−",
-    times="×",
     arrow="→",
-    rule="─",
     controls={"\n": "⏎", "\t": "⇥"},
 )
 
@@ -83,9 +85,7 @@ ASCII = Signs(
     gap=":",
     dot="-",
     minus="-",
-    times="x",
     arrow="->",
-    rule="-",
     controls={"\n": "\\n", "\t": "\\t"},
     ascii_only=True,
 )

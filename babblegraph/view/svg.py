@@ -25,6 +25,7 @@ TEXT = re.compile(
     r'(<text class="babblegraph-r\d+" x=")([\d.]+)(" y="[\d.]+" textLength=")([\d.]+)(".*?>)(.*?)</text>',
     re.DOTALL,
 )
+PART = re.compile(r"[^\xa0]+(?:\xa0[^\xa0]+)*")  # words with single spaces between them
 FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # rich would fetch a font from the network
 FONTS = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
 
@@ -56,17 +57,20 @@ def as_svg(console: Console, title: str) -> str:
     svg = console.export_svg(title=title, theme=THEME, unique_id="babblegraph")
     svg = FONT_FACE.sub("", svg).replace("Fira Code, monospace", FONTS)
     svg = svg.replace("font-family: Fira Code;", f"font-family: {FONTS};")
-    return TEXT.sub(_without_edges, svg)
+    return TEXT.sub(_as_words, svg)
 
 
-def _without_edges(match: re.Match[str]) -> str:
-    """Moves a run of text instead of beginning it with spaces, which some renderers drop."""
+def _as_words(match: re.Match[str]) -> str:
+    """Splits a run of text where it has wide gaps, and gives each part a place of its own.
+
+    Some renderers drop spaces at the ends of a run, and fonts without some sign shift what stands behind it.
+    """
     start, x, middle, length, end, text = match.groups()
-    plain = html.unescape(text)
-    bare = plain.strip("\xa0\n")
-    if not bare:
-        return ""
-    cell = float(length) / cell_len(plain.strip("\n"))
-    leading = len(plain) - len(plain.lstrip("\xa0"))
-    inner = html.escape(bare).replace("\xa0", "&#160;")
-    return f"{start}{float(x) + leading * cell:.1f}{middle}{cell_len(bare) * cell:.1f}{end}{inner}</text>"
+    plain = html.unescape(text).strip("\n")
+    cell = float(length) / max(cell_len(plain), 1)
+    parts = []
+    for part in PART.finditer(plain):
+        at = float(x) + cell_len(plain[: part.start()]) * cell
+        inner = html.escape(part[0]).replace("\xa0", "&#160;")
+        parts.append(f"{start}{at:.1f}{middle}{cell_len(part[0]) * cell:.1f}{end}{inner}</text>")
+    return "".join(parts)

@@ -1,0 +1,336 @@
+"""What the trie of keys and values costs, and that nothing of it is lost or left behind."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_attention import LIMIT, PROMPTS, grown
+from tiny_models import counting_real_tokens, plain_logits, tiny_llama
+
+import babblegraph.lm as lm
+from babblegraph.budget import Budget, Meter
+from babblegraph.lm import Babbler
+from babblegraph.lm.store import Store
+from babblegraph.loop import search
+from babblegraph.protocols import Chosen
+from babblegraph.randomness import Rng
+from babblegraph.scoring import Score
+from babblegraph.strategies import babble, best_of_n
+
+MANY = ["3 5 7 11>24\n", "1 2 3>6\n", "9 9 9 9>81\n", "2 4 6 8>10\n"]
+
+
+def trie_tokens(graph, ids=None):
+    """Distinct tokens of the tries of some nodes' texts (of all nodes), prompts included: the brute force."""
+    prefixes = set()
+    for i in range(graph.size) if ids is None else ids:
+        path = tuple(graph.path_tokens(int(i)).tolist())
+        prefixes.update((int(graph.root[i]), path[:n]) for n in range(1, len(path) + 1))
+    return len(prefixes)
+
+
+def pool_bytes(store):
+    """Bytes of one token's keys and values in all layers."""
+    pools = [*store.keys.values(), *store.values.values()]
+    return sum(t[0].numel() * t.element_size() for t in pools)
+
+
+def same(a, b):
+    """The same draws; log-probabilities up to rounding, since paths may have been computed in other batches."""
+    exact = ("parent", "start", "stop", "count", "status", "flags", "key", "draws", "tokens")
+    near = ("log_p_f", "log_q", "log_inclusion", "token_log_q")
+    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in exact) and all(
+        np.allclose(getattr(a, n), getattr(b, n), atol=1e-4) for n in near
+    )
+
+
+def widened(babbler, rounds, draws, meter=None, prompts=MANY, keep=60):
+    """A forest of some thousand tokens: every round expands up to `keep` frontier nodes."""
+    graph, rng = babbler.start(prompts), Rng(0)
+    meter = meter or Meter(Budget(tokens=10**6), graph.trees)
+    for _ in range(rounds):
+        ids = graph.frontier()[:keep] if graph.size > graph.trees else np.arange(graph.trees)
+        graph.add(babbler.expand(graph, Chosen(ids, np.full(len(ids), draws)), rng, meter))
+        babbler.release(graph, np.flatnonzero(graph.is_leaf()))
+    return graph, meter
+
+
+def test_memory_is_what_the_live_tokens_need(llama, characters):
+    babbler = Babbler(llama, characters, span=8, max_new_tokens=64)
+    graph, meter = widened(babbler, rounds=6, draws=8)
+    store = babbler.trie(graph).store
+    # a live node's last token is computed when it is expanded, so the trie may lack some of them
+    live = trie_tokens(graph, np.flatnonzero(~graph.is_leaf()))
+    assert live > 3000
+    assert store.in_use <= live
+    assert meter.peak_slots == store.peak
+    assert store.allocated_bytes <= 2 * live * pool_bytes(store)
+    babbler.next_logits(graph, np.flatnonzero(~graph.is_leaf()), meter)
+    assert store.in_use == live
+
+
+def test_the_peak_is_the_live_tokens_of_the_fullest_round(llama, characters):
+    babbler = Babbler(llama, characters, span=8, max_new_tokens=64)
+    graph, rng = babbler.start(MANY), Rng(0)
+    meter, live = Meter(Budget(tokens=10**6), 4), []
+    for _ in range(8):
+        ids = graph.frontier()[:40] if graph.size > graph.trees else np.arange(graph.trees)
+        before = np.flatnonzero([i in babbler.trie(graph).held for i in range(graph.size)])
+        born = graph.add(babbler.expand(graph, Chosen(ids, np.full(len(ids), 6)), rng, meter))
+        live.append(trie_tokens(graph, np.union1d(before, np.r_[ids, born])))
+        babbler.release(graph, np.r_[graph.frontier()[::3], np.flatnonzero(graph.is_leaf())])
+    assert max(live) > 2000
+    assert meter.peak_slots <= 1.05 * max(live)
+
+
+def test_no_token_is_computed_twice(llama, characters):
+    babbler = Babbler(llama, characters, span=5, max_new_tokens=40)
+    with counting_real_tokens(llama) as forwarded:
+        graph, meter = widened(babbler, rounds=5, draws=6)
+    assert sum(forwarded) <= trie_tokens(graph)
+    assert sum(forwarded) == sum(meter.read().__dict__[k] for k in ("forwarded", "prefilled", "scored"))
+    assert meter.read().prefilled == sum(graph.length[: graph.trees])
+    assert meter.read().sampled == trie_tokens(graph) - meter.read().prefilled
+
+
+def test_reading_the_logits_of_every_node_completes_the_trie_and_no_more(llama, characters):
+    babbler = Babbler(llama, characters, span=5, max_new_tokens=30)
+    with counting_real_tokens(llama) as forwarded:
+        graph, meter = widened(babbler, rounds=3, draws=6)
+        live = np.flatnonzero(~graph.is_leaf())
+        once = babbler.next_logits(graph, live, meter)
+        spent = sum(forwarded)
+        again = babbler.next_logits(graph, live[::-1].copy(), meter)
+    assert spent == sum(forwarded) <= trie_tokens(graph)
+    assert torch.equal(once, again.flip(0))
+
+
+def test_the_meter_counts_what_goes_through_the_model_when_nodes_come_back(llama, characters):
+    babbler = Babbler(llama, characters, span=4, stop=" ", max_new_tokens=20)
+    with counting_real_tokens(llama) as forwarded:
+        _, meter = grown(babbler, seed=6, rounds=12)
+    spent = meter.read()
+    assert sum(forwarded) == spent.forwarded + spent.prefilled + spent.scored
+    assert spent.prefilled > sum(len(p) for p in PROMPTS), "some nodes were prefilled again"
+
+
+def test_a_search_pushes_no_more_tokens_than_its_trie_has(llama, characters):
+    babbler = Babbler(llama, characters, max_new_tokens=30)
+    strategy, budget = best_of_n(n=64, width=64), Budget(tokens=3000)
+    with counting_real_tokens(llama) as forwarded:
+        *_, last = search(babbler, MANY, score=Score(value=constant), strategy=strategy, budget=budget)
+    assert 0 < sum(forwarded) <= trie_tokens(last.graph)
+
+
+def constant(graph, ids, meter):
+    return np.full(len(ids), 0.5)
+
+
+def test_everything_released_is_free_again(llama, characters):
+    babbler = Babbler(llama, characters, span=4, stop=" ", max_new_tokens=20)
+    graph, _ = grown(babbler, seed=3)
+    trie = babbler.trie(graph)
+    assert trie.store.in_use > 0
+    babbler.release(graph, np.arange(graph.size))
+    babbler.release(graph, np.arange(graph.size))  # twice does no harm
+    assert trie.store.in_use == 0
+    assert not trie.held
+    assert not trie.store._edges
+    assert not trie.store.references.any()
+
+
+def test_a_finished_search_holds_nothing(llama, characters):
+    babbler = Babbler(llama, characters, span=4, max_new_tokens=16)
+    strategy, budget = default(), Budget(tokens=300)
+    *_, last = search(babbler, PROMPTS, score=Score(value=constant), strategy=strategy, budget=budget)
+    assert babbler.trie(last.graph).store.in_use == 0
+
+
+def default():
+    return babble(threshold=None)
+
+
+def test_three_hundred_rounds_leak_nothing(characters):
+    model = tiny_llama(characters, context=48)
+    babbler = Babbler(model, characters, span=2, stop=" ", max_new_tokens=16)
+    draw, graph, rng = np.random.default_rng(0), babbler.start(PROMPTS), Rng(0)
+    meter, store, sizes = Meter(Budget(tokens=10**6), graph.trees), babbler.trie(graph).store, []
+    for _ in range(300):
+        open_nodes = np.flatnonzero(~graph.is_leaf())
+        ids = np.sort(draw.choice(open_nodes, min(3, len(open_nodes)), replace=False))
+        born = babbler.expand(graph, Chosen(ids, draw.integers(1, 4, len(ids))), rng, meter, fresh=True)
+        graph.add(born)
+        held = np.array(list(babbler.trie(graph).held), int)
+        babbler.release(graph, draw.choice(held, max(0, len(held) - 12), replace=False))
+        slots = {int(s) for path in babbler.trie(graph).held.values() for s in path}
+        assert store.in_use == len(slots) == (store.references > 0).sum()
+        free = store._free[: store._free_size]
+        assert len(set(free.tolist()) | slots) == len(free) + len(slots) == len(store.references) - 1
+        sizes.append(store.allocated_bytes)
+    assert sizes[-1] == sizes[20], "freed memory is used again"
+    live = babbler.next_logits(graph, np.array(list(babbler.trie(graph).held)), meter)
+    assert torch.isfinite(live).all()
+
+
+def test_slots_that_are_used_again_hold_the_new_tokens(llama, characters):
+    babbler = Babbler(llama, characters, span=6, max_new_tokens=30)
+    graph, rng = babbler.start(MANY), Rng(0)
+    meter = Meter(Budget(tokens=10**6), graph.trees)
+    for r in range(12):
+        ids = np.array([r % graph.trees])
+        born = graph.add(babbler.expand(graph, Chosen(ids, np.array([6])), rng, meter))
+        ours = babbler.next_logits(graph, born, meter)
+        plain = torch.stack([plain_logits(llama, graph.path_tokens(int(i)))[-1] for i in born])
+        assert float((ours - plain).abs().max() / plain.abs().max()) < LIMIT
+        babbler.release(graph, np.arange(graph.size))
+    assert len(babbler.trie(graph).store.references) <= 512
+
+
+def test_logits_that_the_cache_has_lost_are_computed_again(llama, characters):
+    babbler = Babbler(llama, characters, span=3, max_new_tokens=30)
+    graph = babbler.start(MANY)
+    meter = Meter(Budget(tokens=10**6), graph.trees)
+    babbler._tries[graph] = lm.trie.Trie(llama, logit_bytes=1, forward_tokens=40)  # 64 rows at least
+    for _ in range(3):
+        ids = graph.frontier()[:50]
+        graph.add(babbler.expand(graph, Chosen(ids, np.full(len(ids), 5)), Rng(0), meter))
+    ids = graph.frontier()
+    assert len(ids) > 150
+    ours = babbler.next_logits(graph, ids, meter)
+    plain = torch.stack([plain_logits(llama, graph.path_tokens(int(i)))[-1] for i in ids])
+    assert float((ours - plain).abs().max() / plain.abs().max()) < LIMIT
+
+
+def test_a_path_shared_by_nodes_of_one_batch_is_computed_once(llama, characters):
+    babbler = Babbler(llama, characters, span=4, max_new_tokens=30)
+    graph, meter = widened(babbler, rounds=3, draws=4, keep=4)
+    babbler.release(graph, np.arange(graph.size))
+    ids = np.flatnonzero(~graph.is_leaf())[::-1].copy()  # children come before their parents
+    spent = meter.read().prefilled
+    ours = babbler.next_logits(graph, ids, meter)
+    plain = torch.stack([plain_logits(llama, graph.path_tokens(int(i)))[-1] for i in ids])
+    assert float((ours - plain).abs().max() / plain.abs().max()) < LIMIT
+    again = len([i for i in ids if i not in graph.parent[ids]])
+    assert meter.read().prefilled - spent <= trie_tokens(graph, ids) + len(ids) - again
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at the n-th line that runs in the language-model room."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __call__(self, frame, event, arg):
+        if "babblegraph" not in frame.f_code.co_filename or "/lm/" not in frame.f_code.co_filename:
+            return None
+        return self.line
+
+    def line(self, frame, event, arg):
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self.line
+
+
+def small_search(babbler, interrupt_at=None, lines=None):
+    """Two rounds, a look at the logits, and one more round, which may be interrupted once."""
+    graph, rng = babbler.start(["3 5>8\n", "7"]), Rng(0)
+    meter = Meter(Budget(tokens=60), graph.trees)
+    for round_ in range(3):
+        ids = graph.frontier()[:4]
+        chosen = Chosen(ids, np.full(len(ids), 4))
+        if round_ == 2:
+            babbler.release(graph, np.r_[0, ids[:1]])  # so that something has to be prefilled
+            if interrupt_at is not None:
+                before, sampled = sorted(babbler.trie(graph).held), meter.read().sampled
+                tracer = Interrupt(interrupt_at)
+                sys.settrace(tracer)
+                try:
+                    babbler.expand(graph, chosen, rng, meter)
+                except KeyboardInterrupt:
+                    pass
+                finally:
+                    sys.settrace(None)
+                lines.append(tracer.left)
+                if tracer.left == 0:
+                    assert set(babbler.trie(graph).held) <= {*before, *ids.tolist()}
+                    assert meter.read().sampled == sampled
+                    check_store(babbler, graph)
+                else:
+                    return graph, meter
+        graph.add(babbler.expand(graph, chosen, rng, meter))
+    return graph, meter
+
+
+def check_store(babbler, graph):
+    trie = babbler.trie(graph)
+    slots = {int(s) for path in trie.held.values() for s in path}
+    free = trie.store._free[: trie.store._free_size].tolist()
+    assert trie.store.in_use == len(slots)
+    assert sorted([*slots, *free]) == list(range(1, len(trie.store.references)))
+    assert set(trie.store._edges.values()) <= slots
+
+
+def test_ctrl_c_anywhere_in_an_expansion_leaks_nothing_and_the_search_goes_on_alike(characters):
+    babbler = Babbler(tiny_llama(characters, context=64), characters, span=3, stop=" ", max_new_tokens=12)
+    whole, _ = small_search(babbler)
+    at, step, lines = 1, 53, []  # a prime, so that no loop is always met at the same line
+    while not lines or lines[-1] == 0:
+        graph, meter = small_search(babbler, at, lines)
+        if lines[-1] == 0:
+            assert same(graph, whole), at
+            babbler.release(graph, np.arange(graph.size))
+            assert babbler.trie(graph).store.in_use == 0
+        at += step
+    assert len(lines) > 10
+
+
+def test_an_error_of_the_model_leaks_nothing(llama, characters, monkeypatch):
+    babbler = Babbler(llama, characters, span=4, max_new_tokens=20)
+    graph, meter = widened(babbler, rounds=2, draws=4, keep=5)
+    plain, calls = llama.forward, []
+
+    def failing(*args, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("no memory")
+        return plain(*args, **named)
+
+    monkeypatch.setattr(llama, "forward", failing)
+    ids = graph.frontier()[:5]
+    with pytest.raises(torch.OutOfMemoryError):
+        babbler.expand(graph, Chosen(ids, np.full(5, 4)), Rng(0), meter)
+    check_store(babbler, graph)
+    ours = babbler.next_logits(graph, graph.frontier(), meter)
+    monkeypatch.undo()
+    truth = torch.stack([plain_logits(llama, graph.path_tokens(int(i)))[-1] for i in graph.frontier()])
+    assert float((ours - truth).abs().max() / truth.abs().max()) < LIMIT
+
+
+def test_what_was_expanded_but_never_added_is_forgotten(llama, characters):
+    babbler = Babbler(llama, characters, span=4, max_new_tokens=20)
+    graph, rng = babbler.start(["7"]), Rng(0)
+    meter = Meter(Budget(tokens=10**6), 1)
+    root = Chosen(np.array([0]), np.array([6]))
+    babbler.expand(graph, root, rng, meter)  # its result is lost
+    born = graph.add(babbler.expand(graph, root, rng, meter))
+    check_store(babbler, graph)
+    assert set(babbler.trie(graph).held) == {0, *born.tolist()}
+
+
+def test_a_store_rebuilt_from_its_paths_is_the_store():
+    store = Store(torch.device("cpu"))
+    path = store.take(5)
+    store.connect(path, np.r_[-1, path[:-1]], np.arange(5))
+    store.hold(path)
+    store.take(7)  # lost
+    store.rebuild([path])
+    assert store.in_use == 5
+    assert [store.find(*e) for e in zip([-1, *path[:-1].tolist()], range(5), strict=True)] == path.tolist()
+    store.drop(path)
+    assert store.in_use == 0
+    assert store.find(-1, 0) == -1
