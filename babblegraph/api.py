@@ -15,7 +15,7 @@ from babblegraph.estimate import Estimate, probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
 from babblegraph.protocols import Generator, Strategy, Task
-from babblegraph.scoring import Score, entropy_to_go, function_value
+from babblegraph.scoring import Score, entropy_to_go, function_value, likelihood
 from babblegraph.status import Gate
 from babblegraph.strategies import babble as default_strategy
 
@@ -97,7 +97,8 @@ def babble(
         generator: what babbles, such as `Babbler.embedded()`.
         prompts: a text, a chat (a list of messages), or a list of texts and chats.
         task: has a verifier, and maybe a partial check, a state and defaults; see `protocols.Task`.
-        value: `f(texts) -> numbers in [0, 1]`, or a value of `babblegraph.scoring`.
+        value: `f(texts) -> numbers in [0, 1]`, or a value of `babblegraph.scoring`; without a task the
+            likelihood by default.
         budget: a `Budget`, or sampled tokens for each prompt.
         strategy: of `babblegraph.strategies`; `babble` by default.
         threshold: what a leaf's score must reach; 1 by default where there is a task, else none. The default
@@ -145,6 +146,8 @@ def rounds(
         threshold = 1.0
     if prompts is not None:
         prompts = _prompts(prompts, task)
+    if value is None and task is None:
+        value = likelihood
     score = Score(task, None if value is None else function_value(value), entropy_to_go, threshold)
     found = search(
         generator,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ def search(
         BadInput: neither prompts nor a graph, or both; a negative seed.
     """
     graph, meter, rng = _begin(generator, prompts, budget, seed, graph)
-    graph.meta |= {"strategy": strategy.name, "aim": strategy.aim}
+    graph.meta |= {"strategy": strategy.name, "aim": strategy.aim, "budget": asdict(budget)}
     try:
         while len(chosen := strategy.select(graph, meter)):
             graph.round += 1

@@ -126,7 +126,7 @@ def test_best_of_64_costs_the_tokens_of_its_trie(llama, characters):
     assert meter.read().sampled == len(trie)
     inner = {t[:n] for t in texts for n in range(1, len(t))}  # a leaf's last token is never needed
     assert sum(forwarded) == graph.length[0] + len(inner)
-    assert len(trie) < separate / 2
+    assert len(trie) < 0.7 * separate
 
 
 def test_a_prompt_given_twice_is_prefilled_for_each_and_drawn_differently(llama, characters):
@@ -254,13 +254,12 @@ def test_draws_have_the_frequencies_of_the_model():
 
 
 def test_fresh_draws_one_by_one_are_sampling_without_replacement():
-    lm, n = TableLM(vocabulary=2, length=2, seed=7, span=2), 4000
-    orders = Counter()
-    for i in range(n):
-        graph = lm.start(["p"], seed=i)
-        for _ in range(4):
-            graph.add(lm.expand(graph, one(0, 1), Rng(i), meter_of(graph), fresh=True))
-        orders[tuple(lm.generated(graph, c) for c in graph.children(0))] += 1
+    lm, n = TableLM(vocabulary=2, length=2, seed=7, span=2), 3000
+    graph = lm.start(["p"] * n)  # as many trees, each with random numbers of its own
+    roots = Chosen(np.arange(n), np.ones(n, np.int64))
+    for _ in lm.texts:
+        graph.add(lm.expand(graph, roots, Rng(0), meter_of(graph), fresh=True))
+    orders = Counter(tuple(lm.generated(graph, c) for c in graph.children(root)) for root in range(n))
     every = list(permutations(lm.texts))
     p = np.array([np.exp(sum(without_replacement(lm, order))) for order in every])
     assert abs(p.sum() - 1) < 1e-12
@@ -327,6 +326,8 @@ def forest(lm, prompts, order=1, fresh=False):
     graph = lm.start(prompts, seed=11)
     for _ in range(4):
         ids = graph.frontier()[::order]
+        if not len(ids):
+            break
         chosen = Chosen(ids, np.full(len(ids), 3))
         graph.add(lm.expand(graph, chosen, Rng(11), meter_of(graph), fresh=fresh))
     return graph

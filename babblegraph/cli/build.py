@@ -115,6 +115,7 @@ def rounds(plan: Plan) -> Iterator[Round]:
 
 
 def _generator(plan: Plan) -> Any:
+    import torch
     from transformers.utils import logging
 
     from babblegraph.lm import Babbler

@@ -54,11 +54,12 @@ Measured {date} on {machine}; Python {python}, torch {torch}, transformers {tran
 weights, {minutes:.0f} minutes on {threads} CPU cores that also had other work.
 
 1. *Babbling.* Random correct solutions: draw three to five numbers (mostly four), combine them by
-   random legal steps, call the last result the target.
+   random legal steps, call the last result the target. Made-up failures beside them teach the ratio of
+   `y` to `n` to tell sound lines from broken ones.
 2. *Judging.* The model attempts training puzzles; the verifier labels the attempts; they are mixed with
    fresh solutions and a few made-up failures. Attempts train the verdict and, at each line end, the
-   ratio of `y` to `n`; they never train what to write next, so the model is not trained on its own
-   successes.
+   ratio of `y` to `n` to tell how likely the attempt is to end right. They never train what to write
+   next, so the model is not trained on its own successes.
 
 A puzzle is its sorted numbers and its target. A hash assigns each puzzle to train (80 %), validation
 (10 %) or test (10 %); training sees the first, the figures above the last. No solver had a part in data

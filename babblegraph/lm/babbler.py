@@ -112,6 +112,10 @@ class Babbler:
         Raises:
             BadInput: there is no such model, or it cannot be loaded this way.
         """
+        if str(name_or_path).startswith(("/", ".", "~")) and not Path(name_or_path).expanduser().is_dir():
+            raise BadInput(
+                f"a model must be a folder or a hub name, got {str(name_or_path)!r}: no such folder"
+            )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
         try:
@@ -150,7 +154,9 @@ class Babbler:
         Raises:
             BadInput: no prompt, an empty one, or one that leaves no room in the model's context.
         """
-        if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], Mapping)):  # one text, one chat
+        if isinstance(prompts, str) or (
+            len(prompts) and isinstance(prompts[0], Mapping)
+        ):  # one text, one chat
             prompts = [prompts]
         texts, tokens = [], []
         for prompt in prompts:

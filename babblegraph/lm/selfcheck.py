@@ -92,5 +92,7 @@ def _reach(model: PreTrainedModel, windows: set[int | None]) -> int | None:
         "sliding_attention": getattr(config, "sliding_window", None),
         "chunked_attention": getattr(config, "attention_chunk_size", None),
     }
-    untold = [b for kind, b in bounds.items() if kind in kinds and isinstance(b, int) and b and b not in windows]
+    untold = [
+        b for kind, b in bounds.items() if kind in kinds and isinstance(b, int) and b and b not in windows
+    ]
     return min(untold, default=None)

@@ -28,7 +28,9 @@ def warper(
             f"the temperature must be above 0, got {temperature}: use 1 for the model's own distribution"
         )
     if top_k is not None and not (top_k >= 1 and top_k == int(top_k)):
-        raise BadInput(f"top_k must be a whole number of at least 1, got {top_k}: leave it out for no truncation")
+        raise BadInput(
+            f"top_k must be a whole number of at least 1, got {top_k}: leave it out for no truncation"
+        )
     if top_p is not None and not 0 < top_p <= 1:
         raise BadInput(f"top_p must be in (0, 1], got {top_p}: leave it out for no truncation")
     steps: list[Callable] = []

@@ -57,7 +57,9 @@ class JudgeValue:
         values = np.full(len(ids), np.nan)
         fits = graph.length[ids] + len(self.before) + len(self.after) <= self.babbler.context
         for i in ids[~fits].tolist():
-            note_failure(graph, i, f"the judge's words leave the context of {self.babbler.context} tokens", "")
+            note_failure(
+                graph, i, f"the judge's words leave the context of {self.babbler.context} tokens", ""
+            )
         if fits.any():
             values[fits] = self._judged(graph, ids[fits], meter)
         return values

@@ -83,7 +83,11 @@ class RewardModelValue:
             batch = ids[at : at + self.batch_size]
             texts = [graph.prompt(i) + graph.text(i) for i in batch.tolist()]
             inputs = self.tokenizer(
-                texts, return_tensors="pt", padding=len(texts) > 1, truncation=True, max_length=self.max_length
+                texts,
+                return_tensors="pt",
+                padding=len(texts) > 1,
+                truncation=True,
+                max_length=self.max_length,
             )
             meter.count("scored", graph.root[batch], inputs["attention_mask"].sum(1).numpy())
             logits = self.model(**inputs.to(self.model.device)).logits.double()

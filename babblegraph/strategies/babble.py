@@ -15,15 +15,16 @@ from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Status
 from babblegraph.strategies.common import FLOOR, log_priority, need_positive, nothing, solved
 
-STEEP = 2
+STEEP = 4  # how much faster a place near the end of a text is given up than the root is
 BATCH = 16  # actions in one round over all prompts, where the width is not given
+CAUTION = 8  # a wave is at most this part of the nodes that are there
 
 
 def babble(
     *,
     width: int | None = None,
     keep: int = 256,
-    patience: float = 2.0,
+    patience: float = 1.0,
     value_power: float = 0.5,
     connectivity_power: float = 0.5,
     threshold: float | None = None,
@@ -32,17 +33,18 @@ def babble(
 
     An action draws one span below a node: a new one (go on), an expanded one (try again), the root (start
     again). Its expected success is V(n)^a · k / (k + draws already made there), its cost the tokens that a
-    finished text from here still needs. Equal states are merged, a span is never drawn twice below one node,
+    finished text from here still needs. k falls steeply with the share r of a text that is still to come,
+    k = patience · r⁴: near the end a second try seldom brings what the first did not. Equal states are merged, a span is never drawn twice below one node,
     and only `keep` nodes of a prompt hold keys and values: the others stay in mind, and may be revived.
 
     Aim `solve`; weights are not unbiased. Complexity: O(N log N) a round.
     Source: design/architecture.md, "The default strategy".
 
     Args:
-        width: actions of one prompt in a round; None shares 16 among the prompts. Wider is faster, and costs
-            success per token.
+        width: actions of one prompt in a round. Wider is faster, and costs success per token. None shares 16
+            among the prompts, and begins with one: a wave is never more than an eighth of the nodes so far.
         keep: live nodes a prompt.
-        patience: k, how many draws at a node before it counts half.
+        patience: how many draws at the root before it counts half.
         value_power, connectivity_power: a and b of the priority V^a · C^b by which nodes are pruned; the choice
             of actions uses V alone.
         threshold: stop a prompt's search at the first leaf that reaches it; None to spend the whole budget.
@@ -57,7 +59,7 @@ def babble(
         room = np.minimum(meter.tokens_left(), meter.nodes_left())
         if threshold is not None:
             room[solved(graph, threshold)] = 0
-        most = np.minimum(room, width or max(1, math.ceil(BATCH / max(1, int((room > 0).sum())))))
+        most = np.minimum(room, width or _width(meter, room))
         nodes = _open(graph, most)
         if not len(nodes):
             return nothing()
@@ -70,6 +72,15 @@ def babble(
         return np.r_[merged, keep_best(graph, log_priority(graph, value_power, connectivity_power), keep)]
 
     return Strategy("babble", select, prune, "solve", fresh=True)
+
+
+def _width(meter: Meter, room: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many actions of each tree fit into one round, [trees]: a wave is a bet that the next ones add nothing.
+
+    The batch is shared among the trees that still search, and a wave risks only a share of what was spent.
+    """
+    idle = math.ceil(BATCH / max(1, int((room > 0).sum())))
+    return np.clip(meter.counts["nodes"] // CAUTION, 1, idle)
 
 
 def _open(graph: BabbleGraph, most: NDArray[np.int64]) -> NDArray[np.intp]:

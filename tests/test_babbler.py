@@ -1,0 +1,293 @@
+"""Babbler from a folder to a graph: loading, prompts, and leaving the user's model as it was."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import byte_tokenizer, plain_logits, tiny_llama, tiny_model
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from babblegraph.budget import Budget, Meter
+from babblegraph.errors import BadInput
+from babblegraph.graph import BabbleGraph
+from babblegraph.lm import Babbler
+from babblegraph.loop import search
+from babblegraph.protocols import Chosen, Generator
+from babblegraph.randomness import Rng
+from babblegraph.scoring import Score
+from babblegraph.status import Status
+from babblegraph.strategies import babble
+
+TEMPLATE = (
+    "{% for m in messages %}<turn>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<turn>assistant:{% endif %}"
+)
+CHAT = [{"role": "user", "content": "Tell a story."}]
+PROMPTS = ["Once upon a time", "This is", "The numbers are 1 2 3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model with a byte-level BPE tokenizer, as a hub model would come."""
+    path, tokenizer = tmp_path_factory.mktemp("model"), byte_tokenizer()
+    tiny_llama(tokenizer).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def babbler(folder):
+    return Babbler.from_pretrained(folder, device="cpu", span=6, max_new_tokens=18)
+
+
+def grow(babbler, prompts, rounds=2, draws=6, seed=0):
+    graph = babbler.start(prompts, seed)
+    for _ in range(rounds):
+        ids = graph.frontier()[:8]
+        meter = Meter(Budget(tokens=10**6), graph.trees)
+        graph.add(babbler.expand(graph, Chosen(ids, np.full(len(ids), draws)), Rng(seed), meter))
+    return graph
+
+
+def refused(message, function, *arguments, **options):
+    with pytest.raises(BadInput, match=message) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_babbler_is_a_generator(babbler):
+    assert isinstance(babbler, Generator)
+
+
+def test_a_saved_folder_gives_the_model_that_was_saved(babbler, folder):
+    graph = babbler.start(PROMPTS)
+    assert babbler.name == str(folder)
+    assert graph.meta["model"] == str(folder)
+    assert babbler.model.dtype == torch.float32
+    assert babbler.error < 1e-4
+    assert graph.prompts == PROMPTS
+    logits = babbler.next_logits(graph, np.arange(3), Meter(Budget(tokens=1), 3))
+    same = tiny_llama(byte_tokenizer())
+    plain = torch.stack([plain_logits(same, byte_tokenizer()(p)["input_ids"])[-1] for p in PROMPTS])
+    torch.testing.assert_close(logits, plain, atol=1e-4, rtol=0)
+
+
+def test_several_prompts_are_searched_together(babbler):
+    budget = Budget(tokens=60)
+    options = {"score": Score(value=halves), "strategy": babble(threshold=None), "budget": budget}
+    *_, last = search(babbler, PROMPTS, **options)
+    assert (np.bincount(last.graph.root) > 1).all()
+    assert last.spent.sampled <= 180
+    for i in range(3, last.graph.size):
+        assert last.graph.prompt(i) == PROMPTS[last.graph.root[i]]
+
+
+def halves(graph, ids, meter):
+    return np.full(len(ids), 0.5)
+
+
+def test_one_text_may_come_without_a_list(babbler):
+    assert babbler.start("This is").prompts == ["This is"]
+
+
+def test_a_stop_string_that_lies_across_tokens_ends_the_node(folder):
+    stop = "e t"  # no token has all of it
+    babbler = Babbler.from_pretrained(folder, stop=stop, temperature=0.9)
+    assert not any(stop in babbler.vocabulary[i].decode(errors="replace") for i in range(len(babbler.tokenizer)))
+    ids = babbler.tokenizer("The time")["input_ids"]
+    logits = [babbler.vocabulary[i] for i in ids]
+    tail, ends = b"", []
+    for token in ids:
+        tail = babbler.span.tail(tail, token, babbler.vocabulary)
+        ends += babbler.span.ends([token], [tail], 1, [99])
+    assert [e is not None for e in ends].index(True) == sum(b"t" not in b"".join(logits[: n + 1])[2:] for n in
+                                                            range(len(ids)))
+
+
+@pytest.mark.parametrize("stop", ["th", "in", "er", "\n"])
+def test_a_node_ends_with_the_token_that_completes_its_stop_string(folder, stop):
+    babbler = Babbler.from_pretrained(folder, stop=stop, max_new_tokens=60)
+    graph = grow(babbler, PROMPTS, rounds=3, draws=8)
+    stopped = 0
+    for i in range(graph.trees, graph.size):
+        data = [babbler.vocabulary[int(t)] for t in graph.span(i)]
+        whole, but_last = b"".join(data), b"".join(data[:-1])
+        assert stop.encode() not in but_last, "no span goes on after its stop string"
+        stopped += stop.encode() in whole
+        if graph.status[i] in (Status.FRONTIER, Status.EXPANDED):
+            assert stop.encode() in whole
+    assert stopped > 0
+
+
+def test_a_chat_is_a_prompt_by_the_models_own_template(babbler):
+    babbler.tokenizer.chat_template = TEMPLATE
+    try:
+        graph = babbler.start([CHAT, "This is", CHAT])
+        text = "<turn>user: Tell a story.\n<turn>assistant:"
+        assert graph.prompts == [text, "This is", text]
+        turn = babbler.tokenizer.convert_tokens_to_ids("<turn>")
+        assert graph.tokens[0] == turn, "a special token of the template is one token"
+        assert (graph.span(0) == turn).sum() == 2
+        assert babbler.start(CHAT).prompts == [text], "one chat may come without a list"
+        refused("messages", babbler.start, [[{"rôle": 1}, 3]])
+    finally:
+        babbler.tokenizer.chat_template = None
+
+
+def test_the_template_does_not_add_the_beginning_of_text_twice(folder):
+    babbler = Babbler.from_pretrained(folder)
+    babbler.tokenizer.bos_token = "<pad>"
+    babbler.tokenizer.chat_template = "{{ bos_token }}" + TEMPLATE
+    graph = babbler.start([CHAT])
+    assert (graph.span(0) == babbler.tokenizer.bos_token_id).sum() == 1
+
+
+def test_bad_prompts_are_refused_in_one_line(babbler):
+    refused("empty", babbler.start, [""])
+    refused("empty", babbler.start, ["fine", " \n"])
+    refused("at least one prompt", babbler.start, [])
+    refused("128 tokens", babbler.start, ["x" * 400])
+    refused("chat template", babbler.start, [CHAT])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"temperature": 0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 2.0}, "top_p"),
+        ({"span": 0}, "span"),
+        ({"stop": ["a", ""]}, "stop"),
+        ({"until": ""}, "until"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(folder, options, name):
+    if options == {"until": ""}:
+        options = {"until": [""]}
+    refused(name, Babbler.from_pretrained, folder, **options)
+
+
+def test_a_folder_that_is_no_causal_model_is_refused_in_one_line(tmp_path):
+    assert "nowhere" in refused("folder or hub name", Babbler.from_pretrained, tmp_path / "nowhere")
+    refused("folder or hub name", Babbler.from_pretrained, tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    refused("folder or hub name", Babbler.from_pretrained, tmp_path)
+
+
+def test_weights_that_are_missing_are_refused_and_not_made_up(tmp_path):
+    tokenizer = byte_tokenizer()
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    refused(r"lm_head\.weight", Babbler.from_pretrained, tmp_path)
+
+
+def test_tied_weights_are_not_missing(tmp_path):
+    tokenizer = byte_tokenizer()
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    tiny_model("gpt2", vocab_size=len(tokenizer), tie_word_embeddings=True, **sizes).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert Babbler.from_pretrained(tmp_path).context == 32
+
+
+def test_weights_in_pickles_are_not_loaded(folder, tmp_path):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    torch.save(tiny_llama(byte_tokenizer()).state_dict(), tmp_path / "pytorch_model.bin")
+    refused("safetensors", Babbler.from_pretrained, tmp_path)
+
+
+def test_code_from_a_folder_does_not_run(folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {k: "evil.Evil" for k in ("AutoConfig", "AutoModelForCausalLM")}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    refused("folder or hub name", Babbler.from_pretrained, tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("before", ["sdpa", "eager"])
+def test_the_model_is_left_as_it_was(before):
+    tokenizer = byte_tokenizer()
+    model = tiny_llama(tokenizer)
+    model.set_attn_implementation(before)
+    inputs = tokenizer("Once upon", return_tensors="pt")
+    options = {"max_new_tokens": 6, "do_sample": False}
+    config, written = copy.deepcopy(model.config.to_dict()), model.generate(**inputs, **options)
+    babbler = Babbler(model, tokenizer, span=4)
+    graph = grow(babbler, ["This is"])
+    babbler.next_logits(graph, graph.frontier(), Meter(Budget(tokens=1), 1))
+    assert model.config._attn_implementation == before
+    assert model.config.to_dict() == config
+    assert torch.equal(model.generate(**inputs, **options), written)
+
+
+def test_the_model_is_left_as_it_was_after_an_error_too(monkeypatch):
+    tokenizer = byte_tokenizer()
+    model = tiny_llama(tokenizer)
+    babbler, before = Babbler(model, tokenizer), model.config._attn_implementation
+    monkeypatch.setattr(model.model.norm, "forward", lambda x: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        grow(babbler, ["This is"])
+    monkeypatch.undo()
+    assert model.config._attn_implementation == before
+    assert grow(babbler, ["This is"]).size > 1
+
+
+def test_a_forgotten_graph_gives_its_memory_back(babbler):
+    graph = grow(babbler, PROMPTS)
+    trie, store = weakref.ref(babbler.trie(graph)), weakref.ref(babbler.trie(graph).store)
+    known = len(babbler._tries)
+    del graph
+    gc.collect()
+    assert trie() is None
+    assert store() is None
+    assert len(babbler._tries) < known
+
+
+def test_graphs_of_one_babbler_do_not_share_keys(babbler):
+    one, two = grow(babbler, ["This is"], rounds=1), grow(babbler, ["The end of"], rounds=1)
+    for graph in (one, two):
+        ids = np.arange(graph.size)
+        ours = babbler.next_logits(graph, ids, Meter(Budget(tokens=1), 1))
+        plain = torch.stack([plain_logits(babbler.model, graph.path_tokens(int(i)))[-1] for i in ids])
+        torch.testing.assert_close(ours, plain, atol=1e-3, rtol=0)
+
+
+def test_a_saved_graph_goes_on_as_if_it_had_not_been_saved(babbler, tmp_path):
+    whole, saved = grow(babbler, PROMPTS, rounds=2), grow(babbler, PROMPTS, rounds=1)
+    saved.save(tmp_path / "graph.safetensors")
+    graph = BabbleGraph.load(tmp_path / "graph.safetensors")
+    ids, meter = graph.frontier()[:8], Meter(Budget(tokens=10**6), 3)
+    graph.add(babbler.expand(graph, Chosen(ids, np.full(len(ids), 6)), Rng(0), meter))
+    assert np.array_equal(graph.tokens, whole.tokens)
+    assert np.array_equal(graph.parent, whole.parent)
+    assert [graph.text(i) for i in range(graph.size)] == [whole.text(i) for i in range(whole.size)]
+    np.testing.assert_allclose(graph.log_q, whole.log_q, atol=1e-4)
+
+
+def test_a_graph_does_not_go_on_with_another_model(babbler):
+    graph = grow(babbler, PROMPTS, rounds=1)
+    other = Babbler(tiny_llama(babbler.tokenizer, seed=1), babbler.tokenizer)
+    chosen, meter = Chosen(np.array([0]), np.array([1])), Meter(Budget(tokens=9), 3)
+    refused("the model that began it", other.expand, graph, chosen, Rng(0), meter)
+
+
+def test_a_model_with_more_ids_than_its_tokenizer_babbles():
+    tokenizer = byte_tokenizer()
+    model = tiny_llama(tokenizer)
+    model.resize_token_embeddings(len(tokenizer) + 20, mean_resizing=False)
+    graph = grow(Babbler(model, tokenizer, temperature=5.0, span=8), ["This is"], draws=40)
+    assert (graph.tokens >= len(tokenizer)).any()
+    assert all(isinstance(graph.text(i), str) for i in range(graph.size))
