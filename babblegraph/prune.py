@@ -1,130 +1,134 @@
 """The node gate: what stops nodes, and what that does to the weights of those it lets through.
 
-`fearnhead_clifford` and `merge_by_weight` keep every weighted sum over leaves unbiased whatever the sizes are;
-`keep_best` and `merge_into_first` do not, and mark what they leave behind as biased.
+`resample_frontier`, `roulette` and `merge_by_weight` keep every weighted sum over leaves unbiased whatever the
+priorities are; what they decide is keyed by the tree, the round and the turn, so that the same operation twice in
+a round needs two turns. `keep_best`, `keep_quantile`, `keep_pareto` and `merge_into_first` are biased, and mark
+what they stop as that.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from babblegraph.errors import BadInput
 from babblegraph.graph import NO_STATE, BabbleGraph
+from babblegraph.randomness import chain
+from babblegraph.resample import Kept, fearnhead_clifford, systematic
 from babblegraph.status import Flag, Gate, Status
 
+FLOOR = 1e-3  # of a priority, beside its tree's largest: no weight grows above Σw / (k · FLOOR) by pruning
+PRUNE, MERGE, ROULETTE = 1 << 40, 1 << 41, 1 << 42  # words of random keys, beyond every token id
+
 Ids = NDArray[np.intp]
+Keys = NDArray[np.uint64]
 
 
-def fearnhead_clifford(
-    log_size: ArrayLike, k: int, rng: np.random.Generator
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Optimal resampling: keep k of n, large ones for sure, the others by chance.
+class Uniforms(Protocol):
+    """Where numbers in [0, 1) come from; `randomness.Rng` is one."""
 
-    Finds c with Σ min(1, c s_i) = k, keeps i with probability π_i = min(1, c s_i) by systematic sampling.
-
-    Args:
-        log_size: log s, s > 0, [n].
-        k: how many to keep.
-        rng: one uniform is drawn.
-
-    Returns:
-        Kept indices (ascending) and their log π, [min(n, k)] each.
-
-    Complexity: O(n log n).
-    Source: Fearnhead & Clifford, "On-line inference for hidden Markov models via particle filters", 2003.
-
-    >>> keep, log_pi = fearnhead_clifford(np.log([0.5, 0.3, 0.1, 0.1]), 3, np.random.default_rng(0))
-    >>> keep[:2].tolist(), np.exp(log_pi).round(6).tolist()
-    ([0, 1], [1.0, 1.0, 0.5])
-    """
-    log_s = np.asarray(log_size, np.float64)
-    n = len(log_s)
-    if n <= k:
-        return np.arange(n), np.zeros(n)
-    log_pi = inclusion(log_s, k)
-    sure = np.flatnonzero(log_pi == 0.0)
-    rest = np.flatnonzero(log_pi < 0.0)
-    chosen = rest[systematic(np.exp(log_pi[rest]), k - len(sure), rng.random())]
-    keep = np.sort(np.r_[sure, chosen])
-    return keep, log_pi[keep]
+    def uniforms(self, keys: Keys, draws: ArrayLike, positions: ArrayLike) -> NDArray[np.float64]: ...
 
 
-def inclusion(log_size: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """log min(1, c s_i) with Σ min(1, c s_i) = k, for n > k sizes, [n]."""
-    order = np.argsort(-log_size, kind="stable")
-    s = np.exp(
-        log_size[order] - log_size[order[0]]
-    )  # the largest is 1: no overflow, and tiny ones may vanish
-    tail = np.cumsum(s[::-1])[::-1]  # tail[d] = Σ_{i >= d} s_i
-    d = np.arange(k)
-    certain = int(
-        np.argmin(np.r_[(k - d) * s[:k] >= tail[:k], False])
-    )  # the first d that is not kept for sure
-    certain = min(certain, k)
-    log_pi = np.zeros(len(s))
-    if certain < k:
-        log_pi[certain:] = (
-            np.log(k - certain) + (log_size[order[certain:]] - log_size[order[0]]) - np.log(tail[certain])
-        )
-    else:
-        log_pi[certain:] = -np.inf  # the others have no size at all beside these
-    out = np.empty(len(s))
-    out[order] = np.minimum(log_pi, 0.0)
-    return out
+class Scheme(Protocol):
+    """A way to keep k of each group, such as those of `resample`."""
 
-
-def systematic(probabilities: NDArray[np.float64], k: int, uniform: float) -> NDArray[np.intp]:
-    """k distinct indices, i with its probability (all at most 1, together k), from one uniform."""
-    if k <= 0:
-        return np.zeros(0, np.intp)
-    edges = np.cumsum(probabilities)
-    edges *= k / edges[-1]
-    found = np.searchsorted(edges, uniform + np.arange(k), side="right")
-    return np.minimum(found, len(edges) - 1)
+    def __call__(self, log_size: ArrayLike, k: int, uniform: ArrayLike, members: ArrayLike = ...) -> Kept: ...
 
 
 def resample_frontier(
-    graph: BabbleGraph, log_priority: NDArray[np.float64], k: int, rng: np.random.Generator, tree: int
+    graph: BabbleGraph,
+    log_priority: NDArray[np.float64],
+    k: int | NDArray[np.intp],
+    rng: Uniforms,
+    *,
+    stems: bool = False,
+    turn: int = 0,
+    scheme: Scheme = fearnhead_clifford,
 ) -> Ids:
-    """Fearnhead–Clifford pruning of one tree's frontier to k nodes; returns the stopped ids.
+    """Prunes every tree's frontier to k nodes without bias, sizes being weight × priority; returns the stopped.
 
     Args:
-        log_priority: log of the factor beside the weight, for every node, [N].
+        log_priority: log of the factor beside the weight, for every node, [N]; below `FLOOR` of the tree's largest
+            it counts as that.
+        k: how many nodes of each tree go on; a number, or one for each tree, [trees].
+        rng: one uniform for each tree.
+        stems: whether stems take part.
+        turn: which of several prunings in one round this is.
+        scheme: `resample.fearnhead_clifford` or `resample.systematic`.
+
+    Complexity: O(N + F log F), no loop over nodes.
+    Source: design/statistics.md, "One bookkeeping for every operation".
     """
-    ids = np.flatnonzero((graph.status == Status.FRONTIER) & (graph.root == tree))
-    keep, log_pi = fearnhead_clifford(graph.log_weight(ids) + log_priority[ids], k, rng)
-    graph.log_inclusion[ids[keep]] += log_pi
-    stopped = np.delete(ids, keep)
-    graph.stop_nodes(stopped, Status.PRUNED, Gate.NODE)
-    return stopped
+    live = graph.status == Status.FRONTIER
+    ids = np.flatnonzero(live | (graph.status == Status.STEM) if stems else live)
+    most = np.broadcast_to(np.asarray(k, np.intp), (graph.trees,))
+    crowded = np.bincount(graph.root[ids], minlength=graph.trees) > most
+    ids = ids[crowded[graph.root[ids]]]
+    stopped = []
+    for each in np.unique(most[crowded]).tolist():
+        some = ids[most[graph.root[ids]] == each]
+        some = some[np.argsort(graph.root[some], kind="stable")]
+        trees, members = np.unique(graph.root[some], return_counts=True)
+        u = rng.uniforms(chain(graph.key[trees], PRUNE), graph.round, turn)
+        size = graph.log_weight(some) + _floored(log_priority[some], members)
+        keep, log_pi = scheme(size, each, u, members)
+        graph.log_inclusion[some[keep]] += log_pi[keep]
+        stopped.append(some[~keep])
+    return _stop(graph, np.concatenate([*stopped, np.zeros(0, np.intp)]))
 
 
-def merge_by_weight(graph: BabbleGraph, rng: np.random.Generator, tree: int) -> Ids:
+def roulette(graph: BabbleGraph, ids: ArrayLike, survival: ArrayLike, rng: Uniforms, *, turn: int = 0) -> Ids:
+    """Russian roulette: each node goes on with its probability, its weight divided by it; returns the stopped.
+
+    Args:
+        ids: unexpanded nodes or stems, distinct, [M].
+        survival: the probability of each, [M], or one for all.
+        rng: one uniform for each node.
+        turn: which of several roulettes in one round this is.
+
+    Raises:
+        BadInput: a probability that is not above 0 and at most 1.
+    """
+    nodes = np.asarray(ids, np.intp)
+    r = np.broadcast_to(np.asarray(survival, np.float64), nodes.shape)
+    if not ((r > 0) & (r <= 1)).all():
+        worst = r[~((r > 0) & (r <= 1))][0]
+        raise BadInput(f"a survival must be above 0 and at most 1, got {worst:g}: a small one is enough")
+    on = rng.uniforms(chain(graph.key[nodes], ROULETTE), graph.round, turn) < r
+    graph.log_inclusion[nodes[on]] += np.log(r[on])
+    return _stop(graph, nodes[~on])
+
+
+def merge_by_weight(graph: BabbleGraph, rng: Uniforms, *, turn: int = 0) -> Ids:
     """Merges unexpanded nodes of one tree and state: node i stays with probability w_i / Σw and takes all the weight.
 
-    Keeping the heaviest would be biased for functions of the path.
+    Keeping the heaviest would be biased for functions of the path. Returns the merged nodes.
+
+    Args:
+        rng: one uniform for each state.
+        turn: which of several mergings in one round this is.
     """
-    stopped: list[int] = []
-    for ids in _same_state(graph, np.flatnonzero((graph.status == Status.FRONTIER) & (graph.root == tree))):
-        log_w = graph.log_weight(ids)
-        log_total = np.logaddexp.reduce(log_w)
-        edges = np.cumsum(np.exp(log_w - log_total))
-        winner = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
-        graph.log_inclusion[ids[winner]] += log_w[winner] - log_total
-        stopped += _merge(graph, np.delete(ids, winner), int(ids[winner]))
-    return np.array(stopped, np.intp)
+    ids, members = _same_state(graph, np.flatnonzero(graph.status == Status.FRONTIER))
+    first = np.cumsum(members) - members
+    keys = chain(chain(graph.key[graph.root[ids[first]]], MERGE), graph.round)
+    u = rng.uniforms(keys, graph.state_key[ids[first]], turn)
+    keep, log_share = systematic(graph.log_weight(ids), 1, u, members)
+    graph.log_inclusion[ids[keep]] += log_share[keep]
+    return _merge(graph, ids[~keep], np.repeat(ids[keep], members)[~keep])
 
 
 def merge_into_first(graph: BabbleGraph) -> Ids:
     """Merges new nodes into the oldest node of their tree and state; for the aim `solve` (biased)."""
     inner = (graph.status <= Status.EXPANDED) | (graph.status == Status.PRUNED)
-    with_state = np.flatnonzero(inner & (graph.state_key != NO_STATE))
-    stopped: list[int] = []
-    for ids in _same_state(graph, with_state):
-        losers = ids[1:][graph.status[ids[1:]] == Status.FRONTIER]
-        graph.flags[ids[0]] |= np.uint8(Flag.BIASED)
-        stopped += _merge(graph, losers, int(ids[0]))
-    return np.array(stopped, np.intp)
+    ids, members = _same_state(graph, np.flatnonzero(inner))
+    first = ids[np.cumsum(members) - members]
+    graph.flags[first] |= np.uint8(Flag.BIASED)
+    winner = np.repeat(first, members)
+    lost = (graph.status[ids] == Status.FRONTIER) & (ids != winner)
+    return _merge(graph, ids[lost], winner[lost])
 
 
 def keep_best(graph: BabbleGraph, priority: NDArray[np.float64], k: int) -> Ids:
@@ -134,26 +138,94 @@ def keep_best(graph: BabbleGraph, priority: NDArray[np.float64], k: int) -> Ids:
         priority: of every node, [N].
         k: how many live nodes may hold keys and values.
     """
-    live = np.flatnonzero(graph.status <= Status.EXPANDED)
-    live = live[live >= graph.trees]
-    order = live[np.lexsort((live, -priority[live], graph.root[live]))]
-    tree = graph.root[order]
+    order, tree = _ranked(graph, priority)
     rank = np.arange(len(order)) - np.searchsorted(tree, tree)
-    stopped = order[rank >= k]
+    return _stop(graph, order[rank >= k], biased=True)
+
+
+def keep_quantile(graph: BabbleGraph, priority: NDArray[np.float64], share: float) -> Ids:
+    """Stops the live nodes of each tree below the quantile that a share of them reaches, never a root (biased).
+
+    Ties with the last one that is kept are kept too, so that equal nodes share their fate.
+
+    Args:
+        priority: of every node, [N].
+        share: of each tree's live nodes, above 0 and at most 1; at least one node is kept.
+
+    Raises:
+        BadInput: another share.
+    """
+    if not 0 < share <= 1:
+        raise BadInput(f"a share must be above 0 and at most 1, got {share:g}: 0.1 keeps a tenth")
+    order, tree = _ranked(graph, priority)
+    first, behind = np.searchsorted(tree, tree), np.searchsorted(tree, tree, side="right")
+    last = first + np.maximum(np.ceil(share * (behind - first) - 1e-9).astype(np.intp), 1) - 1
+    return _stop(graph, order[priority[order] < priority[order[last]]], biased=True)
+
+
+def keep_pareto(graph: BabbleGraph, first: NDArray[np.float64], second: NDArray[np.float64]) -> Ids:
+    """Stops live nodes that another one of their tree beats in one respect and equals or beats in the other (biased).
+
+    Args:
+        first, second: what is to be large, such as value and connectivity, of every node, [N].
+
+    Complexity: O(F log F): in falling order of `first`, the best `second` so far decides.
+    """
+    live = _live(graph)
+    a, tree = first[live], graph.root[live]
+    order = np.lexsort((-second[live], -a, tree))
+    live, a, tree = live[order], a[order], tree[order]
+    n, place = len(live), np.arange(len(live))
+    rank = np.unique(second[live], return_inverse=True)[1]
+    best = np.maximum.accumulate(
+        rank + tree * np.int64(n)
+    )  # later trees stand above earlier ones: nothing leaks
+    run = np.r_[True, (np.diff(a) != 0) | (np.diff(tree) != 0)][:n]  # a new value of `first`
+    start = np.maximum.accumulate(np.where(run, place, 0))
+    before = start - 1  # the last one with a larger `first`
+    above = (start > 0) & (tree[before] == tree) & (best[before] >= rank + tree * np.int64(n))
+    beaten = above | (rank[start] > rank)
+    return _stop(graph, live[beaten], biased=True)
+
+
+def _floored(log_priority: NDArray[np.float64], members: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Priorities of group after group; none below `FLOOR` of its group's largest, [F]."""
+    known = np.where(np.isnan(log_priority), -np.inf, log_priority)
+    largest = np.maximum.reduceat(known, np.cumsum(members) - members) if len(known) else known
+    largest = np.repeat(np.where(np.isfinite(largest), largest, 0.0), members)
+    return np.maximum(known, largest + np.log(FLOOR))
+
+
+def _live(graph: BabbleGraph) -> Ids:
+    live = np.flatnonzero(graph.status <= Status.EXPANDED)
+    return live[live >= graph.trees]
+
+
+def _ranked(graph: BabbleGraph, priority: NDArray[np.float64]) -> tuple[Ids, NDArray[np.int32]]:
+    """Live nodes, tree after tree, the best first, and the tree of each."""
+    live = _live(graph)
+    order = live[np.lexsort((live, -priority[live], graph.root[live]))]
+    return order, graph.root[order]
+
+
+def _same_state(graph: BabbleGraph, ids: Ids) -> tuple[Ids, NDArray[np.intp]]:
+    """Nodes that share tree and state with another one, group after group, ascending; members of each group."""
+    ids = ids[graph.state_key[ids] != NO_STATE]
+    order = ids[np.lexsort((ids, graph.state_key[ids], graph.root[ids]))]
+    new = (np.diff(graph.state_key[order]) != 0) | (np.diff(graph.root[order]) != 0)
+    first = np.flatnonzero(np.r_[np.ones(min(len(order), 1), np.bool_), new])
+    members = np.diff(np.r_[first, len(order)])
+    return order[np.repeat(members > 1, members)], members[members > 1]
+
+
+def _stop(graph: BabbleGraph, stopped: Ids, biased: bool = False) -> Ids:
     graph.stop_nodes(stopped, Status.PRUNED, Gate.NODE)
-    graph.flags[stopped] |= np.uint8(Flag.BIASED)
+    if biased:
+        graph.flags[stopped] |= np.uint8(Flag.BIASED)
     return stopped
 
 
-def _same_state(graph: BabbleGraph, ids: Ids) -> list[Ids]:
-    """Groups of two or more of the nodes that share tree and state, each in ascending order."""
-    ids = ids[graph.state_key[ids] != NO_STATE]
-    order = ids[np.lexsort((ids, graph.state_key[ids], graph.root[ids]))]
-    new = np.r_[True, (np.diff(graph.state_key[order]) != 0) | (np.diff(graph.root[order]) != 0)]
-    return [g for g in np.split(order, np.flatnonzero(new)[1:]) if len(g) > 1]
-
-
-def _merge(graph: BabbleGraph, losers: Ids, winner: int) -> list[int]:
+def _merge(graph: BabbleGraph, losers: Ids, winners: Ids) -> Ids:
     graph.stop_nodes(losers, Status.MERGED, Gate.NODE)
-    graph.merges += [(int(i), winner) for i in losers]
-    return [int(i) for i in losers]
+    graph.merges += zip(losers.tolist(), winners.tolist(), strict=True)
+    return losers

@@ -163,7 +163,9 @@ def test_padding_never_reaches_the_logits(llama, characters):
     together = babbler.next_logits(long, np.array([0, 1, 2]), Meter(Budget(tokens=1), 3))
     torch.testing.assert_close(alone[0], together[1], atol=1e-4, rtol=0)
     babbler.trie(short).store.values[0][0] = 1e6  # slot 0 takes the padding and is masked
-    born = short.add(babbler.expand(short, Chosen(np.array([0]), np.array([ALL])), Rng(0), Meter(Budget(9), 1)))
+    born = short.add(
+        babbler.expand(short, Chosen(np.array([0]), np.array([ALL])), Rng(0), Meter(Budget(9), 1))
+    )
     assert (short.status[born] == Status.FRONTIER).sum() > 1
     after = babbler.next_logits(short, born[:1], Meter(Budget(tokens=1), 1))[0]
     plain = plain_logits(llama, short.path_tokens(int(born[0])))[-1]

@@ -71,27 +71,32 @@ def test_characters_outside_the_vocabulary_become_one_unknown_token_each(tokeniz
     ]
 
 
-def test_one_attempt_in_a_few_is_right_on_held_out_puzzles(model):
+@pytest.fixture(scope="module")
+def attempts(model):
+    """Attempts at held-out puzzles that the shipped figures did not use: prompts, texts, scores [100, 8]."""
+    prompts = [TASK.prepare(puzzle) for puzzle in puzzles("test", 100, seed=99)]
+    texts = sample(model, prompts, 8, generator=torch.Generator().manual_seed(0))
+    scores = [[TASK.verify(p, text) for text in some] for p, some in zip(prompts, texts, strict=True)]
+    return prompts, texts, np.array(scores)
+
+
+def test_one_attempt_in_a_few_is_right_on_held_out_puzzles(attempts):
     # The share of right attempts varies over puzzles with a standard deviation below 0.35, so the mean of 100
     # puzzles has a standard error below 0.035. The band is the promised 0.15 to 0.35 widened by three of
     # these: a model that keeps the promise fails less than once in 700 draws, and the seeds fix the draw.
-    prompts = [TASK.prepare(puzzle) for puzzle in puzzles("test", 100, seed=99)]
-    attempts = sample(model, prompts, 8, generator=torch.Generator().manual_seed(0))
-    scores = np.array(
-        [[TASK.verify(p, text) for text in some] for p, some in zip(prompts, attempts, strict=True)]
-    )
+    scores = attempts[-1]
     assert 0.15 - 0.105 < scores.mean() < 0.35 + 0.105
     assert scores.max(1).mean() > 0.5  # eight attempts solve far more puzzles than one does
 
 
-def test_the_verdict_tells_a_right_attempt_from_a_wrong_one(model, tokenizer):
-    def judge(text):
-        logits = model(torch.tensor([tokenizer("3 5 7 11>24\n" + text).input_ids])).logits[0, -1]
-        return torch.sigmoid(logits[data.YES] - logits[data.NO]).item()
-
-    right = "7-3=4:4 5 11\n11-5=6:4 6\n4*6=24:24\n"
-    assert judge(right) > 0.5
-    assert judge(right.replace("24:24", "25:25")) < 0.5
+def test_the_verdict_is_worth_what_the_card_says(model, attempts):
+    # About 200 right and 600 wrong attempts: the area has a standard error below 0.03 whatever its value
+    # (Hanley and McNeil 1982), so 0.1 below the card is a false alarm in less than 1 of 1,000 draws.
+    judged = evaluate.judge(model, *attempts)
+    judged = judged[judged.line == 3]
+    _, place = np.unique(judged.score, return_inverse=True)
+    card = json.loads((MODEL / "metrics.json").read_text())["judge_auc_line_3"]["pooled"]["value"]
+    assert evaluate.auc(place, judged.right, np.ones(len(place))) > card - 0.1
 
 
 def test_the_sampler_draws_what_the_model_predicts(model):

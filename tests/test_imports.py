@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "export": {"graph", "status", "errors"},
     "protocols": {"born", "budget", "graph", "randomness"},
     "loop": {"protocols", "budget", "graph", "randomness", "errors", "born", "status"},
-    "prune": {"protocols", "graph", "budget", "randomness", "errors", "status"},
+    "resample": set(),
+    "prune": {"resample", "protocols", "graph", "budget", "randomness", "errors", "status"},
     "estimate": {"protocols", "graph", "budget", "randomness", "errors", "status"},
     "strategies": {"loop", "prune", "protocols", "graph", "budget", "status", "errors", "randomness"},
     "tasks": {"errors", "protocols"},
@@ -45,7 +46,17 @@ ALLOWED: dict[str, set[str]] = {
 LAZY = {"graph": {"graph_file", "export"}}
 
 HEAVY = {"torch", "transformers", "tokenizers", "rich", "accelerate", "peft"}
-LIGHT = {"graph_check", "graph_file", "export", "prune", "estimate", "loop", "strategies", "tasks"} | BASE
+LIGHT = {
+    "graph_check",
+    "graph_file",
+    "export",
+    "resample",
+    "prune",
+    "estimate",
+    "loop",
+    "strategies",
+    "tasks",
+} | BASE
 
 
 class Import(NamedTuple):

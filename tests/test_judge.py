@@ -123,7 +123,9 @@ def test_a_suffix_costs_its_own_tokens_and_they_count_as_scored(babbler):
     words = babbler.tokenizer(" This is")["input_ids"]
     assert sum(forwarded) == meter.read().scored == len(ids) * len(words)
     assert meter.read().forwarded == meter.read().prefilled == meter.read().sampled == 0
-    assert meter.counts["scored"].tolist() == (np.bincount(graph.root[ids], minlength=3) * len(words)).tolist()
+    assert (
+        meter.counts["scored"].tolist() == (np.bincount(graph.root[ids], minlength=3) * len(words)).tolist()
+    )
     assert babbler.trie(graph).store.in_use == in_use, "nothing of a judgement is kept"
 
 

@@ -70,7 +70,9 @@ def test_counted_rows_equal_draws_made_one_by_one(options, llama, characters):
     graph, draws = babbler.start(PROMPTS, seed=4), 24
     for ids in (np.array([0, 1, 2]), np.array([0])):  # the second time with draw numbers that go on
         first = graph.draws[ids].copy()
-        born = graph.add(babbler.expand(graph, Chosen(ids, np.full(len(ids), draws)), Rng(4), meter_of(graph)))
+        born = graph.add(
+            babbler.expand(graph, Chosen(ids, np.full(len(ids), draws)), Rng(4), meter_of(graph))
+        )
         for node, start in zip(ids.tolist(), first.tolist(), strict=True):
             twins = [drawn_alone(babbler, graph, node, start + j) for j in range(draws)]
             children = [int(c) for c in born if graph.parent[c] == node]
@@ -132,7 +134,9 @@ def test_best_of_64_costs_the_tokens_of_its_trie(llama, characters):
 def test_a_prompt_given_twice_is_prefilled_for_each_and_drawn_differently(llama, characters):
     babbler = Babbler(llama, characters, span=8, max_new_tokens=8)
     graph = babbler.start(["7", "7"])
-    born = graph.add(babbler.expand(graph, Chosen(np.array([0, 1]), np.array([8, 8])), Rng(0), meter_of(graph)))
+    born = graph.add(
+        babbler.expand(graph, Chosen(np.array([0, 1]), np.array([8, 8])), Rng(0), meter_of(graph))
+    )
     texts = [{graph.text(int(i)) for i in born if graph.root[i] == r} for r in (0, 1)]
     assert texts[0] != texts[1]
 

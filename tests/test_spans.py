@@ -87,7 +87,12 @@ def test_spans_end_where_a_look_at_the_whole_text_says():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"tokens": 0}, "0"), ({"tokens": -2}, "-2"), ({"stop": ("",)}, "stop"), ({"until": ("a", "")}, "until")],
+    [
+        ({"tokens": 0}, "0"),
+        ({"tokens": -2}, "-2"),
+        ({"stop": ("",)}, "stop"),
+        ({"until": ("a", "")}, "until"),
+    ],
 )
 def test_rules_that_cannot_be_kept_are_refused(options, message):
     with pytest.raises(BadInput, match=message):

@@ -280,7 +280,7 @@ def test_ctrl_c_anywhere_in_an_expansion_leaks_nothing_and_the_search_goes_on_al
     whole, _ = small_search(babbler)
     at, step, lines = 1, 53, []  # a prime, so that no loop is always met at the same line
     while not lines or lines[-1] == 0:
-        graph, meter = small_search(babbler, at, lines)
+        graph, _ = small_search(babbler, at, lines)
         if lines[-1] == 0:
             assert same(graph, whole), at
             babbler.release(graph, np.arange(graph.size))
@@ -315,9 +315,9 @@ def test_what_was_expanded_but_never_added_is_forgotten(llama, characters):
     babbler = Babbler(llama, characters, span=4, max_new_tokens=20)
     graph, rng = babbler.start(["7"]), Rng(0)
     meter = Meter(Budget(tokens=10**6), 1)
-    root = Chosen(np.array([0]), np.array([6]))
-    babbler.expand(graph, root, rng, meter)  # its result is lost
-    born = graph.add(babbler.expand(graph, root, rng, meter))
+    lost = babbler.expand(graph, Chosen(np.array([0]), np.array([12])), rng, meter)
+    born = graph.add(babbler.expand(graph, Chosen(np.array([0]), np.array([2])), rng, meter))
+    assert len(born) < len(lost.parent)
     check_store(babbler, graph)
     assert set(babbler.trie(graph).held) == {0, *born.tolist()}
 

@@ -49,14 +49,10 @@ def frontier(
         return Chosen(ids, np.full(len(ids), width, np.intp)) if len(ids) else nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
-        stopped: list[NDArray[np.intp]] = [np.zeros(0, np.intp)]
+        merged = merge_by_weight(graph, rng) if merge else np.zeros(0, np.intp)
+        if keep is None:
+            return merged
         priority = log_priority(graph, value_power, connectivity_power)
-        for tree in np.unique(graph.root[graph.frontier()]).tolist():
-            own = rng.generator(int(graph.key[tree]), graph.round)
-            if merge:
-                stopped.append(merge_by_weight(graph, own, tree))
-            if keep is not None:
-                stopped.append(resample_frontier(graph, priority, keep, own, tree))
-        return np.concatenate(stopped)
+        return np.r_[merged, resample_frontier(graph, priority, keep, rng)]
 
     return Strategy("frontier", select, prune, "estimate", fresh=False)
