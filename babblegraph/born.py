@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +33,8 @@ class Born:
     expanded: NDArray[np.int32]  # [F] the nodes that were expanded
     draws: NDArray[np.int32]  # [F] how many draws each of them got
     parent_flags: NDArray[np.uint8]  # [F] flags that the expansion gives to them: EXHAUSTED, CUT
+    repeats: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    # [K, 2] children that were there already, and how many more draws each stands for
 
     @classmethod
     def of_spans(

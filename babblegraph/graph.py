@@ -162,6 +162,7 @@ class BabbleGraph:
         )
         self.size += m
         self._link(ids, parent)
+        np.add.at(self.count, born.repeats[:, 0], born.repeats[:, 1])
         self.draws[born.expanded] += born.draws
         self.status[born.expanded] = Status.EXPANDED
         self.gate[born.expanded] = Gate.NONE

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.budget import Budget, Meter, Spent
+from babblegraph.closing import Closing
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Generator, Scorer, Strategy
@@ -35,6 +36,7 @@ def search(
     budget: Budget,
     seed: int = 0,
     graph: BabbleGraph | None = None,
+    close: bool = False,
 ) -> Iterator[Round]:
     """Searches a forest of babble, one round at a time.
 
@@ -49,27 +51,41 @@ def search(
         budget: what may be spent; sampled tokens and nodes count for each prompt.
         seed: a non-negative integer.
         graph: go on with this graph instead of starting one for prompts.
+        close: leave no weight on unfinished nodes, so that an estimate is possible: a quarter of the budget is
+            kept back, what is unfinished then is pruned without bias to what that can pay, and rolled out. A tree
+            may go over its budget of tokens, only to finish such rollouts; `graph.meta["closing"]` counts it.
 
     Yields:
         A `Round` after each pass.
 
     Raises:
-        BadInput: neither prompts nor a graph, or both; a negative seed.
+        BadInput: neither prompts nor a graph, or both; a negative seed; `close` with a strategy whose aim is
+            not `estimate`.
     """
+    if close and strategy.aim != "estimate":
+        raise BadInput(f"only an estimate can be closed, got {strategy.name!r} that solves: take frontier()")
     graph, meter, rng = _begin(generator, prompts, budget, seed, graph)
     graph.meta |= {"strategy": strategy.name, "aim": strategy.aim, "budget": asdict(budget)}
+    closing = Closing(meter, rng) if close else None
+    paying = meter if closing is None else closing.unbounded
     try:
-        while len(chosen := strategy.select(graph, meter)):
+        while len(chosen := _choose(graph, meter, strategy, closing)):
             graph.round += 1
-            born = graph.add(generator.expand(graph, chosen, rng, meter, strategy.fresh))
+            born = graph.add(generator.expand(graph, chosen, rng, paying, strategy.fresh))
             meter.count("nodes", graph.root[born])
-            score(graph, born, meter)
+            score(graph, born, paying)
             stopped = strategy.prune(graph, rng)
+            if closing is not None:
+                stopped = np.concatenate([stopped, closing.note(graph)])
             generator.release(graph, np.concatenate([stopped, born[graph.is_leaf(born)]]))
             graph.meta["spent"] = meter.to_json()
             yield Round(graph, chosen, born, stopped, meter.read())
     finally:
         generator.release(graph, np.arange(graph.size))
+
+
+def _choose(graph: BabbleGraph, meter: Meter, strategy: Strategy, closing: Closing | None) -> Chosen:
+    return strategy.select(graph, meter) if closing is None else closing.select(graph, strategy)
 
 
 def _begin(

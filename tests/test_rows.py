@@ -69,18 +69,19 @@ def test_counted_rows_equal_draws_made_one_by_one(options, llama, characters):
     babbler = Babbler(llama, characters, span=4, stop=" ", max_new_tokens=7, **options)
     graph, draws = babbler.start(PROMPTS, seed=4), 24
     for ids in (np.array([0, 1, 2]), np.array([0])):  # the second time with draw numbers that go on
-        first = graph.draws[ids].copy()
+        first, before = graph.draws[ids].copy(), graph.count.copy()
         born = graph.add(
             babbler.expand(graph, Chosen(ids, np.full(len(ids), draws)), Rng(4), meter_of(graph))
         )
         for node, start in zip(ids.tolist(), first.tolist(), strict=True):
             twins = [drawn_alone(babbler, graph, node, start + j) for j in range(draws)]
-            children = [int(c) for c in born if graph.parent[c] == node]
-            found = Counter({tuple(graph.span(c).tolist()): int(graph.count[c]) for c in children})
+            children = graph.children(node)
+            more = [int(graph.count[c] - (before[c] if c < len(before) else 0)) for c in children]
+            found = +Counter({tuple(graph.span(c).tolist()): n for c, n in zip(children, more, strict=True)})
             assert found == Counter(t[0] for t in twins)
             assert sum(found.values()) == draws
             logs = {t[0]: t[1:] for t in twins}
-            for c in children:
+            for c in set(children) & set(born.tolist()):
                 f, q = logs[tuple(graph.span(c).tolist())]
                 gained = [graph.log_p_f[c], graph.log_q[c], graph.log_inclusion[c]]
                 told = [sum(f), sum(q), np.log(draws) + sum(q) - np.log(graph.count[c])]

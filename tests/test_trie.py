@@ -138,8 +138,8 @@ def test_everything_released_is_free_again(llama, characters):
     babbler.release(graph, np.arange(graph.size))  # twice does no harm
     assert trie.store.in_use == 0
     assert not trie.held
-    assert not trie.store._edges
     assert not trie.store.references.any()
+    assert babbler.trie(graph).store.allocated_bytes == 0, "and the memory is given back"
 
 
 def test_a_finished_search_holds_nothing(llama, characters):
@@ -167,8 +167,7 @@ def test_three_hundred_rounds_leak_nothing(characters):
         babbler.release(graph, draw.choice(held, max(0, len(held) - 12), replace=False))
         slots = {int(s) for path in babbler.trie(graph).held.values() for s in path}
         assert store.in_use == len(slots) == (store.references > 0).sum()
-        free = store._free[: store._free_size]
-        assert len(set(free.tolist()) | slots) == len(free) + len(slots) == len(store.references) - 1
+        check_store(babbler, graph)
         sizes.append(store.allocated_bytes)
     assert sizes[-1] == sizes[20], "freed memory is used again"
     live = babbler.next_logits(graph, np.array(list(babbler.trie(graph).held)), meter)
@@ -269,10 +268,11 @@ def small_search(babbler, interrupt_at=None, lines=None):
 def check_store(babbler, graph):
     trie = babbler.trie(graph)
     slots = {int(s) for path in trie.held.values() for s in path}
-    free = trie.store._free[: trie.store._free_size].tolist()
+    free = np.flatnonzero(trie.store._is_free).tolist()
     assert trie.store.in_use == len(slots)
     assert sorted([*slots, *free]) == list(range(1, len(trie.store.references)))
-    assert set(trie.store._edges.values()) <= slots
+    known = trie.store._edges
+    assert all(before < 0 or before in known.values() for before in (edge >> 32 for edge in known)), "whole"
 
 
 def test_ctrl_c_anywhere_in_an_expansion_leaks_nothing_and_the_search_goes_on_alike(characters):
@@ -333,4 +333,11 @@ def test_a_store_rebuilt_from_its_paths_is_the_store():
     assert [store.find(*e) for e in zip([-1, *path[:-1].tolist()], range(5), strict=True)] == path.tolist()
     store.drop(path)
     assert store.in_use == 0
+    assert store.find(-1, 0) == path[0], "until its slot is taken again"
+    store.take(255 - 5)
+    assert store.find(-1, 0) == path[0], "the longest free go first"
+    store.take(1)
+    assert store.find(int(path[3]), 4) == -1, "and of one path the last"
+    assert store.find(int(path[2]), 3) == path[3]
+    store.take(4)
     assert store.find(-1, 0) == -1

@@ -183,8 +183,11 @@ class Babbler:
             return expand(trie, graph, chosen, rng, meter, self._rules(graph), fresh)
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
-        """Gives up the keys and values of nodes."""
-        self._trie(graph).release(np.asarray(ids, np.int64))
+        """Gives up the keys and values of nodes; when no node holds any, their memory is free again."""
+        trie = self._trie(graph)
+        trie.release(np.asarray(ids, np.int64))
+        if not trie.held:
+            del self._tries[graph]
 
     def next_logits(self, graph: BabbleGraph, ids: ArrayLike, meter: Meter) -> torch.Tensor:
         """Logits of the token after each node, [F, V]; what is computed for this is not computed again."""

@@ -24,6 +24,7 @@ class Emitted:
         self.numbers: list[tuple[int, float, float, int, bool]] = []  # node, log f, log q, draws, full
         self.keys: list[int] = []
         self.marks: list[tuple[int, int]] = []  # status, flags
+        self.repeats: list[tuple[int, int]] = []  # child that is there already, draws
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -37,6 +38,10 @@ class Emitted:
         )
         self.keys.append(int(rows.key[row]))
         self.marks.append((status, flags))
+
+    def repeat(self, child: int, draws: int) -> None:
+        """A row ends as a child that is there already: it stands for more draws now."""
+        self.repeats.append((child, draws))
 
     def born(self, chosen: Chosen, rows: Rows) -> Born:
         """The new nodes' columns. A child drawn c times of m has log inclusion log m + log q − log c."""
@@ -66,4 +71,5 @@ class Emitted:
             expanded=np.asarray(chosen.ids)[used].astype(np.int32),
             draws=np.where(chosen.draws == ALL, 1, chosen.draws)[used].astype(np.int32),
             parent_flags=parent_flags[used].astype(np.uint8),
+            repeats=np.array(self.repeats, np.int32).reshape(-1, 2),
         )

@@ -84,7 +84,11 @@ def expand(
         left = left - np.bincount(rows.tree[rows.novel], minlength=len(left))
         ended = np.array([s is not None for s in rows.ends])
         for row, end in enumerate(rows.ends):
-            if end is not None:
+            if end is None:
+                continue
+            if (child := rows.repeated(row)) is not None:
+                out.repeat(child, int(rows.count[row]))
+            else:
                 out.add(rows, row, int(rows.count[row]), end)
                 _keep(source, graph, out, int(parents[row]))
         if ended.all():

@@ -40,7 +40,8 @@ class Rows:
     log_q: NDArray[np.float64]  # [R]
     key: NDArray[np.uint64]  # [R] hash of the path
     tails: list[bytes]  # [R] the bytes that matter to stop strings
-    twins: list[list[int]]  # [R] children of the node, drawn earlier, that begin with this row's tokens
+    twins: list[Ints]  # [R] children of the node, drawn earlier, that go on like this row
+    fresh: bool  # whether these are never drawn again
     draw_row: Ints  # [D] the row that each draw is in
     draw_id: Ints  # [D] its number among all draws of its node
     expanded: NDArray[np.bool_]  # [F] something was drawn
@@ -75,7 +76,8 @@ class Rows:
             log_q=np.zeros(n),
             key=graph.key[ids].copy(),
             tails=[rules.span.tail_of(graph, i) for i in ids.tolist()],
-            twins=[graph.children(int(i)) if fresh else [] for i in ids],
+            twins=[np.array(graph.children(int(i)), np.int64) for i in ids],
+            fresh=fresh,
             draw_row=row,
             draw_id=graph.draws[ids][row] + number,
             expanded=np.zeros(n, np.bool_),
@@ -110,7 +112,7 @@ class Rows:
     def affordable(self, left: Ints) -> NDArray[np.bool_]:
         """Which pairs the budget allows, [P]: of each tree's new tokens the first `left[tree]`."""
         known = np.array(
-            [bool(self._matching(r, t)) for r, t in zip(self.pair_row, self.pair_token, strict=True)],
+            [len(self._matching(r, t)) > 0 for r, t in zip(self.pair_row, self.pair_token, strict=True)],
             np.bool_,
         )
         tree, novel = self.tree[self.pair_row], ~known
@@ -132,7 +134,7 @@ class Rows:
             self.pair_row[~allowed], self.pair_count[~allowed], minlength=len(self.node)
         ).astype(int)
         for row in np.flatnonzero(draws):
-            if self.tokens.shape[1] and not self.twins[row]:
+            if self.tokens.shape[1] and not len(self.twins[row]):
                 yield int(row), int(draws[row])
 
     def step(
@@ -146,7 +148,7 @@ class Rows:
         self._split_draws(allowed)
         self.take(rows)
         self.twins, self.newest = twins, tokens
-        self.novel = np.array([not t for t in twins], np.bool_)
+        self.novel = np.array([not len(t) for t in twins], np.bool_)
         self.count = self.pair_count[allowed]
         self.tokens = np.c_[self.tokens, tokens.astype(np.int32)]
         self.token_log_q = np.c_[self.token_log_q, step_q.astype(np.float32)]
@@ -189,21 +191,19 @@ class Rows:
     def _left(self, log_q: torch.Tensor) -> torch.Tensor:
         """q of the next tokens less what earlier children took of it, [R, V] in double precision."""
         q = log_q.double().exp()
-        t = self.tokens.shape[1]
-        taken: dict[tuple[int, int], float] = {}
-        for row, twins in enumerate(self.twins):
-            here = self.graph.log_q[self.node[row]] + self.log_q[row]
-            for child in twins:
-                span = self.graph.span(child)
-                # a child that ends here took all of it: exact, though logits computed again differ in rounding
-                mass = np.inf if len(span) == t + 1 else np.exp(self.graph.log_q[child] - here)
-                edge = (row, int(span[t]))
-                taken[edge] = taken.get(edge, 0.0) + float(mass)
-        if taken:
-            rows, tokens = (torch.as_tensor(x, device=q.device) for x in zip(*taken, strict=True))
-            mass = torch.as_tensor(list(taken.values()), device=q.device, dtype=q.dtype)
-            rest = q[rows, tokens] - mass
-            q[rows, tokens] = torch.where(rest > NOISE * q[rows, tokens], rest, 0.0)
+        row = np.repeat(np.arange(len(self.twins)), [len(t) for t in self.twins])
+        if not self.fresh or not len(row):
+            return q
+        child = np.concatenate(self.twins)
+        at = self.graph.start[child] + self.tokens.shape[1]
+        mass = np.exp(self.graph.log_q[child] - self.graph.log_q[self.node[row]] - self.log_q[row])
+        # a child that ends here took all of it: exact, though logits computed again differ in rounding
+        mass[at + 1 == self.graph.stop[child]] = np.inf
+        edges, which = np.unique(row * q.shape[1] + self.graph.tokens[at], return_inverse=True)
+        place = torch.as_tensor(edges, device=q.device)
+        before = q.view(-1)[place]
+        rest = before - torch.as_tensor(np.bincount(which, mass), device=q.device)
+        q.view(-1)[place] = torch.where(rest > NOISE * before, rest, 0.0)
         return q
 
     def _sample(self, left: torch.Tensor, draws: Ints, rng: Rng) -> Ints:
@@ -223,10 +223,18 @@ class Rows:
         found = torch.searchsorted(below, at, right=True).clamp_(max=left.shape[1] - 1)
         return found.cpu().numpy()[row, column]
 
-    def _matching(self, row: int, token: int) -> list[int]:
-        """Earlier children that go on with this token after the row's tokens, and end later."""
-        t = self.tokens.shape[1]
-        return [c for c in self.twins[row] if self.graph.span(c)[t] == token]
+    def repeated(self, row: int) -> int | None:
+        """The child that is just this row, drawn earlier."""
+        twins = self.twins[row]
+        same = twins[self.graph.stop[twins] - self.graph.start[twins] == self.tokens.shape[1]]
+        return int(same[0]) if len(same) else None
+
+    def _matching(self, row: int, token: int) -> Ints:
+        """Earlier children that go on with this token after the row's tokens."""
+        twins = self.twins[row]
+        at = self.graph.start[twins] + self.tokens.shape[1]
+        longer = at < self.graph.stop[twins]
+        return twins[longer][self.graph.tokens[at[longer]] == token]
 
     def _split_draws(self, allowed: NDArray[np.bool_]) -> None:
         place = np.full(len(allowed) + 1, -1)  # the last entry is for draws without a pair

@@ -1,11 +1,12 @@
 """Keys, values and next-token logits of a token trie: every token once, in one slot.
 
 A slot is a row of the pools, [slots, H_kv, d] for each layer. A held path keeps a reference to each of its slots;
-a slot without references is free again. Slot 0 is where padding is written; it is never read.
+a slot without references is free, but what it has can be found until it is taken again. Slot 0 is where padding is written; it is never read.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from babblegraph.lm.attention import Plan
 
@@ -36,8 +37,12 @@ class Store:
         self.values: dict[int, torch.Tensor] = {}
         self.references = np.zeros(0, np.int32)  # [slots]
         self.peak = 0
-        self._free = np.zeros(0, np.int64)  # a stack
-        self._free_size = 0
+        self._is_free = np.zeros(0, np.bool_)  # [slots]
+        self._freed_at = np.zeros(0, np.int64)  # [slots] the number of the latest time
+        self._queue: deque[tuple[int, int]] = (
+            deque()
+        )  # free slots, longest free first; entries may be outdated
+        self._free_size = self._clock = 0
         self._edge_of = np.zeros(0, np.int64)  # [slots] the key of the slot's edge in `_edges`
         self._edges: dict[int, int] = {}  # (slot of the token before, token) -> slot
         self._logits = _LogitCache(logit_bytes, device)
@@ -58,15 +63,27 @@ class Store:
         return self._edges.get(before << 32 | token, UNKNOWN)
 
     def take(self, m: int) -> Slots:
-        """m free slots, [m], without references yet: `hold` them or `sweep` them."""
+        """m free slots, [m], without references yet: `hold` them or `sweep` them.
+
+        What was in them can be found no more. The longest free go first, and a token is never free for longer
+        than the tokens after it: what can be found is always whole.
+        """
         while self._free_size < m:
             self._grow(max(int(len(self.references) * self.growth), len(self.references) + m))
-        self._free_size -= m
-        slots = self._free[self._free_size : self._free_size + m].copy()
+        slots = np.fromiter(self._longest_free(m), np.int64, m)
+        self.pin(slots)
+        for edge in self._edge_of[slots].tolist():
+            self._edges.pop(edge, None)
         self._edge_of[slots] = UNKNOWN
         self._logits.forget(slots)
-        self.peak = max(self.peak, self.in_use)
         return slots
+
+    def pin(self, slots: Slots) -> None:
+        """Takes slots that were found out of the free ones, as `take` does, with what is in them."""
+        free = slots[self._is_free[slots]]
+        self._is_free[free] = False
+        self._free_size -= len(free)
+        self.peak = max(self.peak, self.in_use)
 
     def connect(self, slots: Slots, before: Slots, tokens: NDArray[np.integer[Any]]) -> None:
         """Makes slots findable: each holds a token that follows the one in `before`, all [M].
@@ -87,27 +104,31 @@ class Store:
         self.sweep(path)
 
     def sweep(self, slots: Slots) -> None:
-        """Frees those of some distinct slots that have no reference."""
-        gone = slots[self.references[slots] == 0]
-        for edge in self._edge_of[gone].tolist():
-            self._edges.pop(edge, None)
-        self._free[self._free_size : self._free_size + len(gone)] = gone
+        """Frees those of some distinct slots that have no reference, the last ones first.
+
+        Until they are taken again they can be found, with their keys, values and logits.
+        """
+        gone = slots[(self.references[slots] == 0) & ~self._is_free[slots]][::-1]
+        self._is_free[gone] = True
+        self._freed_at[gone] = stamps = np.arange(self._clock, self._clock + len(gone))
+        self._queue.extend(zip(gone.tolist(), stamps.tolist(), strict=True))
         self._free_size += len(gone)
+        self._clock += len(gone)
 
     def rebuild(self, paths: Iterable[Slots]) -> None:
         """Holds exactly these paths and nothing else, whatever an interruption left behind."""
         self.references[:] = 0
         for path in paths:
             self.references[path] += 1
-        used = self.references > 0
-        free = np.flatnonzero(~used)[:0:-1]  # slot 0 is never free
-        self._free[: len(free)] = free
-        self._free_size = len(free)
-        self._edge_of[free] = UNKNOWN
-        slots = np.flatnonzero(used)
-        named = slots[self._edge_of[slots] != UNKNOWN]
+        unused = np.flatnonzero(self.references == 0)[1:]  # slot 0 is never free
+        self._edge_of[unused] = UNKNOWN
+        self._logits.forget(unused)
+        named = np.flatnonzero(self._edge_of != UNKNOWN)
         self._edges = dict(zip(self._edge_of[named].tolist(), named.tolist(), strict=True))
-        self._logits.forget(free)
+        self._is_free[:] = False
+        self._queue.clear()
+        self._free_size = 0
+        self.sweep(unused)
 
     def exchange(
         self, layer: int, key: torch.Tensor, value: torch.Tensor, plan: Plan
@@ -146,11 +167,18 @@ class Store:
         old = len(self.references)
         more = slots - old
         self.references = np.concatenate([self.references, np.zeros(more, np.int32)])
-        self._edge_of = np.concatenate([self._edge_of, np.zeros(more, np.int64)])
-        free = np.arange(slots - 1, max(old, 1) - 1, -1)  # slot 0 is never free
-        self._free = np.concatenate([free, self._free[: self._free_size], np.zeros(slots, np.int64)])[:slots]
-        self._free_size += len(free)
+        self._edge_of = np.concatenate([self._edge_of, np.full(more, UNKNOWN)])
+        self._is_free = np.concatenate([self._is_free, np.zeros(more, np.bool_)])
+        self._freed_at = np.concatenate([self._freed_at, np.zeros(more, np.int64)])
         self._logits.reserve(slots)
+        self.sweep(np.arange(max(old, 1), slots))  # slot 0 is never free
+
+    def _longest_free(self, m: int) -> Iterator[int]:
+        while m:
+            slot, stamp = self._queue.popleft()
+            if self._is_free[slot] and self._freed_at[slot] == stamp:
+                m -= 1
+                yield slot
 
 
 class _LogitCache:

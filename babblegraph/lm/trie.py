@@ -84,6 +84,9 @@ class Trie:
         slots = np.array(
             [self.store.find(*edge) for edge in zip(before.tolist(), tokens.tolist(), strict=True)]
         )
+        found = np.unique(slots[slots != UNKNOWN])
+        self.store.pin(found)
+        self._fresh.append(found)
         self._take(slots, before, tokens)
         flight[np.arange(n), lengths] = slots
         self._flight, self._lengths, self._trees = flight, lengths + 1, self._trees[rows]
@@ -105,7 +108,7 @@ class Trie:
 
     def close(self) -> None:
         """Ends the expansion: what no node holds is free again."""
-        for slots in self._fresh:
+        for slots in reversed(self._fresh):
             self.store.sweep(slots)
         self._fresh = []
         self._flight = np.zeros((0, 0), np.int64)
@@ -255,6 +258,7 @@ class Trie:
         while k < len(rest) and (slot := self.store.find(before, int(rest[k]))) != UNKNOWN:
             have.append(slot)
             before, k = slot, k + 1
+        self.store.pin(np.array(have, np.int64))
         new = self.store.take(len(rest) - k)
         self.store.connect(new, np.r_[np.int64(before), new[:-1]][: len(new)], rest[k:])
         count = "prefilled" if path is None else "forwarded"

@@ -16,8 +16,8 @@ from babblegraph.strategies.common import need_positive, nothing, solved
 def best_of_n(*, n: int | None = None, width: int = 8, threshold: float | None = None) -> Strategy:
     """Samples whole texts from the root, `width` at a time, until N or the budget is reached.
 
-    Counted rows compute what samples share once, so N samples cost the tokens of their trie. Where the task
-    has a partial check, texts that are already dead are not finished (early kill).
+    Samples that agree so far are one node with a count, also across rounds, so N samples cost the tokens of
+    their trie. Where the task has a partial check, texts that are already dead are not finished (early kill).
 
     Aim `solve`. Complexity: O(N) a round.
 
@@ -36,9 +36,10 @@ def best_of_n(*, n: int | None = None, width: int = 8, threshold: float | None =
         room = np.minimum(meter.tokens_left(), meter.nodes_left())
         if threshold is not None:
             room[solved(graph, threshold)] = 0
-        ids = graph.frontier()
-        ids = ids[(room[graph.root[ids]] > 0) & (ids >= graph.trees)]
-        draws = graph.count[ids]
+        owed = np.where(graph.status <= Status.EXPANDED, graph.count - graph.draws, 0)
+        owed[: graph.trees] = 0
+        ids = np.flatnonzero((owed > 0) & (room[graph.root] > 0))
+        draws = owed[ids]
         busy = np.bincount(graph.root[ids], minlength=graph.trees) > 0
         more = (
             np.minimum(width, room)
