@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import LEVEL, none_in, t_quantile
+from babblegraph.intervals import LEVEL, log_sum, none_in, spread, stratified, t_quantile
 from babblegraph.status import Flag, Status
 
 UNDER = {"f": "log_p_f", "g": "log_p_g", "q": "log_q"}
@@ -126,7 +127,7 @@ def expectation(graph: BabbleGraph, h: Values, *, under: str = "f", prompt: str 
     trees = _trees(graph, prompt)
     leaves = np.flatnonzero(graph.is_leaf() & np.isin(graph.root, trees))
     log_w = getattr(graph, UNDER[under])[leaves] - graph.log_inclusion[leaves]
-    effective, heaviest = _spread(log_w)
+    effective, heaviest = spread(log_w)
     base = Estimate(None, None, effective, why_not(graph, under), trees=len(trees), heaviest=heaviest)
     if base.reason:
         return base
@@ -137,10 +138,10 @@ def expectation(graph: BabbleGraph, h: Values, *, under: str = "f", prompt: str 
     per_tree = np.bincount(root, np.exp(log_w) * values, minlength=len(trees))  # [trees]
     total = np.bincount(root, np.exp(log_w), minlength=len(trees))
     strata = np.unique([graph.prompts[i] for i in trees], return_inverse=True)[1]
-    value, error, degrees = _stratified(per_tree, strata)
+    value, error, degrees = stratified(per_tree, strata)
     hits = int((np.bincount(root, values != 0, minlength=len(trees)) > 0).sum())
     share = 1.0 / (np.bincount(strata)[strata] * (strata.max() + 1))  # of each tree in the mean
-    log_value = _log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
+    log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
     low, high = _interval(value, error, degrees, values, total)
     tokens, independent = _tokens(graph, trees, leaves, log_w, values, error)
     return replace(
@@ -182,27 +183,8 @@ def _trees(graph: BabbleGraph, prompt: str | None) -> NDArray[np.intp]:
     return trees
 
 
-def _spread(log_w: Floats) -> tuple[float, float]:
-    """Effective sample size, and the heaviest leaf's share; without overflow whatever the scale."""
-    if not len(log_w):
-        return 0.0, math.nan
-    w = np.exp(log_w - log_w.max())
-    return float(w.sum() ** 2 / (w**2).sum()), float(1 / w.sum())
-
-
-def _stratified(per_tree: Floats, strata: NDArray[np.intp]) -> tuple[float, float | None, int]:
-    """The mean over strata of their means, its standard error, and the degrees of freedom."""
-    n = np.bincount(strata)
-    means = np.bincount(strata, per_tree) / n
-    value = float(means.mean())
-    if n.min() < 2:
-        return value, None, 0
-    variance = np.bincount(strata, (per_tree - means[strata]) ** 2) / (n - 1)
-    return value, float(np.sqrt((variance / n).sum()) / len(n)), int(len(per_tree) - len(n))
-
-
 def _interval(
-    value: float, error: float | None, degrees: int, values: Floats, total: Floats
+    value: float, error: float | None, degrees: int, values: Floats, total: NDArray[Any]
 ) -> tuple[float | None, float | None]:
     """Student's interval; bounds on one side where all leaves agree, since a sample of one kind has no spread."""
     most = max(1.0, float(total.max(initial=1.0)))
@@ -214,14 +196,6 @@ def _interval(
         return 1 - none_in(len(total)), 1.0
     half = t_quantile((1 + LEVEL) / 2, degrees) * error
     return value - half, value + half
-
-
-def _log_sum(log_w: Floats, values: Floats) -> float:
-    """log Σ w h for h ≥ 0."""
-    some = values > 0
-    if not some.any():
-        return -math.inf
-    return float(np.logaddexp.reduce(log_w[some] + np.log(values[some])))
 
 
 def _tokens(
@@ -244,7 +218,7 @@ def _tokens(
     return cost, variance / error**2 * length
 
 
-def _warnings(base: Estimate, hits: int, total: Floats, per_prompt: NDArray[np.intp]) -> list[str]:
+def _warnings(base: Estimate, hits: int, total: NDArray[Any], per_prompt: NDArray[np.intp]) -> list[str]:
     said = []
     few = int(per_prompt.min())
     if few < 2:
@@ -257,9 +231,9 @@ def _warnings(base: Estimate, hits: int, total: Floats, per_prompt: NDArray[np.i
         said.append(f"one leaf holds {base.heaviest:.0%} of all weight")
     if 0 < hits < min(FEW_HITS, len(total)):
         said.append(f"only {hits} of {len(total)} trees have a hit: the interval may be too short")
-    spread = float(total.std())
-    if hits == 0 and spread > 1e-9:
+    deviation = float(total.std())
+    if hits == 0 and deviation > 1e-9:
         said.append("the weights of a tree do not always sum to 1: the bound is not exact")
-    if len(total) > 1 and abs(total.mean() - 1) > 5 * spread / math.sqrt(len(total) - 1) + 1e-9:
+    if len(total) > 1 and abs(total.mean() - 1) > 5 * deviation / math.sqrt(len(total) - 1) + 1e-9:
         said.append(f"the weights of a tree sum to {total.mean():.3g} on average, not to 1")
     return said

@@ -1,13 +1,19 @@
-"""Quantiles, bounds and counts that intervals are made of; exact, without scipy."""
+"""What intervals are made of: quantiles, bounds, means over strata; exact, without scipy."""
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
 
 LEVEL = 0.95
+
+Floats = NDArray[np.float64]
 
 
 def t_quantile(p: float, degrees: int) -> float:
@@ -60,7 +66,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
     Source: Chen et al., "Evaluating Large Language Models Trained on Code", 2021.
 
-    >>> pass_at_k(10, 3, 1), round(pass_at_k(10, 3, 5), 6)
+    >>> round(pass_at_k(10, 3, 1), 6), round(pass_at_k(10, 3, 5), 6)
     (0.3, 0.916667)
     """
     if not (0 <= c <= n and 1 <= k <= n):
@@ -68,6 +74,33 @@ def pass_at_k(n: int, c: int, k: int) -> float:
             f"pass@k needs 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}, k={k}: draw k samples or more"
         )
     return float(1 - math.comb(n - c, k) / math.comb(n, k)) if n <= 1000 else 1 - _none_of(n, c, k)
+
+
+def stratified(per_tree: NDArray[Any], strata: NDArray[np.intp]) -> tuple[float, float | None, int]:
+    """The mean over strata of their means, its standard error, and the degrees of freedom."""
+    n = np.bincount(strata)
+    means = np.bincount(strata, per_tree) / n
+    value = float(means.mean())
+    if n.min() < 2:
+        return value, None, 0
+    variance = np.bincount(strata, (per_tree - means[strata]) ** 2) / (n - 1)
+    return value, float(np.sqrt((variance / n).sum()) / len(n)), int(len(per_tree) - len(n))
+
+
+def spread(log_w: Floats) -> tuple[float, float]:
+    """Effective sample size, and the heaviest leaf's share; without overflow whatever the scale."""
+    if not len(log_w):
+        return 0.0, math.nan
+    w = np.exp(log_w - log_w.max())
+    return float(w.sum() ** 2 / (w**2).sum()), float(1 / w.sum())
+
+
+def log_sum(log_w: Floats, values: Floats) -> float:
+    """log Σ w h for h ≥ 0."""
+    some = values > 0
+    if not some.any():
+        return -math.inf
+    return float(np.logaddexp.reduce(log_w[some] + np.log(values[some])))
 
 
 def _none_of(n: int, c: int, k: int) -> float:

@@ -1,8 +1,9 @@
 """Does the default strategy beat best-of-N at equal sampled tokens?
 
-Held-out Countdown-4 puzzles, the embedded generator at T = 1, one draw at a time within a prompt, all prompts
-side by side. A row is a strategy; a cell is the percentage of puzzles solved within that many sampled tokens
-(unique tokens of the trie, dead ends included). Left out: temperature tuning, other peers, other tasks.
+Held-out Countdown-4 puzzles, the embedded generator at T = 1, all prompts side by side. A row is a way to search;
+a cell is the percentage of puzzles solved within that many sampled tokens. The unit is the unique token of the
+trie, dead ends included; the first two rows also pay for what their samples share, as separate samples would.
+Left out: tuning of the temperature, other libraries, other tasks.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import torch
 import babblegraph as bg
 from babblegraph.scoring import JudgeValue
 from babblegraph.strategies import babble, best_of_n
+from babblegraph.tasks.countdown_puzzles import puzzles
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import bootstrap, claim, parser, report
 
 BUDGETS = (100, 200, 400, 800, 1600)
+OURS, SEPARATE, SHARED = "babble, own verdict", "best-of-n, separate, early kill", "best-of-n, early kill"
 
 
 class NoEarlyKill(bg.Countdown):
@@ -39,45 +42,64 @@ def main() -> None:
     if chosen.quick:
         chosen.puzzles, chosen.seeds = 20, 1
     torch.set_num_threads(1)  # the model is small
-    babbler = bg.Babbler.embedded()
-    judge = JudgeValue(babbler)
-    ways = {
-        "best-of-n": (best_of_n, {"width": 1}, NoEarlyKill(), None),
-        "best-of-n, early kill": (best_of_n, {"width": 1}, bg.Countdown(), None),
-        "babble, constant value": (babble, {"width": 1}, bg.Countdown(), None),
-        "babble, own verdict as value": (babble, {"width": 1}, bg.Countdown(), judge),
-        "babble, own verdict, width 8": (babble, {"width": 8}, bg.Countdown(), judge),
-    }
-    prompts = list(bg.tasks.puzzles(chosen.split, chosen.puzzles, seed=1, numbers=4))
-    solved = {name: solve(babbler, prompts, *way, seeds=chosen.seeds) for name, way in ways.items()}
+    prompts = list(puzzles(chosen.split, chosen.puzzles, seed=1, numbers=4))
+    solved = ways(bg.Babbler.embedded(), prompts, chosen.seeds)
     rows = []
     for name, (needed, seconds) in solved.items():
         cells = {f"{b} tokens": float(100 * (needed <= b).mean()) for b in BUDGETS}
-        rows.append({"strategy": name, **cells, "seconds": seconds})
-    claims = []
-    for other in ("best-of-n", "best-of-n, early kill"):
-        for b in (400, 800):
-            gain = (solved["babble, own verdict as value"][0] <= b).mean(0) - (solved[other][0] <= b).mean(0)
-            low, high = bootstrap(100 * gain)
-            claims.append(
-                claim(
-                    f"babble − {other} at {b} tokens, points", 100 * gain.mean(), "> 0", low > 0, (low, high)
-                )
-            )
+        rows.append({"way": name, **cells, "seconds": seconds})
+    claims = [
+        compare(solved[OURS][0], solved[other][0], other, b)
+        for other in (SEPARATE, SHARED)
+        for b in (200, 400, 800)
+    ]
     report(f"{chosen.puzzles} held-out puzzles × {chosen.seeds} seeds, % solved", rows, claims, chosen)
 
 
-def solve(babbler, prompts, strategy, strategy_options, task, value, *, seeds):
+def ways(babbler, prompts, seeds):
+    """For each way: tokens until each puzzle was solved, [seeds, puzzles], and the seconds it took."""
+    task, judge = bg.Countdown(), JudgeValue(babbler)
+    whole, trie, own = {"tokens": separate_tokens}, {}, {"value": judge}
+    one_by_one, eight, free = ({"width": 1}, {"width": 8}, {})
+    return {
+        "best-of-n, separate": solve(babbler, prompts, seeds, best_of_n(threshold=1.0, **one_by_one), NoEarlyKill(), **whole),
+        SEPARATE: solve(babbler, prompts, seeds, best_of_n(threshold=1.0, **one_by_one), task, **whole),
+        SHARED: solve(babbler, prompts, seeds, best_of_n(threshold=1.0, **one_by_one), task, **trie),
+        "babble, constant value": solve(babbler, prompts, seeds, babble(threshold=1.0, **one_by_one), task, **trie),
+        OURS: solve(babbler, prompts, seeds, babble(threshold=1.0, **one_by_one), task, **own),
+        f"{OURS}, width 8": solve(babbler, prompts, seeds, babble(threshold=1.0, **eight), task, **own),
+        f"{OURS}, default width": solve(babbler, prompts, seeds, babble(threshold=1.0, **free), task, **own),
+    }  # fmt: skip
+
+
+def unique_tokens(graph):
+    """Unique tokens of each tree's trie, [trees]."""
+    return np.array(graph.meta["spent"]["counts"]["sampled"])
+
+
+def separate_tokens(graph):
+    """What the same samples cost without sharing, [trees]: every draw pays for all its tokens."""
+    inner = np.arange(graph.trees, graph.size)
+    paid = (graph.stop[inner] - graph.start[inner]) * graph.count[inner]
+    return np.bincount(graph.root[inner], paid, minlength=graph.trees)
+
+
+def solve(babbler, prompts, seeds, strategy, task, *, value=None, tokens=unique_tokens):
     """Sampled tokens until each puzzle was solved, infinite where it was not, [seeds, puzzles]; and seconds."""
     start, needed = time.perf_counter(), np.full((seeds, len(prompts)), np.inf)
     for seed in range(seeds):
-        way = strategy(threshold=1.0, **strategy_options)
-        result = bg.babble(
-            babbler, prompts, task=task, value=value, strategy=way, budget=BUDGETS[-1], seed=seed
+        found = bg.babble(
+            babbler, prompts, task=task, value=value, strategy=strategy, budget=BUDGETS[-1], seed=seed
         )
-        tokens = np.array(result.graph.meta["spent"]["counts"]["sampled"])
-        needed[seed] = np.where(result.passed, tokens, np.inf)
+        needed[seed] = np.where(found.passed, tokens(found.graph), np.inf)
     return needed, time.perf_counter() - start
+
+
+def compare(ours, theirs, other, budget):
+    """The gain in percentage points, paired by puzzle, with a bootstrap interval over puzzles."""
+    gain = 100 * ((ours <= budget).mean(0) - (theirs <= budget).mean(0))
+    low, high = bootstrap(gain)
+    return claim(f"{OURS} − {other} at {budget} tokens, points", gain.mean(), "> 0", low > 0, (low, high))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def test_a_result_has_texts_best_first_and_equal_texts_once(babbler):
     assert len(answers) == 10 == len({a.text for a in answers})
     assert scores == sorted(scores, reverse=True)
     assert result.text == answers[0].text == result.graph.text(answers[0].node)
-    assert result.passed == [True] and result.threshold is None
+    assert result.passed == [True]
+    assert result.threshold is None
 
 
 def test_texts_that_came_twice_remember_the_elite_gate(babbler):

@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "embedded": {"tasks", "lm"},
     "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimate"} | BASE,
     "cem": {"loop", "strategies", "scoring", "lm", "estimate"} | BASE,
-    "view": {"loop"} | BASE,
+    "view": {"loop", "estimate"} | BASE,
     "cli": {EVERYTHING},
 }
 LAZY = {"graph": {"graph_file", "export"}}

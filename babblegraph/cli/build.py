@@ -140,7 +140,7 @@ def _generator(plan: Plan) -> Any:
 
 
 def _value(plan: Plan, generator: Any) -> Any:
-    """The value that the user asked for; None leaves it to the task."""
+    """The value that the user asked for; else the embedded generator's own verdict, or what the task says."""
     options = plan.options
     if plan.function is not None:
         from babblegraph.scoring import function_value
@@ -154,6 +154,10 @@ def _value(plan: Plan, generator: Any) -> Any:
         from babblegraph.scoring import JudgeValue
 
         return JudgeValue(generator, options.judge, list(options.good), list(options.bad))
+    if plan.model == EMBEDDED:
+        from babblegraph.scoring import JudgeValue
+
+        return JudgeValue(generator)
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
+from babblegraph.cli.estimate import estimate
 from babblegraph.cli.export import export
 from babblegraph.cli.loading import nearest
 from babblegraph.cli.search import search
@@ -23,7 +24,12 @@ from babblegraph.cli.show import show
 from babblegraph.errors import BadInput
 
 DONE, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, BUG = 0, 2, 130, 141, 70  # exit statuses; 1 is "no leaf passes"
-COMMANDS: dict[str, Callable[..., Any]] = {"search": search, "show": show, "export": export}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "search": search,
+    "estimate": estimate,
+    "show": show,
+    "export": export,
+}
 
 app = typer.Typer(
     name="babblegraph",

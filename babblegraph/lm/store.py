@@ -1,7 +1,8 @@
 """Keys, values and next-token logits of a token trie: every token once, in one slot.
 
 A slot is a row of the pools, [slots, H_kv, d] for each layer. A held path keeps a reference to each of its slots;
-a slot without references is free, but what it has can be found until it is taken again. Slot 0 is where padding is written; it is never read.
+a slot without references is free, but what it has can be found until it is taken again. Slot 0 is where padding
+is written; it is never read.
 """
 
 from __future__ import annotations

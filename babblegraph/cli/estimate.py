@@ -1,0 +1,228 @@
+"""`babblegraph estimate`: how likely the generator is to pass, with an interval."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections import deque
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from babblegraph.cli.options import SearchOptions
+from babblegraph.cli.search import _words
+from babblegraph.errors import BadInput
+
+if TYPE_CHECKING:
+    from babblegraph.estimate import Estimate
+    from babblegraph.graph import BabbleGraph
+
+WHAT, WORTH, BUDGET, HOW, FILES = (
+    "What to babble",
+    "What it is worth",
+    "Budget",
+    "How to babble",
+    "Files and output",
+)
+TREES, TOKENS, WIDTH, KEEP = 32, 1000, 4, 16
+
+
+def estimate(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The prompt; by default the task's first puzzle.", show_default=False),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A task with a verifier, such as countdown.", rich_help_panel=WHAT)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
+        ),
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="What a score has to reach; 1 with a task.", rich_help_panel=WORTH),
+    ] = None,
+    value: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:NAME", help="A Python function of texts.", rich_help_panel=WORTH),
+    ] = None,
+    reward_model: Annotated[
+        str | None, typer.Option(help="A sequence classifier.", rich_help_panel=WORTH)
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="TEMPLATE", help="Let the model judge its own texts.", rich_help_panel=WORTH),
+    ] = None,
+    good: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help="Its good verdicts, with commas.", rich_help_panel=WORTH),
+    ] = None,
+    bad: Annotated[
+        list[str] | None, typer.Option(metavar="WORDS", help="Its bad verdicts.", rich_help_panel=WORTH)
+    ] = None,
+    trees: Annotated[int, typer.Option(help="Independent repetitions.", rich_help_panel=BUDGET)] = TREES,
+    tokens: Annotated[
+        int, typer.Option(help="Sampled tokens for each tree, about.", rich_help_panel=BUDGET)
+    ] = TOKENS,
+    seconds: Annotated[float | None, typer.Option(help="Wall time in all.", rich_help_panel=BUDGET)] = None,
+    width: Annotated[
+        int, typer.Option("--width", "-n", help="Draws for each expansion.", rich_help_panel=HOW)
+    ] = WIDTH,
+    keep: Annotated[int, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = KEEP,
+    span: Annotated[int | None, typer.Option(help="Tokens of a node, at most.", rich_help_panel=HOW)] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="A string that ends a node; may be repeated.", rich_help_panel=HOW),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of an answer, at most.", rich_help_panel=HOW)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of sampling; the estimate is of 1.", rich_help_panel=HOW)
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Biased: refused with the reason.", hidden=True)] = None,
+    top_p: Annotated[float | None, typer.Option(help="Biased: refused with the reason.", hidden=True)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same graph.", rich_help_panel=HOW)
+    ] = None,
+    graph: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Estimate from a saved graph instead.", rich_help_panel=FILES),
+    ] = None,
+    save: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the graph.", rich_help_panel=FILES)
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object only.", rich_help_panel=FILES)
+    ] = False,
+) -> int:
+    """Estimate how likely the generator is to pass, with an interval, from trees that keep unbiased weights.
+
+    Exit status: 0 done (also where no text passed: then there is a bound), 2 bad input or biased weights.
+    """
+    from babblegraph.cli.loading import check_writable, unescaped
+
+    _check(trees, keep, top_k, top_p)
+    if save is not None:
+        check_writable(save, "--save")
+    options = SearchOptions(
+        prompt=prompt,
+        task=task,
+        model=model,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        threshold=threshold,
+        value=value,
+        reward_model=reward_model,
+        judge=None if judge is None else unescaped(judge),
+        good=_words(good),
+        bad=_words(bad),
+        tokens=tokens,
+        seconds=seconds,
+        width=width,
+        span=span,
+        stop=tuple(unescaped(s) for s in stop or ()),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        strategy="frontier",
+    )
+    options.check()
+    searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
+    if save is not None:
+        searched.save(save)
+    return _print(searched, prompt, threshold, json)
+
+
+def _check(trees: int, keep: int, top_k: int | None, top_p: float | None) -> None:
+    for name, number in (("--trees", trees), ("--keep", keep)):
+        if number < 1:
+            raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
+    for name, cut in (("--top-k", top_k), ("--top-p", top_p)):
+        if cut is not None:
+            raise BadInput(f"an estimate needs every text to be possible, got {name} {cut:g}: drop it")
+
+
+def _loaded(file: str, prompt: str | None) -> BabbleGraph:
+    from babblegraph.graph_file import load
+
+    graph = load(file)
+    if prompt is not None and prompt not in graph.prompts:
+        raise BadInput(f"PROMPT must be one of the graph's, got {prompt!r}: leave it out for all of them")
+    return graph
+
+
+def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
+    """A closed forest of one prompt: the trees are its independent repetitions."""
+    from babblegraph.cli import build
+    from babblegraph.loop import search
+    from babblegraph.scoring import Score, entropy_to_go, likelihood
+    from babblegraph.strategies import frontier
+
+    plan = build.plan(options)
+    text = (plan.prompts or [""])[0]
+    prompt = plan.task.prepare(text) if hasattr(plan.task, "prepare") else text
+    generator = build._generator(plan)
+    value = build._value(plan, generator) or (likelihood if plan.task is None else None)
+    threshold = plan.threshold
+    rounds = search(
+        generator,
+        [prompt] * trees,
+        score=Score(plan.task, value, entropy_to_go, threshold),
+        strategy=frontier(width=options.width or WIDTH, keep=keep),
+        budget=plan.budget,
+        seed=plan.seed,
+        close=True,
+    )
+    last = deque(rounds, maxlen=1)
+    if not last:
+        raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")
+    graph = last[0].graph
+    saved = {"model": plan.model, "threshold": threshold, "options": plan.options.to_meta()}
+    if plan.task is not None:
+        saved["task"] = getattr(plan.task, "name", type(plan.task).__name__)
+    graph.meta |= saved
+    return graph
+
+
+def _print(graph: BabbleGraph, prompt: str | None, threshold: float | None, json: bool) -> int:
+    from babblegraph.estimate import probability, why_not
+
+    if reason := why_not(graph):
+        raise BadInput(f"an estimate needs unbiased weights of finished texts, got none: {reason}")
+    if threshold is None:
+        threshold = graph.meta.get("threshold")
+    if threshold is None:
+        raise BadInput("an estimate needs a threshold, got none: add --threshold")
+    found = probability(graph, threshold)
+    said = graph.prompts[0].strip() if prompt is None else prompt
+    if json:
+        print(json_format.dumps(_as_json(graph, said, threshold, found), ensure_ascii=False, allow_nan=False))
+        return 0
+    from babblegraph.view.console import PlainConsole
+    from babblegraph.view.estimates import estimate_report
+    from babblegraph.view.signs import signs_of
+
+    console = PlainConsole()
+    signs = signs_of(console.encoding)
+    console.print(estimate_report(said, threshold, found, width=console.width, signs=signs))
+    return 0
+
+
+def _as_json(graph: BabbleGraph, prompt: str, threshold: float, found: Estimate) -> dict[str, Any]:
+    import math
+    from dataclasses import asdict
+
+    fields = asdict(found)
+    fields |= {"log_evidence": found.log_evidence, "divergence": found.divergence}
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
+    del plain["log_value"]
+    run = {name: graph.meta.get(name) for name in ("model", "task", "seed")}
+    return {"prompt": prompt, "threshold": threshold, **plain, **run}

@@ -1,0 +1,72 @@
+"""`babblegraph estimate` as a user meets it: a table, one JSON object, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from babblegraph.cli.main import main
+
+PUZZLE = "3 5 7 11>24"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small forest of the embedded model, estimated and saved."""
+    return tmp_path_factory.mktemp("estimate") / "graph.safetensors"
+
+
+def test_one_json_object_tells_the_estimate_and_what_it_cost(saved, capsys):
+    small = ["--trees", "6", "--tokens", "80", "--keep", "4", "--seed", "1"]
+    assert main(["estimate", "--task", "countdown", PUZZLE, *small, "--json", "--save", str(saved)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["prompt"] == PUZZLE
+    assert (found["trees"], found["threshold"], found["seed"]) == (6, 1.0, 1)
+    assert found["value"] is None or 0 < found["value"] < 1.5
+    assert 0 < found["tokens"] <= 6 * (80 + 60)
+    assert 0 <= found["high"] <= 1.5
+    assert found["effective"] > 1
+
+
+def test_a_saved_graph_gives_the_same_table_again(saved, capsys):
+    assert main(["estimate", "--graph", str(saved), "--threshold", "0"]) == 0
+    out = capsys.readouterr().out
+    for said in ("Estimate  3 5 7 11>24", "P(score reaches 0)", "tokens spent", "effective sample size"):
+        assert said in out
+    assert "6 trees a prompt are fewer than 32" in out
+    assert main(["estimate", "--graph", str(saved), "--threshold", "2"]) == 0
+    assert "no hit in 6 trees: at most" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--trees", "0"], "--trees must be above zero, got 0"),
+        (["--keep", "-1"], "--keep must be above zero"),
+        (["--tokens", "0"], "--tokens must be above zero"),
+        (["--top-k", "5"], "an estimate needs every text to be possible, got --top-k 5"),
+        (["--top-p", "0.9"], "got --top-p 0.9"),
+        (["--threshold", "nan"], "--threshold must be a number"),
+        (["--task", "countdwn"], "did you mean 'countdown'?"),
+        (["--graph", "missing.safetensors"], "missing.safetensors"),
+        (["--temperature", "0"], "--temperature must be above zero"),
+        (["--width", "0"], "--width must be above zero"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, said, capsys):
+    assert main(["estimate", PUZZLE, *arguments]) == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert len(found.err.splitlines()) == 1
+    assert said in found.err
+
+
+def test_a_graph_that_was_searched_to_solve_is_refused_with_the_reason(tmp_path, capsys):
+    from table_lm import TableLM
+
+    graph = TableLM().start(["p"])
+    graph.meta |= {"aim": "solve", "strategy": "babble"}
+    graph.save(tmp_path / "solve.safetensors")
+    assert main(["estimate", "--graph", str(tmp_path / "solve.safetensors"), "--threshold", "1"]) == 2
+    assert "'babble' has the aim solve, its weights are biased" in capsys.readouterr().err

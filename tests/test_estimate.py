@@ -1,0 +1,250 @@
+"""Estimates: values, intervals, bounds and warnings, against full enumeration and plain formulas.
+
+Random checks have fixed seeds; each says how likely it would be to fail by chance.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from table_lm import TableLM
+
+from babblegraph.born import Born
+from babblegraph.budget import Budget
+from babblegraph.errors import BadInput
+from babblegraph.estimate import Estimate, expectation, probability, why_not
+from babblegraph.graph import BabbleGraph
+from babblegraph.intervals import none_in, pass_at_k, t_quantile
+from babblegraph.loop import search
+from babblegraph.protocols import ALL
+from babblegraph.scoring import Score
+from babblegraph.status import Flag, Status
+from babblegraph.strategies import frontier
+
+
+class TableTask:
+    def __init__(self, lm):
+        self.lm = lm
+
+    def verify(self, prompt, text):
+        return self.lm.score[tuple(ord(c) - 97 for c in text)]
+
+
+def run(lm, prompts, strategy, seed=0, **options):
+    options = {"budget": Budget(tokens=10**6)} | options
+    *_, last = search(lm, prompts, score=Score(TableTask(lm)), strategy=strategy, seed=seed, **options)
+    return last.graph
+
+
+def leaves_by_hand(weights, scores, prompts=None, log_scale=0.0):
+    """A closed forest: tree i has leaves of the weights and scores in row i."""
+    prompts = prompts or ["p"] * len(weights)
+    graph = BabbleGraph(prompts, [[0]] * len(prompts), {0: b"a"})
+    parent = np.concatenate([[i] * len(w) for i, w in enumerate(weights)]).astype(int)
+    log_p = np.log(np.concatenate(weights)) + log_scale
+    born = Born.of_spans(parent, [[0]] * len(parent), log_p, Status.LEAF_END, np.zeros(len(parent)))
+    ids = graph.add(born)
+    graph.score[ids] = np.concatenate(scores)
+    graph.meta |= {"aim": "estimate", "spent": {"counts": {"sampled": [5] * len(prompts)}}}
+    return graph
+
+
+def test_full_enumeration_is_exact_and_costs_no_error():
+    lm = TableLM(3, 4, seed=2)
+    found = probability(run(lm, ["p"] * 3, frontier(width=ALL, keep=None)), 0.6)
+    truth = lm.probability(lambda t: lm.score[t] >= 0.6)
+    assert abs(found.value - truth) < 1e-12
+    assert found.error < 1e-12
+    assert abs(found.log_evidence - np.log(truth)) < 1e-12
+    assert found.divergence == -found.log_evidence
+
+
+def test_the_interval_is_students_over_trees():
+    graph = leaves_by_hand([[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]], [[1, 0], [1, 0], [1, 0]])
+    found = probability(graph, 1.0)
+    trees = np.array([0.5, 0.25, 0.9])
+    half = 4.302652729911275 * trees.std(ddof=1) / np.sqrt(3)  # t quantile with two degrees, from tables
+    assert abs(found.value - trees.mean()) < 1e-15
+    assert found.low == pytest.approx(max(trees.mean() - half, 0), abs=1e-9)
+    assert found.high == pytest.approx(min(trees.mean() + half, 1), abs=1e-9)
+    assert found.trees == found.hits == 3
+    assert found.tokens == 15
+    w = np.array([0.5, 0.5, 0.25, 0.75, 0.9, 0.1])
+    assert found.effective == pytest.approx(w.sum() ** 2 / (w**2).sum())
+    assert found.heaviest == pytest.approx(0.3)
+    assert any("fewer than 32" in w for w in found.warnings)
+
+
+def test_prompts_are_strata():
+    graph = leaves_by_hand([[0.2], [0.4], [0.9], [0.7]], [[1]] * 4, ["p", "p", "q", "q"])
+    found = probability(graph, 1.0)
+    assert found.value == pytest.approx(0.55)
+    assert found.error == pytest.approx(np.sqrt((0.02 / 2 + 0.02 / 2) / 4))  # within prompts alone
+    assert probability(graph, 1.0, prompt="q").value == pytest.approx(0.8)
+    assert probability(graph, 1.0).log_value == pytest.approx(np.log(0.55))
+    with pytest.raises(BadInput, match="prompt"):
+        probability(graph, 1.0, prompt="r")
+
+
+def test_one_tree_a_prompt_gives_a_value_without_an_interval():
+    found = probability(leaves_by_hand([[0.2], [0.9]], [[1], [1]], ["p", "q"]), 1.0)
+    assert found.value == pytest.approx(0.55)
+    assert found.error is found.low is found.high is None
+    assert "no interval" in found.warnings[0]
+
+
+def test_without_a_hit_there_is_an_exact_bound_and_never_an_interval_of_width_zero():
+    found = probability(leaves_by_hand([[1.0]] * 20, [[0.0]] * 20), 1.0)
+    assert found.value is found.low is found.error is None
+    assert found.high == pytest.approx(1 - 0.05 ** (1 / 20))
+    assert not any("exact" in w for w in found.warnings)
+    assert str(found) == "not available: no hit in 20 trees, at most 0.14"
+    heavy = probability(leaves_by_hand([[1.0]] * 19 + [[3.0]], [[0.0]] * 20), 1.0)
+    assert heavy.high == pytest.approx(3 * (1 - 0.05 ** (1 / 20)))
+    assert any("not exact" in w for w in heavy.warnings)
+
+
+def test_a_bound_without_a_hit_covers_as_often_as_it_says():
+    """Trees of one text: with P = 0.09 and 32 trees, no hit has the odds 0.91^32 = 0.0489 ≤ 0.05."""
+    assert none_in(32) < 0.09
+    assert (1 - none_in(32)) ** 32 == pytest.approx(0.05)
+
+
+def test_where_everything_hits_the_interval_is_one_sided_too():
+    found = probability(leaves_by_hand([[1.0]] * 20, [[1.0]] * 20), 1.0)
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(0.05 ** (1 / 20))
+
+
+def test_it_warns_of_degenerate_weights_and_of_few_hits():
+    weights = [[1.0, 1e-6]] * 30 + [[60.0, 1.0]] * 10
+    found = probability(leaves_by_hand(weights, [[0.0, 1.0]] * 2 + [[0.0, 0.0]] * 38), 1.0)
+    said = " ".join(found.warnings)
+    assert "effective sample size" in said
+    assert "only 2 of 40 trees have a hit" in said
+    off = probability(leaves_by_hand([[2.0]] * 40, [[1.0]] * 40), 1.0)
+    assert "the weights of a tree sum to 2 on average, not to 1" in off.warnings
+    lonely = probability(leaves_by_hand([[1.0]] * 40 + [[50.0]], [[1.0]] * 41), 1.0)
+    assert any("one leaf holds 56% of all weight" in w for w in lonely.warnings)
+    fine = probability(leaves_by_hand([[0.5, 0.5]] * 40, [[0.0, 1.0], [0.0, 0.0]] * 20), 1.0)
+    assert fine.warnings == ()
+
+
+def test_evidence_too_small_for_a_float_has_a_logarithm():
+    found = probability(leaves_by_hand([[0.5, 0.5]] * 4, [[0, 1]] * 4, log_scale=-3000.0), 1.0)
+    assert found.value == 0.0
+    assert found.log_evidence == pytest.approx(np.log(0.5) - 3000)
+    assert found.effective == pytest.approx(8)
+
+
+def test_paths_of_4096_tokens_and_a_million_leaves_sum_stably():
+    n = 10**6
+    graph = leaves_by_hand([np.full(n, 1 / n)], [np.arange(n) % 10 == 0])
+    leaves = np.arange(1, graph.size)
+    graph.log_p_f[leaves] -= 4096 * 12.0  # 4,096 improbable tokens, drawn with the same probabilities
+    graph.log_inclusion[leaves] -= 4096 * 12.0
+    assert abs(probability(graph, 1.0).value - 0.1) < 1e-11
+
+
+def test_under_g_the_same_trees_tell_of_the_moved_generator():
+    """Weights p_g / inclusion against the enumeration of another table; |z| < 5.7, odds 1.2e-8 each."""
+    base, moved = TableLM(3, 4, seed=2), TableLM(3, 4, seed=3)
+    graph = run(base, ["p"] * 1500, frontier(width=3, keep=4))
+    for i in np.arange(graph.trees, graph.size):
+        text = base.generated(graph, i)
+        graph.log_p_g[i] = sum(moved.table[text[:j]][text[j]] for j in range(len(text)))
+    everything = expectation(graph, lambda g, ids: np.ones(len(ids)), under="g")
+    assert abs(everything.value - 1) < 5.7 * everything.error
+    elite = probability(graph, 0.6, under="g")
+    truth = moved.probability(lambda t: base.score[t] >= 0.6)
+    assert abs(elite.value - truth) < 5.7 * elite.error
+
+
+def test_expectations_of_any_function_and_what_is_refused():
+    graph = leaves_by_hand([[0.5, 0.5], [0.25, 0.75]], [[4, -2], [1, 0]])
+    found = expectation(graph, lambda g, ids: g.score[ids])
+    assert found.value == pytest.approx((1.0 + 0.25) / 2)
+    assert np.isnan(found.log_value)
+    for arguments, said in (({"under": "h"}, "under"), ({}, "finite")):
+        with pytest.raises(BadInput, match=said) as error:
+            expectation(graph, lambda g, ids: np.full(len(ids), np.nan), **arguments)
+        assert "\n" not in str(error.value)
+
+
+def test_biased_open_and_truncated_graphs_are_refused_with_the_reason():
+    graph = leaves_by_hand([[1.0]] * 3, [[1.0]] * 3)
+    assert why_not(graph) == ""
+    graph.meta["sampling"] = {"top_k": 5, "top_p": None}
+    assert "truncation" in str(probability(graph, 1.0))
+    assert probability(graph, 1.0, under="q").value == 1.0  # what was sampled from is declared to be meant
+    graph.meta["sampling"] = {}
+    graph.flags[4] |= np.uint8(Flag.BIASED)
+    assert "biased gate" in str(probability(graph, 1.0))
+    graph.flags[4] = 0
+    graph.status[4] = Status.STEM
+    assert "weight 1 is on unfinished nodes" in str(probability(graph, 1.0))
+    graph.meta["aim"] = "solve"
+    assert "aim solve" in str(probability(graph, 1.0))
+
+
+def test_independent_sampling_would_have_needed_what_it_needed():
+    """One text a tree is independent sampling: both counts agree but for the estimated variance."""
+    lm = TableLM(3, 4, seed=2)
+    found = probability(run(lm, ["p"] * 800, frontier(width=1, keep=None)), 0.6)
+    assert found.tokens == 800 * 4
+    assert found.independent_tokens == pytest.approx(found.tokens, rel=0.01)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """2,000 forests of 32 trees out of a bank of 1,500; the odds of leaving 93 % to 97 % by chance are 1e-4."""
+    lm = TableLM(3, 4, seed=2)
+    graph = run(lm, ["p"] * 1500, frontier(width=3, keep=4))
+    hits = graph.is_leaf() & (graph.score >= 0.6)
+    bank = np.bincount(graph.root[hits], np.exp(graph.log_weight(hits)), minlength=graph.trees)
+    forests = bank[np.random.default_rng(0).integers(0, len(bank), size=(2000, 32))]
+    half = t_quantile(0.975, 31) * forests.std(axis=1, ddof=1) / np.sqrt(32)
+    assert 0.93 < np.mean(np.abs(forests.mean(axis=1) - bank.mean()) <= half) < 0.97
+
+
+@pytest.mark.parametrize(
+    ("p", "degrees", "expected"),
+    [
+        (0.975, 2, 4.302652729911275),
+        (0.95, 5, 2.015048372669157),
+        (0.975, 10, 2.2281388519649385),
+        (0.995, 30, 2.7499956535670585),
+        (0.975, 120, 1.979930405052777),
+        (0.025, 3, -3.182446305284263),
+    ],
+)
+def test_t_quantiles_are_those_of_the_tables(p, degrees, expected):
+    assert t_quantile(p, degrees) == pytest.approx(expected, rel=1e-9)
+
+
+def test_t_quantiles_fall_without_a_step_where_the_series_begins():
+    found = [t_quantile(0.975, n) for n in range(190, 215)]
+    steps = -np.diff(found)
+    assert (steps > 0).all()
+    assert max(abs(b - a) for a, b in pairwise(steps)) < 2e-6
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(5, 2, 1), (6, 2, 3), (6, 0, 2), (6, 6, 2), (7, 5, 4)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n, c, k):
+    subsets = list(combinations(range(n), k))
+    assert pass_at_k(n, c, k) == pytest.approx(np.mean([min(s) < c for s in subsets]))
+
+
+def test_pass_at_k_of_many_samples_agrees_with_whole_numbers():
+    from math import comb
+
+    for n, c, k in ((2000, 3, 100), (5000, 700, 7), (3000, 2990, 20)):
+        assert pass_at_k(n, c, k) == pytest.approx(1 - comb(n - c, k) / comb(n, k), rel=1e-9)
+    with pytest.raises(BadInput, match="pass@k"):
+        pass_at_k(3, 1, 4)
+
+
+def test_an_estimate_is_read_in_one_line():
+    assert str(Estimate(0.25, 0.01, 9.0, low=0.2, high=0.3)) == "0.25 [0.2, 0.3]"
+    assert str(Estimate(0.25, None, 9.0)) == "0.25"
