@@ -72,6 +72,7 @@ def _numbers(graph, node):
 def player(monkeypatch):
     """The command line with a player in place of a model."""
     monkeypatch.setattr(build, "_generator", lambda plan: Player())
+    monkeypatch.setattr(build, "_value", lambda plan, generator: None)  # it has no verdict
     monkeypatch.setenv("COLUMNS", "100")
 
 
