@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from enumerator import Enumerator, TooMany
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mistakes import MISTAKES
 from schemes import SCHEMES, Forest
 from table_lm import TableLM
+from test_prune import edges_of
+from test_stem import grow
 
+from babblegraph.prune import FLOOR, _same_state, merge_by_weight, resample_frontier, roulette
+from babblegraph.resample import fearnhead_clifford, systematic
 from babblegraph.status import Status
+from babblegraph.stem import hold_back
 
 Z = 6.0
 SIZES = [(3, 4), (4, 5), (2, 8)]
@@ -31,3 +40,139 @@ def test_every_scheme_is_unbiased(name, size):
     assert not len(forest.live(Status.FRONTIER, Status.STEM))
     worst = {h: z for h, z in forest.z().items() if abs(z) >= Z}
     assert not worst
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_every_planted_mistake_is_caught(name):
+    """The same z-scores that no right scheme reaches: a mistake must go beyond on some table."""
+    mistake, options = MISTAKES[name]
+    worst = 0.0
+    for size in SIZES:
+        lm = TableLM(*size, seed=11)
+        forest = Forest(lm, options.get("trees", TREES), 5, options.get("temperature", 1.0))
+        extra = mistake(forest)
+        worst = max(worst, *map(abs, forest.z(0.0 if extra is None else extra).values()))
+        if worst > Z:
+            return
+    raise AssertionError(f"not caught: |z| is only {worst:.1f}")
+
+
+def test_there_are_as_many_schemes_and_sizes_as_the_bound_says():
+    assert len(SCHEMES) >= 10
+    assert len(SCHEMES) * len(SIZES) * 3 <= 117
+
+
+class Program:
+    """Operations on one tree of a tiny table. What each does may depend on the tree that it finds.
+
+    The measure of a tree is Σ w E[h | node] over all that is not stopped: its mean must never move.
+    """
+
+    def __init__(self, operations, seed):
+        self.operations, self.lm = operations, TableLM(2, 3, seed=seed)
+        draw = np.random.default_rng(seed)
+        lm, self.h = self.lm, {}
+        self.guess = {}
+        for n in range(lm.length, -1, -1):
+            for text in [t[:n] for t in lm.texts]:
+                below = [(*text, a) for a in range(lm.v)]
+                if n == lm.length:
+                    self.h[text] = np.array([1.0, lm.score[text] > 0.6, text[0] * draw.normal()])
+                else:
+                    self.h[text] = sum(np.exp(lm.table[text][a]) * self.h[b] for a, b in enumerate(below))
+                self.guess[text] = draw.choice([0.0, 0.1, 0.5, 1.0])  # zeros among them
+
+    def run(self, rng):
+        self.graph, self.rng = self.lm.start(["p"]), rng
+        for name, *arguments in self.operations:
+            rng.know(self.graph)
+            self.graph.round += 1
+            getattr(self, name)(*arguments)
+        self.graph.round += 1
+        return self.measure()
+
+    def measure(self):
+        graph = self.graph
+        ids = np.flatnonzero(graph.is_leaf() | np.isin(graph.status, (Status.FRONTIER, Status.STEM)))
+        w = np.exp(graph.log_weight(ids))
+        return sum(
+            (w_i * self.h[self.lm.generated(graph, i)] for w_i, i in zip(w, ids, strict=True)), np.zeros(3)
+        )
+
+    def live(self, *status):
+        return np.flatnonzero(np.isin(self.graph.status, status))
+
+    def expand(self, which, m):
+        ids = self.live(Status.FRONTIER, Status.STEM)
+        if len(ids):
+            born = grow(self.lm, self.graph, ids[[which % len(ids)]], m, self.rng)
+            for i in born[self.graph.status[born] == Status.FRONTIER]:
+                self.graph.state_key[i] = hash(tuple(sorted(self.lm.generated(self.graph, i)))) % 10**9
+
+    def expand_all(self, m):
+        ids = self.live(Status.FRONTIER)
+        if len(ids):
+            grow(self.lm, self.graph, ids, m, self.rng)
+
+    def prune(self, k, scheme):
+        graph, ids = self.graph, self.live(Status.FRONTIER)
+        guess = np.array([self.guess[self.lm.generated(graph, i)] for i in range(graph.size)])
+        if len(ids) > k:
+            floor = FLOOR * (guess[ids].max() or 1 / FLOOR)
+            sizes = np.exp(graph.log_weight(ids)) * np.maximum(guess[ids], floor)
+            self.rng.expect([edges_of(scheme, sizes, k)])
+        with np.errstate(divide="ignore"):
+            resample_frontier(graph, np.log(guess), k, self.rng, scheme=scheme)
+
+    def spin(self, most):
+        ids = self.live(Status.FRONTIER, Status.STEM)[:most]
+        survival = [0.2 + 0.6 * self.guess[self.lm.generated(self.graph, i)] for i in ids]
+        self.rng.expect([np.array([s]) for s in survival])
+        roulette(self.graph, ids, survival, self.rng)
+
+    def merge(self):
+        graph = self.graph
+        ids, members = _same_state(graph, self.live(Status.FRONTIER))
+        for group in np.split(ids, np.cumsum(members)[:-1]) if len(ids) else []:
+            w = np.exp(graph.log_weight(group))
+            self.rng.expect([np.cumsum(w) / w.sum()])
+        merge_by_weight(graph, self.rng)
+
+    def hold(self, which, share):
+        ids = self.live(Status.FRONTIER, Status.STEM)
+        if len(ids):
+            hold_back(self.graph, ids[[which % len(ids)]], share)
+
+
+OPERATION = st.one_of(
+    st.tuples(st.just("expand"), st.integers(0, 5), st.integers(0, 2)),
+    st.tuples(st.just("expand_all"), st.integers(0, 1)),
+    st.tuples(st.just("prune"), st.integers(1, 2), st.sampled_from([fearnhead_clifford, systematic])),
+    st.tuples(st.just("spin"), st.integers(1, 2)),
+    st.tuples(st.just("merge")),
+    st.tuples(st.just("hold"), st.integers(0, 5), st.sampled_from([0.2, 0.5])),
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(OPERATION, min_size=2, max_size=8), st.integers(0, 20))
+def test_any_program_of_operations_keeps_the_mean_exactly(operations, seed):
+    """All outcomes of a random program; one that has too many is made shorter."""
+    operations = [("expand_all", 0), *operations]
+    for length in range(len(operations), 0, -1):
+        program = Program(operations[:length], seed)
+        try:
+            found, _ = Enumerator(program.lm, 150).expectation(program.run)
+        except TooMany:
+            continue
+        assert np.abs(found - program.h[()]).max() < 1e-12
+        return
+
+
+def test_the_enumeration_itself_would_notice_a_bias():
+    """Hard pruning in the place of the unbiased one moves the exact mean."""
+    program = Program([("expand_all", 0), ("expand_all", 0), ("cut",)], 3)
+    program.cut = lambda: program.graph.stop_nodes(program.live(Status.FRONTIER)[2:], Status.PRUNED)
+    found, outcomes = Enumerator(program.lm, 150).expectation(program.run)
+    assert outcomes == 1
+    assert np.abs(found - program.h[()]).max() > 1e-3

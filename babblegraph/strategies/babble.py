@@ -15,7 +15,7 @@ from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Status
 from babblegraph.strategies.common import FLOOR, log_priority, need_positive, nothing, solved
 
-STEEP = 5  # how much faster a place near the end of a text is given up than the root is
+STEEP = 4  # how much faster a place near the end of a text is given up than the root is
 BATCH = 16  # actions in one round over all prompts, where the width is not given
 CAUTION = 8  # a wave is at most this part of the nodes that are there
 
@@ -24,7 +24,7 @@ def babble(
     *,
     width: int | None = None,
     keep: int = 256,
-    patience: float = 4.0,
+    patience: float = 1.0,
     value_power: float = 0.5,
     connectivity_power: float = 0.5,
     threshold: float | None = None,
@@ -34,7 +34,7 @@ def babble(
     An action draws one span below a node: a new one (go on), an expanded one (try again), the root (start
     again). Its expected success is V(n)^a · k / (k + draws already made there), its cost the tokens that a
     finished text from here still needs. k falls steeply with the share r of a text that is still to come,
-    k = patience · r⁵: near the end a second try seldom brings what the first did not. Equal states are merged,
+    k = patience · r⁴: near the end a second try seldom brings what the first did not. Equal states are merged,
     a span is never drawn twice below one node, and only `keep` nodes of a prompt hold keys and values: the
     others stay in mind, and may be revived.
 
