@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "cem": {"loop", "strategies", "scoring", "lm", "estimate"} | BASE,
     "view": {"loop", "estimate"} | BASE,
     "cli": {EVERYTHING},
+    "__main__": {"cli"},
 }
 LAZY = {"graph": {"graph_file", "export"}}
 
