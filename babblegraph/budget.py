@@ -40,10 +40,12 @@ class Budget:
             raise BadInput("a budget needs a bound, got none: give tokens, nodes or seconds")
         for name in ("tokens", "nodes", "seconds"):
             bound = getattr(self, name)
-            if bound is not None and name != "seconds" and bound != int(bound):
-                raise BadInput(f"a budget of {name} must be a whole number, got {bound}: round it")
-            if bound is not None and not bound > 0:
+            if bound is None:
+                continue
+            if not bound > 0:
                 raise BadInput(f"a budget must be above zero, got {name}={bound}: give a positive number")
+            if name != "seconds" and bound != bound // 1:
+                raise BadInput(f"a budget of {name} must be a whole number, got {bound}: round it")
 
 
 @dataclass

@@ -41,6 +41,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
+@pytest.mark.parametrize("name", ["tokens", "nodes"])
+def test_tokens_and_nodes_are_whole_numbers(name: str) -> None:
+    with pytest.raises(BadInput, match=f"a budget of {name} must be a whole number, got 2.5"):
+        Budget(**{name: 2.5})
+    assert Budget(seconds=2.5).seconds == 2.5
+
+
 @pytest.mark.parametrize("name", ["tokens", "nodes", "seconds"])
 @pytest.mark.parametrize("bound", [0, -1, math.nan])
 def test_a_bound_that_is_not_positive_is_refused_by_name(name: str, bound: float) -> None:

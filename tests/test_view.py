@@ -510,3 +510,15 @@ def test_signs_follow_the_encoding():
     assert signs_of("UTF-8") is UNICODE
     assert signs_of("ISO-8859-1") is ASCII
     assert signs_of(None) is ASCII
+
+
+def test_a_search_that_solves_shows_log_probabilities_since_its_weights_mean_nothing():
+    graph = BabbleGraph(["p"], [[0]], {0: b"a"})
+    graph.add(Born.of_spans([0], [[0]], [-1.5], log_inclusion=[0.0]))
+    shown = {}
+    for aim in ("estimate", "solve"):
+        graph.meta["aim"] = aim
+        graph.log_p_g[1] = -7.25
+        shown[aim] = "\n".join(line.plain for line in tree_lines(graph, 100))
+    assert "log w" in shown["estimate"] and "−1.5" in shown["estimate"]  # noqa: PT018
+    assert "log p" in shown["solve"] and "−7.2" in shown["solve"]  # noqa: PT018

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from babblegraph.graph import BabbleGraph
 from babblegraph.view.signs import UNICODE, Signs
 
 
@@ -59,3 +60,15 @@ def clock(seconds: float) -> str:
     """
     s = math.ceil(max(seconds, 0))
     return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
+
+
+def mass_name(graph: BabbleGraph) -> str:
+    """The heading of `mass`."""
+    return "log p" if graph.meta.get("aim") == "solve" else "log w"
+
+
+def mass(graph: BabbleGraph, node: int) -> float:
+    """How much a node stands for: its unbiased log-weight, or where weights mean nothing its log-probability."""
+    if graph.meta.get("aim") == "solve":
+        return float(graph.log_p_g[node])
+    return float(graph.log_weight(node))

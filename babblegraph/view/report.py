@@ -113,7 +113,9 @@ def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE)
 def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -> list[RenderableType]:
     """One line for each step from the prompt to a node."""
     nodes = graph.path(node)
-    columns = [("value", 7), ("conn", 7), ("log w", 8)][: 1 if width < 60 else 2 if width < 84 else 3]
+    columns = [("value", 7), ("conn", 7), (figures.mass_name(graph), 8)][
+        : 1 if width < 60 else 2 if width < 84 else 3
+    ]
     texts = [step_text(graph, n, 6 * width) or no_text(graph, n) for n in nodes]
     room = min(max(width - 5 - sum(c for _, c in columns), 8), max(24, *(len(s) + 4 for s in texts)))
     names = "".join(name.rjust(c) for name, c in columns)
@@ -128,7 +130,7 @@ def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -
         text = fit(text, room, signs, middle=graph.parent[n] == NO_PARENT)
         row.append(pad(text, room), STRONG if depth else "")
         known = graph.score[n] if not np.isnan(graph.score[n]) else graph.value[n]
-        weight = figures.log(float(graph.log_weight(n)), signs) if depth else ""
+        weight = figures.log(figures.mass(graph, n), signs) if depth else ""
         cells = (figures.share(float(known)), figures.share(float(graph.connectivity[n])), weight)
         for cell, (_, c) in zip(cells, columns, strict=False):
             row.append(cell.rjust(c))

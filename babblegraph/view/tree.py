@@ -44,7 +44,7 @@ COLUMNS = (
     Column("brief", 6, 0),  # the same in fewer letters
     Column("value", 7, 0),
     Column("conn", 5, 84),
-    Column("log w", 7, 60),
+    Column("mass", 7, 60),  # a log-weight or a log-probability
     Column("node", 8, 100),
 )
 
@@ -134,7 +134,8 @@ class _Brush:
     def _headings(self) -> Text:
         row = Text(no_wrap=True).append(pad(fit("span", self.room), self.room), QUIET)
         for c in self.columns:
-            row.append(" " + ("status" if c.name == "brief" else c.name).rjust(c.cells), QUIET)
+            name = {"brief": "status", "mass": figures.mass_name(self.graph)}.get(c.name, c.name)
+            row.append(" " + name.rjust(c.cells), QUIET)
         return row
 
     def _start(self, line: Line) -> Text:
@@ -172,8 +173,8 @@ class _Brush:
             self._value(row, float(graph.value[node]) if math.isnan(score) else score, column.cells, faded)
         elif column.name == "conn":
             row.append(figures.share(float(graph.connectivity[node])).rjust(column.cells), faded)
-        elif column.name == "log w":
-            weight = figures.log(float(graph.log_weight(node)), self.signs)
+        elif column.name == "mass":
+            weight = figures.log(figures.mass(graph, node), self.signs)
             weight = "" if graph.parent[node] == NO_PARENT else weight
             row.append(weight.rjust(column.cells), faded or QUIET)
         else:
