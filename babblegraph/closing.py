@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.graph import BabbleGraph
-from babblegraph.protocols import Chosen, Strategy
+from babblegraph.protocols import ALL, Chosen, Strategy
 from babblegraph.prune import resample_frontier
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
@@ -80,7 +80,7 @@ class Closing:
         if not len(chosen):
             return chosen
         tree = graph.root[chosen.ids]
-        cost = np.maximum(chosen.draws, 1) * _span(graph)[tree]
+        cost = np.where(chosen.draws == ALL, _children(graph)[tree], chosen.draws) * _span(graph)[tree]
         order = np.argsort(tree, kind="stable")
         before = np.cumsum(cost[order]) - cost[order]
         before -= np.maximum.accumulate(np.where(np.r_[True, np.diff(tree[order]) != 0], before, 0.0))
@@ -118,6 +118,13 @@ def _span(graph: BabbleGraph) -> NDArray[np.float64]:
     length = (graph.stop - graph.start)[graph.trees :]
     own = graph.root[graph.trees :][length > 0]
     return _mean(own, length[length > 0], graph.trees, np.ones(graph.trees))
+
+
+def _children(graph: BabbleGraph) -> NDArray[np.float64]:
+    """Mean number of children that an expansion brought in each tree, [trees]; 1 where there was none."""
+    born = np.bincount(graph.root[graph.trees :], minlength=graph.trees)
+    expanded = np.bincount(graph.root[graph.status == Status.EXPANDED], minlength=graph.trees)
+    return np.where(expanded > 0, born / np.maximum(expanded, 1), 1.0)
 
 
 def _to_go(graph: BabbleGraph) -> NDArray[np.float64]:

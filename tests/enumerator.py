@@ -26,6 +26,7 @@ class Enumerator:
 
     def __init__(self, lm: TableLM, most: int) -> None:
         self.lm, self.most, self.path = lm, most, []
+        self.nodes: dict[int, tuple[int, ...]] = {}  # the text of each node's key; to be kept by the program
 
     def expectation(self, program: Callable[[Enumerator], np.ndarray]) -> tuple[np.ndarray, int]:
         """The exact mean of what a program returns, and the number of its outcomes."""
@@ -71,7 +72,3 @@ class Enumerator:
         piece = real[self.path[self.depth][0]]
         self.depth, self.odds = self.depth + 1, self.odds * (cuts[piece + 1] - cuts[piece])
         return float((cuts[piece] + cuts[piece + 1]) / 2)
-
-    def know(self, graph) -> None:
-        """Reads which key is which node's text."""
-        self.nodes = {int(k): self.lm.generated(graph, i) for i, k in enumerate(graph.key.tolist())}

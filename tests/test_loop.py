@@ -103,7 +103,7 @@ def test_pruned_weights_stay_unbiased_dead_leaves_included(strategy, state, span
     def alive(text):
         return text[:2] != (2, 2)
 
-    graph = run(lm, ["p"] * 1500, strategy, task, noisy_value(1), seed=3)
+    graph = run(lm, ["p"] * 500, strategy, task, noisy_value(1), seed=3)
     assert why_not(graph) == ""
     assert abs(z_score(tree_sums(graph, lambda g, i: 1.0), 1.0)) < Z
     truth = lm.probability(lambda t: alive(t) and lm.score[t] >= gamma)
@@ -117,7 +117,7 @@ def test_hard_pruning_would_be_noticed():
     """The negative control of the test above: the same search, weights of pruned nodes simply lost."""
     lm = TableLM(3, 4, seed=8)
     strategy = frontier(width=3, keep=2)
-    graph = run(lm, ["p"] * 1500, strategy, TableTask(lm), noisy_value(1), seed=3)
+    graph = run(lm, ["p"] * 600, strategy, TableTask(lm), noisy_value(1), seed=3)
     pruned_factor = graph.log_inclusion - graph.log_q  # what sampling alone would not explain
     assert np.abs(pruned_factor).max() > 0.1
     leaves = np.flatnonzero(graph.is_leaf())
@@ -148,7 +148,7 @@ def test_closing_leaves_no_weight_unfinished_and_no_bias(budget, span):
     lm = TableLM(3, 5, seed=8, span=span)
     task, strategy = TableTask(lm, state=True), frontier(width=3, keep=6)
     options = {"score": Score(task, noisy_value(1)), "strategy": strategy, "seed": 3}
-    *_, last = search(lm, ["p"] * 800, budget=budget, close=True, **options)
+    *_, last = search(lm, ["p"] * 300, budget=budget, close=True, **options)
     graph = last.graph
     assert why_not(graph) == ""
     assert abs(z_score(tree_sums(graph, lambda g, i: 1.0), 1.0)) < Z
@@ -161,6 +161,14 @@ def test_closing_leaves_no_weight_unfinished_and_no_bias(budget, span):
         over = np.array(graph.meta["spent"]["counts"]["sampled"]) - budget.tokens
         assert graph.meta["closing"]["over"] == np.maximum(over, 0).sum()
         assert over.max() <= 3 * span + lm.length  # the first draws, and one rollout
+
+
+def test_closing_full_expansions_stays_near_the_budget():
+    lm = TableLM(4, 6, seed=8)
+    options = {"score": Score(TableTask(lm)), "strategy": frontier(width=ALL, keep=20)}
+    *_, last = search(lm, ["p"] * 50, budget=Budget(tokens=60), close=True, **options)
+    assert why_not(last.graph) == ""
+    assert max(last.graph.meta["spent"]["counts"]["sampled"]) <= 60 + 4 + lm.length
 
 
 def test_closing_ends_a_search_by_the_clock_too():

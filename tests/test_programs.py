@@ -11,11 +11,12 @@ from enumerator import Enumerator, TooMany
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistakes import MISTAKES
-from schemes import SCHEMES, Forest
+from schemes import SCHEMES, Forest, code_of, grown, pruned, to_the_end
 from table_lm import TableLM
 from test_prune import edges_of
 from test_stem import grow
 
+from babblegraph.protocols import ALL
 from babblegraph.prune import FLOOR, _same_state, merge_by_weight, resample_frontier, roulette
 from babblegraph.resample import fearnhead_clifford, systematic
 from babblegraph.status import Status
@@ -23,7 +24,7 @@ from babblegraph.stem import hold_back
 
 Z = 6.0
 SIZES = [(3, 4), (4, 5), (2, 8)]
-TREES = 300
+TREES = 150
 
 
 def forest_of(name, size, seed=0, trees=TREES):
@@ -62,6 +63,40 @@ def test_there_are_as_many_schemes_and_sizes_as_the_bound_says():
     assert len(SCHEMES) * len(SIZES) * 3 <= 117
 
 
+def test_a_rare_event_costs_less_than_a_fifteenth_of_independent_sampling():
+    """P ≈ 1e-2, variance × next-token distributions, the guess √V · exp(0.7 z) + 0.05; measured about 1/40."""
+    gains = []
+    for seed in (3, 4, 5):
+        lm = TableLM(3, 4, seed=seed)
+        forest = Forest(lm, 300, seed)
+        value = rare_event(lm, 0.012)
+        noise = np.exp(0.7 * np.random.default_rng(seed).normal(size=len(value)))
+        forest.h, forest.truth = {"rare": np.zeros(len(forest.guess))}, {"rare": value[()]}
+        for (text, v), error in zip(value.items(), noise, strict=True):
+            forest.guess[code_of(text, lm.v)] = np.log(np.sqrt(v) * error + 0.05)
+            forest.h["rare"][code_of(text, lm.v)] = v if len(text) == lm.length else 0.0
+        to_the_end(grown(ALL, pruned(6)))(forest)
+        sums = forest.sums()["rare"]
+        assert abs(forest.z()["rare"]) < Z
+        independent = value[()] * (1 - value[()]) * lm.length  # of one text
+        gains.append(independent / (sums.var() * lm.calls / forest.graph.trees))
+    assert np.exp(np.mean(np.log(gains))) > 15
+
+
+def rare_event(lm, mass):
+    """P(event | prefix) of every prefix, for high scores of improbable texts that have at most this mass."""
+    value, total = dict.fromkeys(lm.texts, 0.0), 0.0
+    for text in sorted(lm.texts, key=lambda t: 0.35 * lm.log_p[t] - lm.score[t]):
+        total += np.exp(lm.log_p[text])
+        if total > mass:
+            break
+        value[text] = 1.0
+    for n in range(lm.length - 1, -1, -1):
+        for text in dict.fromkeys(t[:n] for t in lm.texts):
+            value[text] = sum(np.exp(lm.table[text][a]) * value[(*text, a)] for a in range(lm.v))
+    return value
+
+
 class Program:
     """Operations on one tree of a tiny table. What each does may depend on the tree that it finds.
 
@@ -83,21 +118,25 @@ class Program:
                 self.guess[text] = draw.choice([0.0, 0.1, 0.5, 1.0])  # zeros among them
 
     def run(self, rng):
-        self.graph, self.rng = self.lm.start(["p"]), rng
+        self.graph, self.rng, self.texts = self.lm.start(["p"]), rng, [()]
         for name, *arguments in self.operations:
-            rng.know(self.graph)
+            self.read_texts()
             self.graph.round += 1
             getattr(self, name)(*arguments)
-        self.graph.round += 1
+        self.read_texts()
         return self.measure()
+
+    def read_texts(self):
+        graph, known = self.graph, len(self.texts)
+        for i in range(known, graph.size):
+            self.texts.append((*self.texts[graph.parent[i]], *graph.span(i).tolist()))
+        self.rng.nodes = dict(zip(graph.key.tolist(), self.texts, strict=True))
 
     def measure(self):
         graph = self.graph
         ids = np.flatnonzero(graph.is_leaf() | np.isin(graph.status, (Status.FRONTIER, Status.STEM)))
         w = np.exp(graph.log_weight(ids))
-        return sum(
-            (w_i * self.h[self.lm.generated(graph, i)] for w_i, i in zip(w, ids, strict=True)), np.zeros(3)
-        )
+        return sum((w_i * self.h[self.texts[i]] for w_i, i in zip(w, ids, strict=True)), np.zeros(3))
 
     def live(self, *status):
         return np.flatnonzero(np.isin(self.graph.status, status))
@@ -117,7 +156,7 @@ class Program:
 
     def prune(self, k, scheme):
         graph, ids = self.graph, self.live(Status.FRONTIER)
-        guess = np.array([self.guess[self.lm.generated(graph, i)] for i in range(graph.size)])
+        guess = np.array([self.guess[self.texts[i]] for i in range(graph.size)])
         if len(ids) > k:
             floor = FLOOR * (guess[ids].max() or 1 / FLOOR)
             sizes = np.exp(graph.log_weight(ids)) * np.maximum(guess[ids], floor)
@@ -127,7 +166,7 @@ class Program:
 
     def spin(self, most):
         ids = self.live(Status.FRONTIER, Status.STEM)[:most]
-        survival = [0.2 + 0.6 * self.guess[self.lm.generated(self.graph, i)] for i in ids]
+        survival = [0.2 + 0.6 * self.guess[self.texts[i]] for i in ids]
         self.rng.expect([np.array([s]) for s in survival])
         roulette(self.graph, ids, survival, self.rng)
 
@@ -158,19 +197,18 @@ WHOLE = ("expand_all", 0)
 BEGINNINGS = [[WHOLE], [WHOLE, WHOLE], [WHOLE, WHOLE, ("merge",)], [WHOLE, ("hold", 0, 0.5), WHOLE]]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.lists(OPERATION, min_size=2, max_size=8), st.sampled_from(BEGINNINGS), st.integers(0, 20))
 def test_any_program_of_operations_keeps_the_mean_exactly(operations, beginning, seed):
-    """All outcomes of a random program; one that has too many is made shorter."""
+    """All outcomes of a random program and of all its beginnings, until there are too many."""
     operations = [*beginning, *operations]
-    for length in range(len(operations), 0, -1):
+    for length in range(1, len(operations) + 1):
         program = Program(operations[:length], seed)
         try:
-            found, _ = Enumerator(program.lm, 150).expectation(program.run)
+            found, _ = Enumerator(program.lm, 60).expectation(program.run)
         except TooMany:
-            continue
+            return
         assert np.abs(found - program.h[()]).max() < 1e-12
-        return
 
 
 def test_the_enumeration_itself_would_notice_a_bias():

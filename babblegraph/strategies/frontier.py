@@ -25,7 +25,7 @@ def frontier(
 
     Pruning is Fearnhead–Clifford's with the priority w · V^a · C^b, and equal states are merged by weight, so
     Σ w h over the leaves is unbiased for E_f[h], whatever the values say. A tree whose budget ends before its
-    frontier is empty is not closed, and gives no estimate.
+    frontier is empty gives no estimate, unless the search closes it (`search(..., close=True)`).
 
     Aim `estimate`. Complexity: O(N + F log F) a round.
     Source: design/statistics.md.
