@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from babblegraph.loop import Round, search
     from babblegraph.tasks import Countdown, Game24
 
-__version__ = version("babblegraph")
+try:
+    __version__ = version("babblegraph")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
 
 _HOMES = {
     "Answer": "api",

@@ -77,7 +77,8 @@ def search(
             stopped = strategy.prune(graph, rng)
             if closing is not None:
                 stopped = np.concatenate([stopped, closing.note(graph)])
-            generator.release(graph, np.concatenate([stopped, born[graph.is_leaf(born)]]))
+            over = chosen.ids if strategy.aim == "estimate" else chosen.ids[:0]  # never expanded again
+            generator.release(graph, np.concatenate([stopped, born[graph.is_leaf(born)], over]))
             graph.meta["spent"] = meter.to_json()
             yield Round(graph, chosen, born, stopped, meter.read())
     finally:

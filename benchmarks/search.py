@@ -59,17 +59,18 @@ def main() -> None:
 def ways(babbler, prompts, seeds):
     """For each way: tokens until each puzzle was solved, [seeds, puzzles], and the seconds it took."""
     task, judge = bg.Countdown(), JudgeValue(babbler)
-    whole, trie, own = {"tokens": separate_tokens}, {}, {"value": judge}
-    one_by_one, eight, free = ({"width": 1}, {"width": 8}, {})
-    return {
-        "best-of-n, separate": solve(babbler, prompts, seeds, best_of_n(threshold=1.0, **one_by_one), NoEarlyKill(), **whole),
-        SEPARATE: solve(babbler, prompts, seeds, best_of_n(threshold=1.0, **one_by_one), task, **whole),
-        SHARED: solve(babbler, prompts, seeds, best_of_n(threshold=1.0, **one_by_one), task, **trie),
-        "babble, constant value": solve(babbler, prompts, seeds, babble(threshold=1.0, **one_by_one), task, **trie),
-        OURS: solve(babbler, prompts, seeds, babble(threshold=1.0, **one_by_one), task, **own),
-        f"{OURS}, width 8": solve(babbler, prompts, seeds, babble(threshold=1.0, **eight), task, **own),
-        f"{OURS}, default width": solve(babbler, prompts, seeds, babble(threshold=1.0, **free), task, **own),
-    }  # fmt: skip
+    samples, search = best_of_n(width=1, threshold=1.0), babble(width=1, threshold=1.0)
+    wide, default = babble(width=8, threshold=1.0), babble(threshold=1.0)
+    listed = {
+        "best-of-n, separate": (samples, NoEarlyKill(), None, separate_tokens),
+        SEPARATE: (samples, task, None, separate_tokens),
+        SHARED: (samples, task, None, unique_tokens),
+        "babble, constant value": (search, task, None, unique_tokens),
+        OURS: (search, task, judge, unique_tokens),
+        f"{OURS}, width 8": (wide, task, judge, unique_tokens),
+        f"{OURS}, default width": (default, task, judge, unique_tokens),
+    }
+    return {name: solve(babbler, prompts, seeds, *way) for name, way in listed.items()}
 
 
 def unique_tokens(graph):
@@ -84,7 +85,7 @@ def separate_tokens(graph):
     return np.bincount(graph.root[inner], paid, minlength=graph.trees)
 
 
-def solve(babbler, prompts, seeds, strategy, task, *, value=None, tokens=unique_tokens):
+def solve(babbler, prompts, seeds, strategy, task, value, tokens):
     """Sampled tokens until each puzzle was solved, infinite where it was not, [seeds, puzzles]; and seconds."""
     start, needed = time.perf_counter(), np.full((seeds, len(prompts)), np.inf)
     for seed in range(seeds):

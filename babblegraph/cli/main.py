@@ -9,13 +9,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 import typer.main
 
+from babblegraph import __version__
 from babblegraph.cli.estimate import estimate
 from babblegraph.cli.export import export
 from babblegraph.cli.loading import nearest
@@ -79,19 +79,11 @@ def _root(
     ] = False,
 ) -> None:
     if show_version:
-        print(f"babblegraph {package_version()}")
+        print(f"babblegraph {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit
-
-
-def package_version() -> str:
-    """The version of the installed package."""
-    try:
-        return version("babblegraph")
-    except PackageNotFoundError:  # a checkout that was never installed
-        return "0+unknown"
 
 
 def _run(arguments: list[str]) -> int:

@@ -215,7 +215,7 @@ def _save(graph: BabbleGraph | None, file: str | None) -> BadInput | None:
 
 
 def _print(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: View) -> None:
-    from babblegraph.cli.main import package_version
+    from babblegraph import __version__
     from babblegraph.cli.output import as_json
 
     if graph is None:
@@ -223,7 +223,7 @@ def _print(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view:
     if json:
         seconds = graph.meta.get("spent", {}).get("seconds", 0.0)
         run = {"seconds": seconds, "seed": plan.seed, "model": plan.model, "strategy": plan.strategy}
-        print(as_json(graph, plan.prompts, **run, version=package_version()))
+        print(as_json(graph, plan.prompts, **run, version=__version__))
     elif quiet:
         for tree in range(graph.trees):
             for node in graph.best(1, tree=tree):

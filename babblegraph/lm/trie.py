@@ -296,6 +296,7 @@ def _open_length(graph: BabbleGraph, ids: Ints) -> Ints:
 
 
 def _last_token(graph: BabbleGraph, node: int) -> Ints:
+    """A node's last token; a stem has no span of its own, its `start` and `stop` are its parent's."""
     return graph.tokens[graph.stop[node] - 1 : graph.stop[node]]
 
 
