@@ -69,6 +69,7 @@ or labels.
 
 - Numbers above {largest}, targets outside {low_target} to {high_target} and puzzles of six numbers are
   outside its training. It has positions for 256 characters, but was trained on none beyond about 90.
+- {early} of attempts give up: they write a verdict before the last line.
 - The judgement after one or two lines estimates the model's own luck from there, not whether a
   solution exists.
 - Characters outside its vocabulary of {vocabulary} tokens become `<unk>`.
@@ -106,6 +107,7 @@ def model_card(metrics: dict[str, Any]) -> str:
         low_target=data.TARGETS[0],
         high_target=data.TARGETS[-1],
         vocabulary=len(data.VOCABULARY),
+        early=_percent(metrics["early_verdict"]),
         pass_rows="\n".join(
             f"| {name} | {_percent(figure)} |" for name, figure in metrics.items() if name.startswith("pass@")
         ),

@@ -70,7 +70,8 @@ def measure(model: PreTrainedModel, n: int, copies: int) -> dict[str, Any]:
         copies: Attempts a puzzle, at temperature 1 from the full distribution.
 
     Returns:
-        pass@k and the judge's AUCs, each with its interval.
+        pass@k, the share of attempts that give their verdict before the last line, and the judge's AUCs, each
+        with its interval.
     """
     task = Countdown()
     prompts = [task.prepare(puzzle) for puzzle in puzzles("test", n, SEED)]
@@ -82,6 +83,8 @@ def measure(model: PreTrainedModel, n: int, copies: int) -> dict[str, Any]:
     metrics: dict[str, Any] = {"puzzles": n, "attempts": n * copies, "split": "test", "numbers": 4}
     for k in (k for k in (1, 8, 64) if k <= copies):
         metrics[f"pass@{k}"] = interval(average(pass_at_k(right.sum(1), copies, k)), n)
+    early = [[text.endswith(("\ny", "\nn")) and text.count("\n") < 3 for text in some] for some in attempts]
+    metrics["early_verdict"] = interval(average(np.mean(early, 1)), n)
     judged = judge(model, prompts, attempts, right)
     for line in (1, 2, 3):
         metrics[f"judge_auc_line_{line}"] = judge_figures(judged[judged.line == line], n)

@@ -77,7 +77,8 @@ def train(*, seed: int, steps: int) -> LlamaForCausalLM:
         if step == steps - judge_steps:
             batches = _batches(rng, labelled_attempts(model, judge_steps * JUDGE_ROWS, rng, seed))
         loss = losses(model, next(batches))
-        total = loss["generate"] + VERDICT_WEIGHT * loss["verdict"] + VALUE_WEIGHT * loss["value"]
+        judging = VERDICT_WEIGHT * loss["verdict"] + VALUE_WEIGHT * loss["value"] + loss["patience"]
+        total = loss["generate"] + judging
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -155,11 +156,12 @@ def _batches(rng: random.Random, labelled: data.Rows | None) -> Iterator[data.Ro
 
 
 def losses(model: LlamaForCausalLM, rows: data.Rows) -> dict[str, torch.Tensor]:
-    """Compute the three losses of a batch, each a mean over its own positions.
+    """Compute the losses of a batch, each a mean over its own positions.
 
     `generate` and `verdict` are cross-entropies over the vocabulary. `value` compares only the logits of `y`
     and `n` at the line ends of labelled attempts, so that their ratio tells how likely the attempt is to end
-    right while the distribution of the next character is left alone.
+    right while the distribution of the next character is left alone. Left entirely alone the two logits would
+    rise together where an attempt looks lost, and the model would give up; `patience` forbids a verdict there.
     """
     longest = int(rows.length.max())
     ids = torch.from_numpy(rows.ids[:, :longest])
@@ -173,10 +175,17 @@ def losses(model: LlamaForCausalLM, rows: data.Rows) -> dict[str, torch.Tensor]:
             return torch.zeros(())
         return torch.nn.functional.cross_entropy(scores[where], labels[where])
 
+    def patience(where: torch.Tensor) -> torch.Tensor:
+        if not where.any():
+            return torch.zeros(())
+        others = logits[where].index_fill(-1, torch.tensor([data.NO, data.YES]), float("-inf"))
+        return (logits[where].logsumexp(-1) - others.logsumexp(-1)).mean()  # -log(1 - P(y) - P(n))
+
     return {
         "generate": cross_entropy(aim == data.GENERATE, logits, following),
         "verdict": cross_entropy(aim == data.JUDGE, logits, following),
         "value": cross_entropy(value >= 0, logits[..., [data.NO, data.YES]], value),
+        "patience": patience((value >= 0) & (aim != data.JUDGE)),
     }
 
 
