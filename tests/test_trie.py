@@ -18,7 +18,7 @@ from babblegraph.loop import search
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 from babblegraph.scoring import Score
-from babblegraph.strategies import babble, best_of_n
+from babblegraph.strategies import babble, best_of_n, frontier
 
 MANY = ["3 5 7 11>24\n", "1 2 3>6\n", "9 9 9 9>81\n", "2 4 6 8>10\n"]
 
@@ -155,7 +155,7 @@ def default():
 
 def test_three_hundred_rounds_leak_nothing(characters):
     model = tiny_llama(characters, context=48)
-    babbler = Babbler(model, characters, span=2, stop=" ", max_new_tokens=16)
+    babbler = Babbler(model, characters, span=2, stop=" ", max_new_tokens=16, cache_bytes=0)
     draw, graph, rng = np.random.default_rng(0), babbler.start(PROMPTS), Rng(0)
     meter, store, sizes = Meter(Budget(tokens=10**6), graph.trees), babbler.trie(graph).store, []
     for _ in range(300):
@@ -322,8 +322,28 @@ def test_what_was_expanded_but_never_added_is_forgotten(llama, characters):
     assert set(babbler.trie(graph).held) == {0, *born.tolist()}
 
 
+@pytest.mark.parametrize("strategy", [babble(), babble(width=16), best_of_n(width=4), frontier(keep=8)])
+def test_no_search_pushes_more_tokens_than_its_trie_has(strategy, characters):
+    babbler = Babbler(tiny_llama(characters), characters, span=3, max_new_tokens=12, temperature=0.3)
+    score, budget = Score(value=constant), Budget(tokens=500)
+    *_, last = search(babbler, MANY, score=score, strategy=strategy, budget=budget)
+    assert last.spent.forwarded + last.spent.prefilled <= trie_tokens(last.graph)
+
+
+def test_pools_grow_rather_than_lose_what_can_be_found_while_they_are_small(llama, characters):
+    for cache_bytes, kept in ((0, False), (1 << 26, True)):
+        babbler = Babbler(llama, characters, span=4, max_new_tokens=20, cache_bytes=cache_bytes)
+        graph, meter = widened(babbler, rounds=3, draws=4)
+        store, before = babbler.trie(graph).store, meter.read().prefilled
+        babbler.release(graph, np.arange(1, graph.size))
+        store.take(store._free_size - 1 if cache_bytes == 0 else 200)
+        babbler.next_logits(graph, graph.frontier()[:20], meter)
+        computed = meter.read().prefilled - before  # a frontier node's last token was never there
+        assert (computed == 20) if kept else (computed > 20)
+
+
 def test_a_store_rebuilt_from_its_paths_is_the_store():
-    store = Store(torch.device("cpu"))
+    store = Store(torch.device("cpu"), cache_bytes=0)
     path = store.take(5)
     store.connect(path, np.r_[-1, path[:-1]], np.arange(5))
     store.hold(path)

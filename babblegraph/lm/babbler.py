@@ -47,6 +47,8 @@ class Babbler:
         stop: strings that end a node (one step of reasoning, one line).
         until: strings that end the text.
         max_new_tokens: of a whole text; up to the model's context by default, at most 1,024.
+        cache_bytes: memory of a graph's pools below which keys and values that were given up stay findable, so
+            that no token has to be computed twice; 0 for the smallest pools.
         name: what to call the model in files and reports.
 
     Raises:
@@ -70,6 +72,7 @@ class Babbler:
         stop: str | Sequence[str] = (),
         until: str | Sequence[str] = (),
         max_new_tokens: int | None = None,
+        cache_bytes: int = 1 << 26,
         name: str | None = None,
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
@@ -79,7 +82,7 @@ class Babbler:
             raise BadInput(
                 f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it"
             )
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens, self.cache_bytes = max_new_tokens, cache_bytes
         self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.warp = warper(temperature, top_k, top_p)
         span = DEFAULT_SPAN if span is None and not stop else span
@@ -235,7 +238,7 @@ class Babbler:
                     f"a graph must go on with the model that began it, {graph.meta.get('model')!r}, got "
                     f"{self.name!r} with other weights: load that one"
                 )
-            self._tries[graph] = Trie(self.model)
+            self._tries[graph] = Trie(self.model, cache_bytes=self.cache_bytes)
         return self._tries[graph]
 
     def _rules(self, graph: BabbleGraph) -> Rules:

@@ -29,20 +29,26 @@ class Store:
     Args:
         device: where keys and values live.
         logit_bytes: how much memory the cache of logits may take; what it has lost is computed again.
+        cache_bytes: as long as the pools are smaller, they grow rather than lose what can still be found.
         growth: by how much the pools grow when they are full.
     """
 
-    def __init__(self, device: torch.device, logit_bytes: int = 1 << 26, growth: float = 1.5) -> None:
-        self.device, self.growth = device, growth
+    def __init__(
+        self,
+        device: torch.device,
+        logit_bytes: int = 1 << 26,
+        cache_bytes: int = 1 << 26,
+        growth: float = 1.5,
+    ) -> None:
+        self.device, self.cache_bytes, self.growth = device, cache_bytes, growth
         self.keys: dict[int, torch.Tensor] = {}  # layer -> [slots, H_kv, d]
         self.values: dict[int, torch.Tensor] = {}
         self.references = np.zeros(0, np.int32)  # [slots]
         self.peak = 0
         self._is_free = np.zeros(0, np.bool_)  # [slots]
         self._freed_at = np.zeros(0, np.int64)  # [slots] the number of the latest time
-        self._queue: deque[tuple[int, int]] = (
-            deque()
-        )  # free slots, longest free first; entries may be outdated
+        self._blank: list[int] = []  # free slots in which nothing can be found
+        self._queue: deque[tuple[int, int]] = deque()  # the others, longest free first; some are outdated
         self._free_size = self._clock = 0
         self._edge_of = np.zeros(0, np.int64)  # [slots] the key of the slot's edge in `_edges`
         self._edges: dict[int, int] = {}  # (slot of the token before, token) -> slot
@@ -69,7 +75,7 @@ class Store:
         What was in them can be found no more. The longest free go first, and a token is never free for longer
         than the tokens after it: what can be found is always whole.
         """
-        while self._free_size < m:
+        while self._free_size < m or (len(self._blank) < m and self._bytes() < self.cache_bytes):
             self._grow(max(int(len(self.references) * self.growth), len(self.references) + m))
         slots = np.fromiter(self._longest_free(m), np.int64, m)
         self.pin(slots)
@@ -112,7 +118,9 @@ class Store:
         gone = slots[(self.references[slots] == 0) & ~self._is_free[slots]][::-1]
         self._is_free[gone] = True
         self._freed_at[gone] = stamps = np.arange(self._clock, self._clock + len(gone))
-        self._queue.extend(zip(gone.tolist(), stamps.tolist(), strict=True))
+        found = self._edge_of[gone] != UNKNOWN
+        self._blank += gone[~found].tolist()
+        self._queue.extend(zip(gone[found].tolist(), stamps[found].tolist(), strict=True))
         self._free_size += len(gone)
         self._clock += len(gone)
 
@@ -127,6 +135,7 @@ class Store:
         named = np.flatnonzero(self._edge_of != UNKNOWN)
         self._edges = dict(zip(self._edge_of[named].tolist(), named.tolist(), strict=True))
         self._is_free[:] = False
+        self._blank.clear()
         self._queue.clear()
         self._free_size = 0
         self.sweep(unused)
@@ -174,7 +183,15 @@ class Store:
         self._logits.reserve(slots)
         self.sweep(np.arange(max(old, 1), slots))  # slot 0 is never free
 
+    def _bytes(self) -> int:
+        """What the pools take, or will in the next forward pass."""
+        rows = next((len(pool) for pool in self.keys.values()), 0)
+        return self.allocated_bytes // rows * len(self.references) if rows else 0
+
     def _longest_free(self, m: int) -> Iterator[int]:
+        while m and self._blank:
+            m -= 1
+            yield self._blank.pop()
         while m:
             slot, stamp = self._queue.popleft()
             if self._is_free[slot] and self._freed_at[slot] == stamp:

@@ -41,14 +41,19 @@ class Trie:
     Args:
         model: a transformers causal language model that passed `selfcheck.check`.
         logit_bytes: memory for remembered logits.
+        cache_bytes: memory in which keys and values that were given up stay findable.
         forward_tokens: at most this many new tokens (rows × length) in one forward pass.
     """
 
     def __init__(
-        self, model: PreTrainedModel, logit_bytes: int = 1 << 26, forward_tokens: int = 8192
+        self,
+        model: PreTrainedModel,
+        logit_bytes: int = 1 << 26,
+        cache_bytes: int = 1 << 26,
+        forward_tokens: int = 8192,
     ) -> None:
         self.model, self.forward_tokens = model, forward_tokens
-        self.store = Store(model.device, logit_bytes)
+        self.store = Store(model.device, logit_bytes, cache_bytes)
         self.held: dict[int, Slots] = {}  # node -> slots of its path; the last token may not be computed yet
         self.windows: set[int | None] = set()  # sliding windows that the layers told of
         self._fresh: list[Slots] = []  # taken in this expansion
