@@ -71,9 +71,6 @@ class _Rows:
     def close(self) -> None:
         pass
 
-    def release(self, ids) -> None:
-        pass
-
     def _logits(self):
         self.lm.calls += len(self.texts)
         return torch.as_tensor(np.stack([self.lm.table[t] for t in self.texts]))

@@ -71,8 +71,8 @@ def _numbers(graph, node):
 @pytest.fixture
 def player(monkeypatch):
     """The command line with a player in place of a model."""
-    monkeypatch.setattr(build, "_generator", lambda plan: Player())
-    monkeypatch.setattr(build, "_value", lambda plan, generator: None)  # it has no verdict
+    monkeypatch.setattr(build, "generator", lambda plan: Player())
+    monkeypatch.setattr(build, "value", lambda plan, generator: None)  # it has no verdict
     monkeypatch.setenv("COLUMNS", "100")
 
 
@@ -323,7 +323,7 @@ def test_a_search_that_fails_on_the_way_still_saves(capsys, player, monkeypatch,
                 raise RuntimeError("the machine is on fire")
             return super().expand(graph, *rest)
 
-    monkeypatch.setattr(build, "_generator", lambda plan: Fragile())
+    monkeypatch.setattr(build, "generator", lambda plan: Fragile())
     file = tmp_path / "graph"
     err = said(capsys, "search", "1 2 3>99", "--save", str(file), status=70).err
     assert "on fire" in err
@@ -362,7 +362,7 @@ def test_ctrl_c_saves_the_graph_and_exits_with_130(capsys, player, monkeypatch, 
                 signal.raise_signal(signal.SIGINT)
             return super().expand(graph, *rest)
 
-    monkeypatch.setattr(build, "_generator", lambda plan: Interrupted())
+    monkeypatch.setattr(build, "generator", lambda plan: Interrupted())
     file = tmp_path / "graph"
     out, err = said(capsys, "search", "1 2 3>99", "--save", str(file), status=130)
     assert "stopping after this round" in err
@@ -424,3 +424,14 @@ def test_a_closed_pipe_is_no_error(saved):
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert found.stderr == ""
     assert found.stdout.strip() in ("0", "141")  # it may have been faster than the pipe
+
+
+def test_a_value_function_of_a_file_scores_the_nodes(capsys, tmp_path):
+    file = tmp_path / "value.py"
+    file.write_text("def half(texts):\n    return [0.5] * len(texts)\n")
+    saved = tmp_path / "graph"
+    status = main(["search", "2 3 4>24", "--value", f"{file}:half", "--tokens", "60", "--save", str(saved)])
+    assert status in (0, 1), capsys.readouterr().err
+    graph = load(saved)
+    inner = graph.value[graph.status <= Status.EXPANDED][1:]
+    assert set(inner.tolist()) == {0.5}

@@ -99,12 +99,12 @@ def rounds(plan: Plan) -> Iterator[Round]:
     """Loads the model and begins the search; each round's graph remembers how it was made."""
     from babblegraph import api
 
-    generator = _generator(plan)
+    babbler = generator(plan)
     found = api.rounds(
-        generator,
+        babbler,
         plan.prompts,
         task=plan.task,
-        value=_value(plan, generator),
+        value=value(plan, babbler),
         strategy=_strategy(plan),
         budget=plan.budget,
         threshold=plan.threshold,
@@ -114,7 +114,8 @@ def rounds(plan: Plan) -> Iterator[Round]:
     return _remembering(found, plan)
 
 
-def _generator(plan: Plan) -> Any:
+def generator(plan: Plan) -> Any:
+    """The model that the user asked for, ready to babble."""
     import torch
     from transformers.utils import logging
 
@@ -139,7 +140,7 @@ def _generator(plan: Plan) -> Any:
     return Babbler.from_pretrained(plan.model, trust_remote_code=options.trust_remote_code, **how)
 
 
-def _value(plan: Plan, generator: Any) -> Any:
+def value(plan: Plan, generator: Any) -> Any:
     """The value that the user asked for; else the embedded generator's own verdict, or what the task says."""
     options = plan.options
     if plan.function is not None:
@@ -194,16 +195,16 @@ def _prompts(options: SearchOptions, task: Any) -> list[Prompt]:
     return found
 
 
-def _remembering(found: Iterator[Round], plan: Plan) -> Iterator[Round]:
-    budget = {"tokens": plan.budget.tokens, "nodes": plan.budget.nodes, "seconds": plan.budget.seconds}
-    saved = {
-        "model": plan.model,
-        "threshold": plan.threshold,
-        "budget": budget,
-        "options": plan.options.to_meta(),
-    }
+def remembered(plan: Plan) -> dict[str, Any]:
+    """What a graph's meta keeps of the command that grew it."""
+    saved = {"model": plan.model, "threshold": plan.threshold, "options": plan.options.to_meta()}
     if plan.task is not None:
         saved["task"] = getattr(plan.task, "name", type(plan.task).__name__)
+    return saved
+
+
+def _remembering(found: Iterator[Round], plan: Plan) -> Iterator[Round]:
+    saved = remembered(plan)
     for one in found:
         one.graph.meta |= saved
         yield one

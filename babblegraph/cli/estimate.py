@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from babblegraph.cli.options import SearchOptions
-from babblegraph.cli.search import _words
+from babblegraph.cli.loading import words
+from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptions
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
     from babblegraph.estimate import Estimate
     from babblegraph.graph import BabbleGraph
 
-WHAT, WORTH, BUDGET, HOW, FILES = (
-    "What to babble",
-    "What it is worth",
-    "Budget",
-    "How to babble",
-    "Files and output",
-)
 TREES, TOKENS, WIDTH, KEEP = 32, 1000, 4, 16
 
 
@@ -122,8 +115,8 @@ def estimate(
         value=value,
         reward_model=reward_model,
         judge=None if judge is None else unescaped(judge),
-        good=_words(good),
-        bad=_words(bad),
+        good=words(good),
+        bad=words(bad),
         tokens=tokens,
         seconds=seconds,
         width=width,
@@ -169,13 +162,12 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     plan = build.plan(options)
     text = (plan.prompts or [""])[0]
     prompt = plan.task.prepare(text) if hasattr(plan.task, "prepare") else text
-    generator = build._generator(plan)
-    value = build._value(plan, generator) or (likelihood if plan.task is None else None)
-    threshold = plan.threshold
+    babbler = build.generator(plan)
+    value = build.value(plan, babbler) or (likelihood if plan.task is None else None)
     rounds = search(
-        generator,
+        babbler,
         [prompt] * trees,
-        score=Score(plan.task, value, entropy_to_go, threshold),
+        score=Score(plan.task, value, entropy_to_go, plan.threshold),
         strategy=frontier(width=options.width or WIDTH, keep=keep),
         budget=plan.budget,
         seed=plan.seed,
@@ -185,10 +177,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     if not last:
         raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")
     graph = last[0].graph
-    saved = {"model": plan.model, "threshold": threshold, "options": plan.options.to_meta()}
-    if plan.task is not None:
-        saved["task"] = getattr(plan.task, "name", type(plan.task).__name__)
-    graph.meta |= saved
+    graph.meta |= build.remembered(plan)
     return graph
 
 

@@ -160,3 +160,8 @@ def _json_prompt(line: str, where: str) -> Prompt:
     if not isinstance(found, dict) or "prompt" not in found:
         raise BadInput(f'a line of JSON Lines must be an object with "prompt", got {where}: add it')
     return check_prompt(found["prompt"], where)
+
+
+def words(given: list[str] | None) -> tuple[str, ...]:
+    """Words of one or more options, each with commas in between."""
+    return tuple(word for words in given or () for word in words.split(",") if word)

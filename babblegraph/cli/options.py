@@ -10,6 +10,13 @@ from typing import Any
 from babblegraph.errors import BadInput
 
 JUDGES = ("value", "reward_model", "judge")
+WHAT, WORTH, BUDGET, HOW, FILES = (
+    "What to babble",
+    "What it is worth",
+    "Budget",
+    "How to babble",
+    "Files and output",
+)
 DRAWN = ("temperature", "top_k", "top_p", "width", "span", "max_new_tokens")
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babblegraph.cli.options import SearchOptions
+from babblegraph.cli.loading import words
+from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptions
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from babblegraph.view.live import View
 
 DONE, NONE_PASSES = 0, 1
-WHAT, WORTH, BUDGET, HOW, FILES = (
-    "What to babble",
-    "What it is worth",
-    "Budget",
-    "How to babble",
-    "Files and output",
-)
 
 
 def search(
@@ -141,8 +135,8 @@ def search(
         value=value,
         reward_model=reward_model,
         judge=None if judge is None else unescaped(judge),
-        good=_words(good),
-        bad=_words(bad),
+        good=words(good),
+        bad=words(bad),
         threshold=threshold,
         every=every,
         tokens=tokens,
@@ -249,8 +243,3 @@ def _safe(text: str) -> str:
         return text.rstrip("\n")
     signs = signs_of(sys.stdout.encoding)
     return "\n".join(visible(line, signs) for line in text.rstrip("\n").split("\n"))
-
-
-def _words(given: list[str] | None) -> tuple[str, ...]:
-    """Words of one or more options, each with commas in between."""
-    return tuple(word for words in given or () for word in words.split(",") if word)
