@@ -14,7 +14,9 @@ from tiny_models import FAMILIES, family_model, plain_logits, tiny_model
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler
-from babblegraph.lm.attention import NAME, Plan
+from babblegraph.lm import layout
+from babblegraph.lm.attention import NAME
+from babblegraph.lm.plan import Plan
 from babblegraph.protocols import ALL, Chosen
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
@@ -66,8 +68,14 @@ def worst_error(babbler, seed):
     return max(errors)
 
 
+@pytest.fixture(params=[2, 12, 10**9], ids=["all shared", "some shared", "nothing shared"])
+def sharing(request, monkeypatch):
+    """From how many rows × tokens on a segment is read once for all its rows; the default never, in texts so short."""
+    monkeypatch.setitem(layout.LEAST, "cpu", request.param)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_forest_equals_plain_forward_on_every_node(family, characters):
+def test_a_forest_equals_plain_forward_on_every_node(family, sharing, characters):
     babbler = Babbler(family_model(family, characters), characters, span=4, stop=" ", max_new_tokens=20)
     assert worst_error(babbler, seed=1) < LIMIT
 
@@ -80,23 +88,35 @@ def test_other_forests_equal_plain_forward_too(seed, llama, characters):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 def test_leaving_the_prompt_out_is_far_off(family, characters, monkeypatch):
-    plain_mask = Plan.mask
+    plain_seen = Plan.seen
 
-    def without_prompt(self, window):
-        seen = plain_mask(self, window).clone()
-        later = self.positions >= 3  # queries after the shortest stretch that keeps a key of their own
-        seen[..., :3] &= ~later[:, None, :, None]
-        return seen
+    def without_prompt(self, places, window):
+        # of queries after the shortest stretch that keeps a key of their own
+        later = self._positions >= 3
+        return plain_seen(self, places, window) & ~(later[:, :, None] & (places < 3)[:, None])
 
     babbler = Babbler(family_model(family, characters), characters, span=4, max_new_tokens=20)
-    monkeypatch.setattr(Plan, "mask", without_prompt)
+    monkeypatch.setattr(Plan, "seen", without_prompt)
     assert worst_error(babbler, seed=1) > 1e-2
 
 
-def test_the_window_matters_in_these_forests(characters, monkeypatch):
-    plain_mask = Plan.mask
+def test_leaving_a_shared_segment_out_is_far_off(llama, characters, monkeypatch):
+    monkeypatch.setitem(layout.LEAST, "cpu", 12)
+    babbler = Babbler(llama, characters, span=4, max_new_tokens=20)
+    monkeypatch.setattr(Plan, "levels", lambda self, window, groups: [])
+    assert worst_error(babbler, seed=1) > 1e-2
+
+
+@pytest.mark.parametrize("method", ["seen", "levels"])
+def test_the_window_matters_in_these_forests(method, characters, monkeypatch):
+    monkeypatch.setitem(layout.LEAST, "cpu", 12 if method == "levels" else 10**9)
     babbler = Babbler(family_model("mistral", characters), characters, span=4, max_new_tokens=20)
-    monkeypatch.setattr(Plan, "mask", lambda self, window: plain_mask(self, None))
+    plain = getattr(Plan, method)
+    blind = {
+        "seen": lambda self, places, window: plain(self, places, None),
+        "levels": lambda self, window, groups: plain(self, None, groups),
+    }
+    monkeypatch.setattr(Plan, method, blind[method])
     assert worst_error(babbler, seed=1) > 1e-2
 
 

@@ -1,7 +1,8 @@
 """Attention over a token trie whose keys and values are stored once, as a transformers attention function.
 
 Every row of a forward pass is some new tokens at the end of a path. Their keys and values are written to the
-store first; then each row attends to the slots of its own path. Rows share slots, never copies of them.
+store first; then each row attends to its own tail, and together with its neighbours to every segment that they
+share. Rows share slots, never copies of them.
 """
 
 from __future__ import annotations
@@ -13,44 +14,16 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from babblegraph.lm.attend import Part, attend, merge
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedModel
 
-    from babblegraph.lm.store import Store
+    from babblegraph.lm.plan import Piece, Plan
 
 NAME = "babblegraph_trie"  # no mask function is registered for it, so transformers builds no mask
-
-
-class Plan:
-    """Where the keys of one forward pass are. B rows, L new tokens each (padded on the left), paths up to S long.
-
-    Args:
-        store: the keys and values.
-        paths: slots of each row's path, the new tokens included, padded with 0 on the right, [B, S].
-        slots: where the new tokens go, 0 for padding, [B, L].
-        positions: of the new tokens, counted from the start of the prompt, [B, L].
-    """
-
-    def __init__(
-        self, store: Store, paths: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
-    ) -> None:
-        self.store, self.paths, self.slots, self.positions = store, paths, slots.reshape(-1), positions
-        self._masks: dict[int | None, torch.Tensor] = {}
-
-    @property
-    def windows(self) -> set[int | None]:
-        """The sliding windows that the layers have asked for."""
-        return set(self._masks)
-
-    def mask(self, window: int | None) -> torch.Tensor:
-        """Which keys each new token sees, [B, 1, L, S]: the index of a key is its position."""
-        if window not in self._masks:
-            age = self.positions[:, :, None] - torch.arange(self.paths.shape[1], device=self.paths.device)
-            seen = age >= 0 if window is None else (age >= 0) & (age < window)
-            self._masks[window] = seen[:, None]
-        return self._masks[window]
 
 
 def trie_attention(
@@ -71,38 +44,59 @@ def trie_attention(
         raise RuntimeError(
             "this model is inside a babblegraph search; leave the search before using it directly"
         )
-    keys, values = tree.store.exchange(int(module.layer_idx), key, value, tree)  # type: ignore[arg-type]
-    mask = tree.mask(sliding_window)
-    if softcap is None and s_aux is None:
-        gqa = keys.shape[1] != query.shape[1]
-        out = F.scaled_dot_product_attention(query, keys, values, mask, scale=scaling, enable_gqa=gqa)
-    else:
-        out = _written_out(query, keys, values, mask, scaling, softcap, s_aux)
+    layer, window = int(module.layer_idx), sliding_window  # type: ignore[arg-type]
+    tree.store.write(layer, key, value, tree.slots)
+    tree.windows.add(window)
+    how: dict[str, Any] = {"scale": query.shape[-1] ** -0.5 if scaling is None else scaling, "softcap": softcap}
+    if tree.causal(window) and softcap is None and s_aux is None:
+        grouped = key.shape[1] != query.shape[1]
+        whole = F.scaled_dot_product_attention(
+            query, key, value, is_causal=query.shape[2] > 1, scale=how["scale"], enable_gqa=grouped
+        )
+        return whole.transpose(1, 2).contiguous(), None
+
+    b, heads, new, d = query.shape
+    one = new == 1  # then the heads that share keys stand beside each other, as queries of one head
+    asked = query.reshape(b, key.shape[1], -1, d) if one else query
+    keys, values = (key, value) if tree.whole else tree.store.read(layer, tree.tail)
+    parts = [attend(asked, keys, values, tree.bias(window), **how)]
+    levels = tree.levels(window, heads // asked.shape[1])
+    if levels:
+        beside = asked.transpose(0, 1).contiguous()  # [heads, B, Q, d]: neighbours are one block of queries
+        parts += [_shared(level, layer, beside, tree, value.shape[-1], how) for level in levels]
+    sinks = None if s_aux is None else s_aux.view(1, asked.shape[1], -1)
+    out = merge(parts, sinks)  # [B, H_kv, groups, d_v] or [B, H, L, d_v]
+    if one:
+        return out.reshape(b, 1, heads, -1), None
     return out.transpose(1, 2).contiguous(), None
 
 
-def _written_out(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    scaling: float | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
-) -> torch.Tensor:
-    """Attention for families whose scores are capped (gemma2) or have a sink, a logit without a value (gpt_oss)."""
-    groups = query.shape[1] // keys.shape[1]
-    keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
-    scores = query @ keys.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.masked_fill(~mask, float("-inf")).float()
-    if sinks is not None:
-        extra = sinks.view(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1).to(scores)
-        weights = torch.cat([scores, extra], -1).softmax(-1)[..., :-1]
-    else:
-        weights = scores.softmax(-1)
-    return weights.to(values.dtype) @ values
+def _shared(
+    pieces: list[Piece], layer: int, query: torch.Tensor, tree: Plan, width: int, how: dict[str, Any]
+) -> Part:
+    """One level of shared segments, each read once with the queries of all rows that have it."""
+    heads, b, q, _ = query.shape
+    if len(pieces) == 1 and pieces[0].blind is None and pieces[0].last - pieces[0].first == b:
+        part = _piece(pieces[0], layer, query, tree, how)
+        shape = (heads, b, q)
+        return Part(part.out.view(*shape, width).transpose(0, 1), part.log_sum.view(shape).transpose(0, 1))
+    out = query.new_zeros(heads, b, q, width)
+    log_sum = query.new_full((heads, b, q), float("-inf"), dtype=torch.promote_types(query.dtype, torch.float32))
+    for piece in pieces:
+        rows = slice(piece.first, piece.last)
+        part = _piece(piece, layer, query[:, rows], tree, how)
+        shape = (heads, piece.last - piece.first, q)
+        out[:, rows] = part.out.view(*shape, width)
+        log_sum[:, rows] = part.log_sum.view(shape)
+        if piece.blind is not None:
+            log_sum[:, rows].masked_fill_(piece.blind, float("-inf"))
+    return Part(out.transpose(0, 1), log_sum.transpose(0, 1))
+
+
+def _piece(piece: Piece, layer: int, query: torch.Tensor, tree: Plan, how: dict[str, Any]) -> Part:
+    """One segment with all queries of its rows, [heads, rows, Q, d], as if they were one row's."""
+    keys, values = tree.store.read_segment(layer, piece.where)
+    return attend(query.flatten(1, 2)[None], keys, values, piece.bias, **how)
 
 
 @contextmanager

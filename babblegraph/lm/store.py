@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from babblegraph.lm.attention import Plan
-
 Slots = NDArray[np.int64]
 UNKNOWN = -1
 
@@ -140,11 +138,31 @@ class Store:
         self._free_size = 0
         self.sweep(unused)
 
-    def exchange(
-        self, layer: int, key: torch.Tensor, value: torch.Tensor, plan: Plan
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes the keys and values of new tokens, [B, H_kv, L, d], and reads those of all paths, [B, H_kv, S, d]."""
-        return self._swap(self.keys, layer, key, plan), self._swap(self.values, layer, value, plan)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the keys; known once something was written."""
+        return next(iter(self.keys.values())).dtype
+
+    def write(self, layer: int, key: torch.Tensor, value: torch.Tensor, slots: torch.Tensor) -> None:
+        """Stores the keys and values of new tokens, [B, H_kv, L, d] each, in their slots, [B · L]."""
+        for pools, new in ((self.keys, key), (self.values, value)):
+            rows = new.transpose(1, 2).flatten(0, 1)  # [B · L, H_kv, d]
+            self._pool(pools, layer, rows).index_copy_(0, slots, rows)
+
+    def read(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of rows of slots, [B, T], collected: [B, H_kv, T, d] each."""
+        found = (pools[layer].index_select(0, slots.reshape(-1)) for pools in (self.keys, self.values))
+        key, value = (rows.view(*slots.shape, *rows.shape[1:]).transpose(1, 2) for rows in found)
+        return key, value
+
+    def read_segment(self, layer: int, where: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a run of slots, where they lie, or of some slots, collected: [1, H_kv, n, d] each."""
+        found = (
+            pools[layer][where] if isinstance(where, slice) else pools[layer].index_select(0, where)
+            for pools in (self.keys, self.values)
+        )
+        key, value = (rows.transpose(0, 1)[None] for rows in found)
+        return key, value
 
     def put_logits(self, slots: Slots, logits: torch.Tensor) -> None:
         """Remembers the logits that follow tokens, [M, V]."""
@@ -158,19 +176,15 @@ class Store:
         """Remembered logits, [M, V]."""
         return self._logits.get(slots)
 
-    def _swap(
-        self, pools: dict[int, torch.Tensor], layer: int, new: torch.Tensor, plan: Plan
-    ) -> torch.Tensor:
-        rows = new.transpose(1, 2).flatten(0, 1)  # [B·L, H_kv, d]
+    def _pool(self, pools: dict[int, torch.Tensor], layer: int, like: torch.Tensor) -> torch.Tensor:
+        """A layer's pool, with room for every slot."""
         pool = pools.get(layer)
         if pool is None or pool.shape[0] < len(self.references):
-            grown = rows.new_zeros(len(self.references), *rows.shape[1:])
+            grown = like.new_zeros(len(self.references), *like.shape[1:])
             if pool is not None:
                 grown[: pool.shape[0]] = pool
             pool = pools[layer] = grown
-        pool.index_copy_(0, plan.slots, rows)
-        read = pool.index_select(0, plan.paths.reshape(-1))
-        return read.view(*plan.paths.shape, *rows.shape[1:]).transpose(1, 2)
+        return pool
 
     def _grow(self, slots: int) -> None:
         """Makes room for bookkeeping; the pools follow in the next forward pass."""

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.lm.attention import Plan
+from babblegraph.lm.layout import LEAST, Layout
+from babblegraph.lm.plan import Plan
 from babblegraph.lm.store import UNKNOWN, Slots, Store
 from babblegraph.status import Status
 
@@ -59,9 +60,11 @@ class Trie:
         self._fresh: list[Slots] = []  # taken in this expansion
         self._kept: list[int] = []  # nodes that the last expansion promised to the graph
         self._unsure: set[int] = set()  # nodes whose paths are held but not computed yet
+        self._least = LEAST.get(model.device.type, LEAST["cuda"])
         self._flight = np.zeros((0, 0), np.int64)  # [R, S] slots of the rows in flight
         self._lengths = np.zeros(0, np.int64)  # [R]
         self._trees = np.zeros(0, np.int64)  # [R]
+        self._layout: Layout | None = None  # of the rows in flight, as long as they are the same
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
@@ -71,7 +74,7 @@ class Trie:
         paths = [self.held[int(i)] for i in ids]
         self._lengths = np.array([len(p) for p in paths])
         self._trees = graph.root[ids].astype(np.int64)
-        self._flight = _padded(paths)
+        self._flight, self._layout = _padded(paths), None
         return logits
 
     def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor:
@@ -82,10 +85,13 @@ class Trie:
         Returns:
             The logits of what follows each new row, [R, V].
         """
-        n, lengths = len(rows), self._lengths[rows]
-        flight = np.zeros((n, max(self._flight.shape[1], int(lengths.max()) + 1)), np.int64)
-        flight[:, : self._flight.shape[1]] = self._flight[rows]
-        before = flight[np.arange(n), lengths - 1]
+        if not np.array_equal(rows, np.arange(len(self._flight))):
+            self._flight, self._layout = self._flight[rows], None
+            self._lengths, self._trees = self._lengths[rows], self._trees[rows]
+        row, at = np.arange(len(rows)), self._lengths
+        if at.max() == self._flight.shape[1]:
+            self._flight = np.pad(self._flight, ((0, 0), (0, int(at.max()) // 4 + 16)))
+        before = self._flight[row, at - 1]
         slots = np.array(
             [self.store.find(*edge) for edge in zip(before.tolist(), tokens.tolist(), strict=True)]
         )
@@ -93,16 +99,9 @@ class Trie:
         self.store.pin(found)
         self._fresh.append(found)
         self._take(slots, before, tokens)
-        flight[np.arange(n), lengths] = slots
-        self._flight, self._lengths, self._trees = flight, lengths + 1, self._trees[rows]
-
-        unique, first, which = np.unique(slots, return_index=True, return_inverse=True)
-        known = self.store.has_logits(unique)
-        missing = [
-            Row(flight[r, : lengths[r] + 1], tokens[r : r + 1], int(self._trees[r]), "forwarded")
-            for r in first[~known]
-        ]
-        return self._known_or_computed(unique[known], known, missing, meter)[which]
+        self._flight[row, at] = slots
+        self._lengths = at + 1
+        return self._newest_logits(slots, tokens, meter)
 
     def keep(self, node: int, row: int) -> None:
         """Holds the path of a row in flight for a node that ends one token further on."""
@@ -116,13 +115,13 @@ class Trie:
         for slots in reversed(self._fresh):
             self.store.sweep(slots)
         self._fresh = []
-        self._flight = np.zeros((0, 0), np.int64)
+        self._flight, self._layout = np.zeros((0, 0), np.int64), None
 
     def restore(self, size: int) -> None:
         """After an interruption: keeps the nodes below `size` whose keys and values are complete, frees the rest."""
         self.held = {i: path for i, path in self.held.items() if i < size and i not in self._unsure}
         self._unsure, self._fresh = set(), []
-        self._flight = np.zeros((0, 0), np.int64)
+        self._flight, self._layout = np.zeros((0, 0), np.int64), None
         self.store.rebuild(self.held.values())
 
     def release(self, ids: Ints) -> None:
@@ -174,6 +173,27 @@ class Trie:
             texts.append((nothing, [*head, *before, *tokens[len(head) :], *after], int(graph.root[i])))
         return self._aside(texts, meter)
 
+    def _newest_logits(self, slots: Slots, tokens: Ints, meter: Meter) -> torch.Tensor:
+        """The logits after the newest token of each row in flight, [R, V]; rows may share it."""
+        unique, first, which = np.unique(slots, return_index=True, return_inverse=True)
+        known = self.store.has_logits(unique)
+        missing = np.sort(first[~known])
+        rows = [
+            Row(self._flight[r, : self._lengths[r]], tokens[r : r + 1], int(self._trees[r]), "forwarded")
+            for r in missing.tolist()
+        ]
+        if len(missing) < len(slots):
+            self._layout = None
+            place = np.searchsorted(missing, first)  # of a slot's row among the missing
+            computed = self._known_or_computed(unique[known], known, rows, meter, place[~known])
+            return computed[which]
+        if self._layout is None:
+            lengths = self._lengths
+            self._layout = Layout(self._flight, lengths, np.ones_like(lengths), self._least)
+        else:
+            self._layout.append(slots)
+        return self._forward_all(rows, meter, layout=self._layout)
+
     def _aside(self, texts: Sequence[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
         """Logits after tokens at the ends of paths, in slots that are given back at once."""
         taken = [self.store.take(len(tokens)) for _, tokens, _ in texts]
@@ -185,42 +205,51 @@ class Trie:
         self.store.sweep(np.concatenate(taken))
         return logits
 
-    def _forward_all(self, rows: list[Row], meter: Meter, remember: bool = True) -> torch.Tensor:
+    def _forward_all(
+        self, rows: list[Row], meter: Meter, remember: bool = True, layout: Layout | None = None
+    ) -> torch.Tensor:
         """Runs rows through the model, in order and in batches; returns the logits after each, [B, V]."""
         logits = []
         while rows:
             n = self._batch(rows)
             batch, rows = rows[:n], rows[n:]
-            logits.append(self._forward(batch))
+            logits.append(self._forward(batch, layout if not rows and not logits else None))
             for row in batch:
                 meter.count(row.kind, row.tree, len(row.tokens))
             if remember:
                 self.store.put_logits(np.array([r.path[-1] for r in batch]), logits[-1])
         meter.peak_slots = max(meter.peak_slots, self.store.peak)
+        if len(logits) == 1:
+            return logits[0]
         return torch.cat(logits) if logits else torch.zeros(0, 0, device=self.model.device)
 
     @torch.no_grad()
-    def _forward(self, batch: list[Row]) -> torch.Tensor:
-        new = max(len(r.tokens) for r in batch)
-        ids, slots, positions = (np.zeros((len(batch), new), np.int64) for _ in range(3))
-        for b, (path, tokens, _, _) in enumerate(batch):
+    def _forward(self, batch: list[Row], layout: Layout | None = None) -> torch.Tensor:
+        new = np.array([len(r.tokens) for r in batch])
+        if layout is None:
+            paths = [r.path for r in batch]
+            layout = Layout(_padded(paths), np.array([len(p) for p in paths]), new, self._least)
+        ids, slots, positions = (np.zeros((len(batch), int(new.max())), np.int64) for _ in range(3))
+        for b, i in enumerate(layout.order.tolist()):
+            path, tokens, _, _ = batch[i]
             ids[b] = tokens[0]  # as padding; a padding id would make some families warn of a missing mask
-            ids[b, new - len(tokens) :] = tokens
-            slots[b, new - len(tokens) :] = path[len(path) - len(tokens) :]
-            positions[b, new - len(tokens) :] = np.arange(len(path) - len(tokens), len(path))
+            ids[b, -len(tokens) :] = tokens
+            slots[b, -len(tokens) :] = path[len(path) - len(tokens) :]
+            positions[b, -len(tokens) :] = np.arange(len(path) - len(tokens), len(path))
+        plan = Plan(self.store, layout, slots, positions)
         device = self.model.device
-        where = torch.as_tensor(positions, device=device)
-        paths = torch.as_tensor(_padded([r.path for r in batch]), device=device)
-        plan = Plan(self.store, paths, torch.as_tensor(slots, device=device), where)
         out = self.model(
             input_ids=torch.as_tensor(ids, device=device),
-            position_ids=where,
+            position_ids=torch.as_tensor(positions, device=device),
             use_cache=False,
             logits_to_keep=1,
             tree=plan,
         )
         self.windows |= plan.windows
-        return out.logits[:, -1].float()
+        logits = out.logits[:, -1].float()
+        if np.array_equal(layout.order, np.arange(len(batch))):
+            return logits
+        return logits[torch.as_tensor(np.argsort(layout.order), device=device)]
 
     def _batch(self, rows: list[Row]) -> int:
         """How many of the first rows go into one pass: similar lengths, so that little is padding."""
@@ -281,11 +310,16 @@ class Trie:
         self._fresh.append(taken)
 
     def _known_or_computed(
-        self, remembered: Slots, known: NDArray[np.bool_], rows: list[Row], meter: Meter
+        self,
+        remembered: Slots,
+        known: NDArray[np.bool_],
+        rows: list[Row],
+        meter: Meter,
+        place: Ints | slice = slice(None),
     ) -> torch.Tensor:
-        """Logits of `len(known)` slots: remembered ones where known, those after the rows elsewhere."""
+        """Logits of `len(known)` slots: remembered ones where known, elsewhere those after `rows[place]`, in turn."""
         kept = self.store.logits(remembered) if len(remembered) else None  # before the rows push them out
-        computed = self._forward_all(rows, meter)
+        computed = self._forward_all(rows, meter)[place]
         if kept is None:
             return computed
         logits = kept.new_empty(len(known), kept.shape[1])

@@ -1,0 +1,116 @@
+"""Where the keys of one forward pass are, and which of them each new token sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from babblegraph.lm.layout import Ints, Layout, Segment
+    from babblegraph.lm.store import Store
+
+
+class Piece(NamedTuple):
+    """What a window leaves of a segment, for the rows that have it."""
+
+    where: slice | torch.Tensor  # slots: a run of them, or [n]
+    first: int  # rows first … last − 1
+    last: int
+    bias: torch.Tensor | None  # [1, 1, rows · Q, n]; None where every query sees every key
+    blind: torch.Tensor | None  # [rows, Q], which queries see nothing
+
+
+class Plan:
+    """One forward pass: B rows, L new tokens each, padded on the left.
+
+    Args:
+        store: the keys and values.
+        layout: how they are read; its order is that of the rows here.
+        slots: where the new tokens go, 0 for padding, [B, L].
+        positions: of the new tokens, counted from the start of the text, 0 for padding, [B, L].
+    """
+
+    def __init__(self, store: Store, layout: Layout, slots: Ints, positions: Ints) -> None:
+        self.store, self._layout = store, layout
+        self._positions, self._padding = positions, slots == 0
+        self.slots = torch.as_tensor(slots.reshape(-1), device=store.device)
+        self.tail = torch.as_tensor(layout.slots, device=store.device)
+        self.windows: set[int | None] = set()  # that the layers have asked for
+        new = (~self._padding).sum(1)
+        self.whole = bool((layout.lengths == new).all())  # there is nothing but the new tokens
+        if self.whole and slots.shape[1] > 1:  # they are padded on the left, as the pass has them
+            self._places = positions
+        else:
+            self.whole, self._places = False, layout.positions
+        self._biases: dict[int | None, torch.Tensor | None] = {}
+        self._levels: dict[tuple[int | None, int], list[list[Piece]]] = {}
+
+    def causal(self, window: int | None) -> bool:
+        """Whether plain causal attention among the new tokens is all there is."""
+        return self.whole and not self._padding.any() and (window is None or self._positions.shape[1] <= window)
+
+    def bias(self, window: int | None) -> torch.Tensor | None:
+        """What is added to the scores of the tails, 0 or -inf, [B, 1, L or 1, T]; None where all is seen."""
+        if window not in self._biases:
+            seen = self.seen(self._places, window) & self._there()
+            seen |= self._padding[:, :, None] & self._there()  # so that no row of numbers is undefined
+            self._biases[window] = None if seen.all() else self._as_bias(seen[:, None])
+        return self._biases[window]
+
+    def seen(self, places: Ints, window: int | None) -> np.ndarray:
+        """Which keys at some places each new token sees, [B, L, T]: those before it that the window reaches."""
+        age = self._positions[:, :, None] - places[:, None, :]
+        return (age >= 0) if window is None else (age >= 0) & (age < window)
+
+    def levels(self, window: int | None, groups: int) -> list[list[Piece]]:
+        """The shared segments as far as they are seen; those of one level have no row in common.
+
+        Args:
+            window: a sliding window in tokens, or None.
+            groups: heads that ask as queries of one head, for each new token.
+        """
+        if (window, groups) not in self._levels:
+            found: dict[int, list[Piece]] = {}
+            for segment in self._layout.segments:
+                if (piece := self._piece(segment, window, groups)) is not None:
+                    found.setdefault(segment.level, []).append(piece)
+            self._levels[window, groups] = list(found.values())
+        return self._levels[window, groups]
+
+    def _there(self) -> np.ndarray:
+        """Which tail entries are tokens, [B, 1, T]."""
+        if self.whole:
+            return ~self._padding[:, None, :]
+        return (np.arange(self.tail.shape[1]) < self._layout.sizes[:, None])[:, None, :]
+
+    def _piece(self, segment: Segment, window: int | None, groups: int) -> Piece | None:
+        rows = slice(segment.first, segment.last)
+        slots, start = segment.slots, segment.start
+        if window is None:
+            return Piece(self._where(slots), segment.first, segment.last, None, None)
+        positions, padding = self._positions[rows], self._padding[rows]
+        oldest = int(positions[~padding].min()) - window + 1  # that any row sees
+        if (skip := max(0, oldest - start)) >= len(slots):
+            return None
+        where = self._where(slots[skip:])
+        places = np.arange(start + skip, start + len(slots))[None]
+        age = positions[:, :, None] - places[:, None]
+        seen = (age < window) | padding[:, :, None]
+        if seen.all():
+            return Piece(where, segment.first, segment.last, None, None)
+        blind = ~seen.any(2)
+        bias = self._as_bias((seen | blind[:, :, None]).repeat(groups, 1).reshape(1, 1, -1, len(places[0])))
+        unseen = torch.as_tensor(blind.repeat(groups, 1), device=self.store.device) if blind.any() else None
+        return Piece(where, segment.first, segment.last, bias, unseen)
+
+    def _where(self, slots: Ints) -> slice | torch.Tensor:
+        """A run of slots is read where it lies; others are collected."""
+        if (np.diff(slots) == 1).all():
+            return slice(int(slots[0]), int(slots[-1]) + 1)
+        return torch.as_tensor(slots, device=self.store.device)
+
+    def _as_bias(self, seen: np.ndarray) -> torch.Tensor:
+        bias = torch.zeros(seen.shape, dtype=self.store.dtype, device=self.store.device)
+        return bias.masked_fill_(torch.as_tensor(~seen, device=self.store.device), float("-inf"))
