@@ -297,12 +297,12 @@ def test_an_error_of_the_model_leaks_nothing(llama, characters, monkeypatch):
     def failing(*args, **named):
         calls.append(1)
         if len(calls) == 3:
-            raise torch.OutOfMemoryError("no memory")
+            raise RuntimeError("a broken kernel")
         return plain(*args, **named)
 
     monkeypatch.setattr(llama, "forward", failing)
     ids = graph.frontier()[:5]
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(RuntimeError, match="a broken kernel"):
         babbler.expand(graph, Chosen(ids, np.full(5, 4)), Rng(0), meter)
     check_store(babbler, graph)
     ours = babbler.next_logits(graph, graph.frontier(), meter)

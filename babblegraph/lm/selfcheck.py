@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.lm.attention import attending
-from babblegraph.lm.trie import Row, Trie
+from babblegraph.lm.forward import Row
+from babblegraph.lm.trie import Trie
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,12 +67,12 @@ def _error(model: PreTrainedModel) -> tuple[float, set[int | None]]:
     trie, meter = Trie(model), Meter(Budget(tokens=1), 1)
     with attending(model):
         root = trie.store.take(len(trunk))
-        logits = [trie._forward([Row(root, trunk, 0, "prefilled")])]
+        logits = [trie._forward([Row(root, trunk, 0, "prefilled")], meter)]
         slots = [trie.store.take(len(b)) for b in branches]
         rows = [
             Row(np.concatenate([root, s]), b, 0, "forwarded") for s, b in zip(slots, branches, strict=True)
         ]
-        logits.append(trie._forward_all(rows, meter, remember=False))
+        logits.append(trie._forward(rows, meter, remember=False))
     ours = torch.cat(logits)
     if not trie.store.keys:
         raise RuntimeError("no layer called the attention function")

@@ -7,12 +7,15 @@ is written; it is never read.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +32,7 @@ class Store:
         logit_bytes: how much memory the cache of logits may take; what it has lost is computed again.
         cache_bytes: as long as the pools are smaller, they grow rather than lose what can still be found.
         growth: by how much the pools grow when they are full.
+        most_slots: the pools never have more; None for no bound.
     """
 
     def __init__(
@@ -37,8 +41,10 @@ class Store:
         logit_bytes: int = 1 << 26,
         cache_bytes: int = 1 << 26,
         growth: float = 1.5,
+        most_slots: int | None = None,
     ) -> None:
         self.device, self.cache_bytes, self.growth = device, cache_bytes, growth
+        self.most_slots = most_slots or sys.maxsize
         self.keys: dict[int, torch.Tensor] = {}  # layer -> [slots, H_kv, d]
         self.values: dict[int, torch.Tensor] = {}
         self.references = np.zeros(0, np.int32)  # [slots]
@@ -51,7 +57,7 @@ class Store:
         self._edge_of = np.zeros(0, np.int64)  # [slots] the key of the slot's edge in `_edges`
         self._edges: dict[int, int] = {}  # (slot of the token before, token) -> slot
         self._logits = _LogitCache(logit_bytes, device)
-        self._grow(256)
+        self._grow(min(256, self.most_slots))
 
     @property
     def in_use(self) -> int:
@@ -63,18 +69,39 @@ class Store:
         """Bytes of all pools, in use or not."""
         return sum(t.numel() * t.element_size() for t in (*self.keys.values(), *self.values.values()))
 
+    @property
+    def free(self) -> int:
+        """Slots that can be taken without growing."""
+        return self._free_size
+
     def find(self, before: int, token: int) -> int:
         """The slot of a token after another one, `UNKNOWN` when it is not stored."""
         return self._edges.get(before << 32 | token, UNKNOWN)
+
+    def reserve(self, m: int) -> bool:
+        """Whether m slots can be taken; the pools grow for them as far as they may."""
+        size = len(self.references)
+        while self._free_size < m or (len(self._blank) < m and self._bytes() < self.cache_bytes):
+            size = min(max(int(size * self.growth), size + m), self.most_slots)
+            if size == len(self.references):
+                break
+            self._grow(size)
+        return self._free_size >= m
 
     def take(self, m: int) -> Slots:
         """m free slots, [m], without references yet: `hold` them or `sweep` them.
 
         What was in them can be found no more. The longest free go first, and a token is never free for longer
         than the tokens after it: what can be found is always whole.
+
+        Raises:
+            BadInput: there is no room for them.
         """
-        while self._free_size < m or (len(self._blank) < m and self._bytes() < self.cache_bytes):
-            self._grow(max(int(len(self.references) * self.growth), len(self.references) + m))
+        if not self.reserve(m):
+            raise BadInput(
+                "the memory limit must hold the paths that are expanded together, got room for "
+                f"{len(self.references)} tokens: raise it, or expand fewer nodes a round"
+            )
         slots = np.fromiter(self._longest_free(m), np.int64, m)
         self.pin(slots)
         for edge in self._edge_of[slots].tolist():

@@ -7,14 +7,14 @@ nodes and a judge's words are all such rows, so there is one way through the mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.lm.layout import LEAST, Layout
-from babblegraph.lm.plan import Plan
+from babblegraph.lm.forward import Forward, Row, padded
+from babblegraph.lm.layout import Ints, Layout
 from babblegraph.lm.store import UNKNOWN, Slots, Store
 from babblegraph.status import Status
 
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
 
-Ints = NDArray[np.integer[Any]]
-
-
-class Row(NamedTuple):
-    """New tokens at the end of a path: `path` has the slots of all of them, the last `len(tokens)` are new."""
-
-    path: Slots
-    tokens: Ints
-    tree: int
-    kind: str  # how the meter counts it: forwarded, prefilled or scored
-
-
 class Trie:
     """Keys, values and logits of one graph's tokens, and the rows that are in flight during an expansion.
 
@@ -43,7 +31,10 @@ class Trie:
         model: a transformers causal language model that passed `selfcheck.check`.
         logit_bytes: memory for remembered logits.
         cache_bytes: memory in which keys and values that were given up stay findable.
-        forward_tokens: at most this many new tokens (rows × length) in one forward pass.
+        forward_tokens: at most this many new tokens (rows × length) in one forward pass; halved whenever the
+            device has no memory for them.
+        most_slots: tokens whose keys and values there is room for; None for no bound. The paths that were used
+            longest ago are given up for new ones, and computed again when they are needed.
     """
 
     def __init__(
@@ -52,19 +43,25 @@ class Trie:
         logit_bytes: int = 1 << 26,
         cache_bytes: int = 1 << 26,
         forward_tokens: int = 8192,
+        most_slots: int | None = None,
     ) -> None:
-        self.model, self.forward_tokens = model, forward_tokens
-        self.store = Store(model.device, logit_bytes, cache_bytes)
+        self.store = Store(model.device, logit_bytes, cache_bytes, most_slots=most_slots)
+        self._forward = Forward(model, self.store, forward_tokens)
         self.held: dict[int, Slots] = {}  # node -> slots of its path; the last token may not be computed yet
-        self.windows: set[int | None] = set()  # sliding windows that the layers told of
+        self.evicted = 0  # paths given up for want of memory
+        self._busy: set[int] = set()  # nodes that are being worked on, and keep their paths
         self._fresh: list[Slots] = []  # taken in this expansion
         self._kept: list[int] = []  # nodes that the last expansion promised to the graph
         self._unsure: set[int] = set()  # nodes whose paths are held but not computed yet
-        self._least = LEAST.get(model.device.type, LEAST["cuda"])
         self._flight = np.zeros((0, 0), np.int64)  # [R, S] slots of the rows in flight
         self._lengths = np.zeros(0, np.int64)  # [R]
         self._trees = np.zeros(0, np.int64)  # [R]
         self._layout: Layout | None = None  # of the rows in flight, as long as they are the same
+
+    @property
+    def windows(self) -> set[int | None]:
+        """The sliding windows that the layers told of."""
+        return self._forward.windows
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
@@ -74,7 +71,7 @@ class Trie:
         paths = [self.held[int(i)] for i in ids]
         self._lengths = np.array([len(p) for p in paths])
         self._trees = graph.root[ids].astype(np.int64)
-        self._flight, self._layout = _padded(paths), None
+        self._flight, self._layout = padded(paths), None
         return logits
 
     def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor:
@@ -98,7 +95,7 @@ class Trie:
         found = np.unique(slots[slots != UNKNOWN])
         self.store.pin(found)
         self._fresh.append(found)
-        self._take(slots, before, tokens)
+        self._fill(slots, before, tokens)
         self._flight[row, at] = slots
         self._lengths = at + 1
         return self._newest_logits(slots, tokens, meter)
@@ -132,6 +129,7 @@ class Trie:
 
     def next_logits(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """The logits of what follows each node, [F, V]; computes what is not there."""
+        self._touch(ids)
         self._compute_paths(graph, ids, meter)
         paths = [self.held[int(i)] for i in ids]
         last, first, which = np.unique([p[-1] for p in paths], return_index=True, return_inverse=True)
@@ -144,6 +142,7 @@ class Trie:
 
     def after(self, graph: BabbleGraph, ids: Ints, words: Sequence[int], meter: Meter) -> torch.Tensor:
         """The logits that would follow if each node went on with some words, [F, V]; nothing of it is kept."""
+        self._touch(ids)
         length = _open_length(graph, ids)
         short = [len(self.held.get(i, ())) < n for i, n in zip(ids.tolist(), length.tolist(), strict=True)]
         self._compute_paths(graph, ids[short], meter)
@@ -166,6 +165,7 @@ class Trie:
 
         A text that begins with the token `first` (the beginning of text) leaves it to the words before.
         """
+        self._touch(ids)
         nothing, texts = np.zeros(0, np.int64), []
         for i, n in zip(ids.tolist(), _open_length(graph, ids).tolist(), strict=True):
             tokens = graph.path_tokens(i)[:n].tolist()
@@ -189,76 +189,21 @@ class Trie:
             return computed[which]
         if self._layout is None:
             lengths = self._lengths
-            self._layout = Layout(self._flight, lengths, np.ones_like(lengths), self._least)
+            self._layout = Layout(self._flight, lengths, np.ones_like(lengths), self._forward.least)
         else:
             self._layout.append(slots)
-        return self._forward_all(rows, meter, layout=self._layout)
+        return self._forward(rows, meter, layout=self._layout)
 
     def _aside(self, texts: Sequence[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
         """Logits after tokens at the ends of paths, in slots that are given back at once."""
-        taken = [self.store.take(len(tokens)) for _, tokens, _ in texts]
+        taken = [self._take(len(tokens)) for _, tokens, _ in texts]
         rows = [
             Row(np.concatenate([path, slots]), np.asarray(tokens), tree, "scored")
             for (path, tokens, tree), slots in zip(texts, taken, strict=True)
         ]
-        logits = self._forward_all(rows, meter, remember=False)
+        logits = self._forward(rows, meter, remember=False)
         self.store.sweep(np.concatenate(taken))
         return logits
-
-    def _forward_all(
-        self, rows: list[Row], meter: Meter, remember: bool = True, layout: Layout | None = None
-    ) -> torch.Tensor:
-        """Runs rows through the model, in order and in batches; returns the logits after each, [B, V]."""
-        logits = []
-        while rows:
-            n = self._batch(rows)
-            batch, rows = rows[:n], rows[n:]
-            logits.append(self._forward(batch, layout if not rows and not logits else None))
-            for row in batch:
-                meter.count(row.kind, row.tree, len(row.tokens))
-            if remember:
-                self.store.put_logits(np.array([r.path[-1] for r in batch]), logits[-1])
-        meter.peak_slots = max(meter.peak_slots, self.store.peak)
-        if len(logits) == 1:
-            return logits[0]
-        return torch.cat(logits) if logits else torch.zeros(0, 0, device=self.model.device)
-
-    @torch.no_grad()
-    def _forward(self, batch: list[Row], layout: Layout | None = None) -> torch.Tensor:
-        new = np.array([len(r.tokens) for r in batch])
-        if layout is None:
-            paths = [r.path for r in batch]
-            layout = Layout(_padded(paths), np.array([len(p) for p in paths]), new, self._least)
-        ids, slots, positions = (np.zeros((len(batch), int(new.max())), np.int64) for _ in range(3))
-        for b, i in enumerate(layout.order.tolist()):
-            path, tokens, _, _ = batch[i]
-            ids[b] = tokens[0]  # as padding; a padding id would make some families warn of a missing mask
-            ids[b, -len(tokens) :] = tokens
-            slots[b, -len(tokens) :] = path[len(path) - len(tokens) :]
-            positions[b, -len(tokens) :] = np.arange(len(path) - len(tokens), len(path))
-        plan = Plan(self.store, layout, slots, positions)
-        device = self.model.device
-        out = self.model(
-            input_ids=torch.as_tensor(ids, device=device),
-            position_ids=torch.as_tensor(positions, device=device),
-            use_cache=False,
-            logits_to_keep=1,
-            tree=plan,
-        )
-        self.windows |= plan.windows
-        logits = out.logits[:, -1].float()
-        if np.array_equal(layout.order, np.arange(len(batch))):
-            return logits
-        return logits[torch.as_tensor(np.argsort(layout.order), device=device)]
-
-    def _batch(self, rows: list[Row]) -> int:
-        """How many of the first rows go into one pass: similar lengths, so that little is padding."""
-        least = most = len(rows[0].tokens)
-        for n, row in enumerate(rows):
-            least, most = min(least, len(row.tokens)), max(most, len(row.tokens))
-            if n and (most > 2 * least or (n + 1) * most > self.forward_tokens):
-                return n
-        return len(rows)
 
     def _compute_paths(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> None:
         """Makes sure that every token of the nodes' paths has its keys and values, and holds them.
@@ -274,15 +219,14 @@ class Trie:
             row = self._missing(graph, i, path)
             if len(row.tokens):
                 rows.append(row)
-            self.store.hold(row.path)
             if path is not None:
                 self.store.drop(path)
             self.held[i] = row.path
-        self._forward_all(rows, meter)
+        self._forward(rows, meter)
         self._unsure = set()
 
     def _missing(self, graph: BabbleGraph, node: int, path: Slots | None) -> Row:
-        """The row that completes a node's path, from what the trie already has of it."""
+        """The row that completes a node's path, from what the trie already has of it; holds the path."""
         if path is not None:
             have, rest = path.tolist(), _last_token(graph, node)
         else:
@@ -292,19 +236,46 @@ class Trie:
         while k < len(rest) and (slot := self.store.find(before, int(rest[k]))) != UNKNOWN:
             have.append(slot)
             before, k = slot, k + 1
-        self.store.pin(np.array(have, np.int64))
-        new = self.store.take(len(rest) - k)
+        known = np.array(have, np.int64)
+        self.store.pin(known)
+        self.store.hold(known)  # before others may be given up for the new ones
+        new = self._take(len(rest) - k)
+        self.store.hold(new)
         self.store.connect(new, np.r_[np.int64(before), new[:-1]][: len(new)], rest[k:])
         count = "prefilled" if path is None else "forwarded"
-        return Row(np.concatenate([np.array(have, np.int64), new]), rest[k:], tree, count)
+        return Row(np.concatenate([known, new]), rest[k:], tree, count)
 
-    def _take(self, slots: Slots, before: Slots, tokens: Ints) -> None:
+    def _touch(self, ids: Ints) -> None:
+        """These nodes are worked on: they are the last whose paths may be given up."""
+        self._busy = set(ids.tolist())
+        for i in ids.tolist():
+            if i in self.held:
+                self.held[i] = self.held.pop(i)
+
+    def _take(self, m: int) -> Slots:
+        """Free slots; where there is no memory for more, at the price of other paths."""
+        if not self.store.reserve(m):
+            self._evict(m)
+        return self.store.take(m)
+
+    def _evict(self, wanted: int) -> None:
+        """Gives up paths, the longest unused first, until so many slots are free."""
+        flying = np.unique(np.concatenate([*self._fresh, np.zeros(0, np.int64)]))
+        self.store.references[flying] += 1
+        for node in [i for i in self.held if i not in self._busy]:
+            if self.store.free >= wanted:
+                break
+            self.store.drop(self.held.pop(node))
+            self.evicted += 1
+        self.store.references[flying] -= 1
+
+    def _fill(self, slots: Slots, before: Slots, tokens: Ints) -> None:
         """Fills in slots for the tokens that are not in the trie, the same one for the same token."""
         new = slots == UNKNOWN
         edges, first, which = np.unique(
             np.stack([before[new], tokens[new]], 1), axis=0, return_index=True, return_inverse=True
         )
-        taken = self.store.take(len(first))
+        taken = self._take(len(first))
         self.store.connect(taken, edges[:, 0], edges[:, 1])
         slots[new] = taken[which.reshape(-1)]
         self._fresh.append(taken)
@@ -319,7 +290,7 @@ class Trie:
     ) -> torch.Tensor:
         """Logits of `len(known)` slots: remembered ones where known, elsewhere those after `rows[place]`, in turn."""
         kept = self.store.logits(remembered) if len(remembered) else None  # before the rows push them out
-        computed = self._forward_all(rows, meter)[place]
+        computed = self._forward(rows, meter)[place]
         if kept is None:
             return computed
         logits = kept.new_empty(len(known), kept.shape[1])
@@ -337,10 +308,3 @@ def _open_length(graph: BabbleGraph, ids: Ints) -> Ints:
 def _last_token(graph: BabbleGraph, node: int) -> Ints:
     """A node's last token; a stem has no span of its own, its `start` and `stop` are its parent's."""
     return graph.tokens[graph.stop[node] - 1 : graph.stop[node]]
-
-
-def _padded(paths: Sequence[Slots]) -> NDArray[np.int64]:
-    out = np.zeros((len(paths), max(map(len, paths))), np.int64)
-    for row, path in zip(out, paths, strict=True):
-        row[: len(path)] = path
-    return out

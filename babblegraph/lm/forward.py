@@ -1,0 +1,137 @@
+"""Forward passes: batches of rows, each some new tokens at the end of a path of the trie."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babblegraph.lm.layout import LEAST, Ints, Layout
+from babblegraph.lm.plan import Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from babblegraph.budget import Meter
+    from babblegraph.lm.store import Slots, Store
+
+
+class Row(NamedTuple):
+    """New tokens at the end of a path: `path` has the slots of all of them, the last `len(tokens)` are new."""
+
+    path: Slots
+    tokens: Ints
+    tree: int
+    kind: str  # how the meter counts it: forwarded, prefilled or scored
+
+
+class Forward:
+    """Runs rows through the model.
+
+    Args:
+        model: a transformers causal language model, inside `attention.attending`.
+        store: where keys, values and logits go.
+        tokens: at most this many new tokens (rows × length) in one pass; halved whenever the device has no memory
+            for them.
+    """
+
+    def __init__(self, model: PreTrainedModel, store: Store, tokens: int) -> None:
+        self.model, self.store, self.tokens = model, store, tokens
+        self.least = LEAST.get(model.device.type, LEAST["cuda"])
+        self.windows: set[int | None] = set()  # sliding windows that the layers told of
+
+    def __call__(
+        self, rows: list[Row], meter: Meter, remember: bool = True, layout: Layout | None = None
+    ) -> torch.Tensor:
+        """Runs rows in order and in batches; returns the logits after each, [B, V].
+
+        Args:
+            rows: what to compute; a row may rely on those before it, since a pass writes all keys before it reads.
+            meter: counts each row as its kind.
+            remember: whether the logits are kept in the store.
+            layout: of these rows, if it is known already.
+        """
+        logits = []
+        while rows:
+            batch = rows[: self._batch(rows)]
+            whole = len(batch) == len(rows) and not logits
+            try:
+                logits.append(self._pass(batch, layout if whole else None))
+            except RuntimeError as problem:
+                if len(batch) == 1 or not _is_lack_of_memory(problem):
+                    raise
+                self._halve(batch)
+                continue
+            rows = rows[len(batch) :]
+            for row in batch:
+                meter.count(row.kind, row.tree, len(row.tokens))
+            if remember:
+                self.store.put_logits(np.array([r.path[-1] for r in batch]), logits[-1])
+        meter.peak_slots = max(meter.peak_slots, self.store.peak)
+        if len(logits) == 1:
+            return logits[0]
+        return torch.cat(logits) if logits else torch.zeros(0, 0, device=self.model.device)
+
+    def _halve(self, batch: list[Row]) -> None:
+        """The device has no memory for a batch: from now on half as many tokens go into one pass."""
+        self.tokens = len(batch) * max(len(r.tokens) for r in batch) // 2
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"no memory for {len(batch)} rows in one forward pass: going on with half as many",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    @torch.no_grad()
+    def _pass(self, batch: list[Row], layout: Layout | None = None) -> torch.Tensor:
+        new = np.array([len(r.tokens) for r in batch])
+        if layout is None:
+            paths = [r.path for r in batch]
+            layout = Layout(padded(paths), np.array([len(p) for p in paths]), new, self.least)
+        ids, slots, positions = (np.zeros((len(batch), int(new.max())), np.int64) for _ in range(3))
+        for b, i in enumerate(layout.order.tolist()):
+            path, tokens, _, _ = batch[i]
+            ids[b] = tokens[0]  # as padding; a padding id would make some families warn of a missing mask
+            ids[b, -len(tokens) :] = tokens
+            slots[b, -len(tokens) :] = path[len(path) - len(tokens) :]
+            positions[b, -len(tokens) :] = np.arange(len(path) - len(tokens), len(path))
+        plan = Plan(self.store, layout, slots, positions)
+        device = self.model.device
+        out = self.model(
+            input_ids=torch.as_tensor(ids, device=device),
+            position_ids=torch.as_tensor(positions, device=device),
+            use_cache=False,
+            logits_to_keep=1,
+            tree=plan,
+        )
+        self.windows |= plan.windows
+        logits = out.logits[:, -1].float()
+        if np.array_equal(layout.order, np.arange(len(batch))):
+            return logits
+        return logits[torch.as_tensor(np.argsort(layout.order), device=device)]
+
+    def _batch(self, rows: list[Row]) -> int:
+        """How many of the first rows go into one pass: similar lengths, so that little is padding."""
+        least = most = len(rows[0].tokens)
+        for n, row in enumerate(rows):
+            least, most = min(least, len(row.tokens)), max(most, len(row.tokens))
+            if n and (most > 2 * least or (n + 1) * most > self.tokens):
+                return n
+        return len(rows)
+
+
+def padded(paths: Sequence[Slots]) -> NDArray[np.int64]:
+    """Paths as rows, padded with 0 on the right."""
+    out = np.zeros((len(paths), max(map(len, paths))), np.int64)
+    for row, path in zip(out, paths, strict=True):
+        row[: len(path)] = path
+    return out
+
+
+def _is_lack_of_memory(problem: RuntimeError) -> bool:
+    return isinstance(problem, torch.OutOfMemoryError) or "allocate memory" in str(problem)
