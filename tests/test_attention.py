@@ -13,8 +13,7 @@ from tiny_models import FAMILIES, family_model, plain_logits, tiny_model
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.lm import Babbler
-from babblegraph.lm import layout
+from babblegraph.lm import Babbler, layout
 from babblegraph.lm.attention import NAME
 from babblegraph.lm.plan import Plan
 from babblegraph.protocols import ALL, Chosen

@@ -12,6 +12,7 @@ from tiny_models import counting_real_tokens, plain_logits, tiny_llama
 
 import babblegraph.lm as lm
 from babblegraph.budget import Budget, Meter
+from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler
 from babblegraph.lm.store import Store
 from babblegraph.loop import search
@@ -309,6 +310,99 @@ def test_an_error_of_the_model_leaks_nothing(llama, characters, monkeypatch):
     monkeypatch.undo()
     truth = torch.stack([plain_logits(llama, graph.path_tokens(int(i)))[-1] for i in graph.frontier()])
     assert float((ours - truth).abs().max() / truth.abs().max()) < LIMIT
+
+
+@pytest.mark.parametrize("strategy", [babble(threshold=None), best_of_n(width=6)])
+def test_a_memory_limit_is_kept_and_changes_no_draw(strategy, characters):
+    model, score, budget = tiny_llama(characters), Score(value=constant), Budget(tokens=400)
+    token = 3 * 2 * 2 * 16 * 4  # layers × (keys, values) × heads × size × bytes
+    graphs, limit = [], 600 * token
+    for memory in (None, limit):
+        babbler = Babbler(model, characters, span=4, max_new_tokens=24, memory_limit=memory)
+        for one in search(babbler, MANY, score=score, strategy=strategy, budget=budget):
+            store = babbler.trie(one.graph).store
+            if memory is not None:
+                ring = store._logits.ring
+                logits = 0 if ring is None else ring.numel() * ring.element_size()
+                assert store.allocated_bytes + logits <= limit
+            assert store.in_use == (store.references > 0).sum()
+        graphs.append(one)
+    free, bound = graphs
+    assert np.array_equal(free.graph.tokens, bound.graph.tokens)
+    assert bound.spent.sampled == free.spent.sampled
+    assert bound.spent.peak_slots < free.spent.peak_slots
+    assert bound.spent.prefilled > free.spent.prefilled, "what was given up is computed again, and counted"
+
+
+def test_paths_that_are_given_up_for_memory_come_back_right(llama, characters):
+    babbler = Babbler(llama, characters, span=6, max_new_tokens=30, memory_limit=250_000)
+    graph, meter = widened(babbler, rounds=5, draws=4, keep=6)
+    trie, ids = babbler.trie(graph), np.flatnonzero(~graph.is_leaf())
+    assert trie.evicted > 10
+    assert len(trie.held) < len(ids)
+    check_store(babbler, graph)
+    for few in np.array_split(ids, len(ids) // 5):
+        ours = babbler.next_logits(graph, few, meter)
+        plain = torch.stack([plain_logits(llama, graph.path_tokens(int(i)))[-1] for i in few])
+        assert float((ours - plain).abs().max() / plain.abs().max()) < LIMIT
+    check_store(babbler, graph)
+
+
+def test_more_than_a_memory_limit_can_hold_is_said_in_one_line(llama, characters):
+    with pytest.raises(BadInput, match="memory_limit must hold at least 64 tokens of 768 bytes, got 1,000"):
+        Babbler(llama, characters, memory_limit=1000)
+    babbler = Babbler(llama, characters, span=16, max_new_tokens=60, memory_limit=100_000)
+    graph, meter = babbler.start(MANY), Meter(Budget(tokens=10**6), 4)
+    with pytest.raises(BadInput, match="expand fewer nodes a round"):
+        babbler.expand(graph, Chosen(np.arange(4), np.full(4, 50)), Rng(0), meter)
+    check_store(babbler, graph)
+    born = babbler.expand(graph, Chosen(np.arange(4), np.full(4, 1)), Rng(0), meter)
+    assert len(born.parent) == 4, "and nothing is lost"
+
+
+def test_when_the_device_lacks_memory_half_as_many_rows_go_on_and_nothing_is_lost(
+    llama, characters, monkeypatch
+):
+    babbler = Babbler(llama, characters, span=6, max_new_tokens=30)
+    whole, _ = widened(babbler, rounds=3, draws=5, keep=6)
+    plain, sizes = llama.forward, []
+
+    def small(*args, **named):
+        sizes.append(named["input_ids"].numel())
+        if sizes[-1] > 12:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return plain(*args, **named)
+
+    monkeypatch.setattr(llama, "forward", small)
+    with pytest.warns(RuntimeWarning, match="no memory for"):
+        graph, meter = widened(babbler, rounds=3, draws=5, keep=6)
+    assert same(graph, whole)
+    assert sum(size > 12 for size in sizes) < 8, "it learns what fits"
+    assert meter.read().sampled == trie_tokens(graph) - meter.read().prefilled
+
+
+def test_ten_thousand_rounds_of_a_store_leak_nothing():
+    draw, store = np.random.default_rng(0), Store(torch.device("cpu"), cache_bytes=0)
+    paths, sizes = [store.take(20)], []
+    store.connect(paths[0], np.r_[-1, paths[0][:-1]], np.arange(20))
+    store.hold(paths[0])
+    for i in range(10_000):
+        stem = paths[draw.integers(len(paths))]
+        stem = stem[: draw.integers(1, len(stem) + 1)]
+        new = store.take(int(draw.integers(1, 12)))
+        store.connect(new, np.r_[stem[-1:], new[:-1]], draw.integers(0, 10**6, len(new)))
+        paths.append(np.concatenate([stem, new]))
+        store.hold(paths[-1])
+        if len(paths) > 30:
+            store.drop(paths.pop(int(draw.integers(1, len(paths)))))
+        if i % 1000 == 999:
+            assert store.in_use == len(np.unique(np.concatenate(paths)))
+            sizes.append(len(store.references))
+            assert len(store._queue) < 40 * sizes[-1], "outdated entries of the queue do not pile up"
+    assert max(sizes) <= 2 * min(sizes)
+    for path in paths:
+        store.drop(path)
+    assert store.in_use == 0
 
 
 def test_what_was_expanded_but_never_added_is_forgotten(llama, characters):

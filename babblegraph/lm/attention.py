@@ -47,7 +47,10 @@ def trie_attention(
     layer, window = int(module.layer_idx), sliding_window  # type: ignore[arg-type]
     tree.store.write(layer, key, value, tree.slots)
     tree.windows.add(window)
-    how: dict[str, Any] = {"scale": query.shape[-1] ** -0.5 if scaling is None else scaling, "softcap": softcap}
+    how: dict[str, Any] = {
+        "scale": query.shape[-1] ** -0.5 if scaling is None else scaling,
+        "softcap": softcap,
+    }
     if tree.causal(window) and softcap is None and s_aux is None:
         grouped = key.shape[1] != query.shape[1]
         whole = F.scaled_dot_product_attention(
@@ -81,7 +84,9 @@ def _shared(
         shape = (heads, b, q)
         return Part(part.out.view(*shape, width).transpose(0, 1), part.log_sum.view(shape).transpose(0, 1))
     out = query.new_zeros(heads, b, q, width)
-    log_sum = query.new_full((heads, b, q), float("-inf"), dtype=torch.promote_types(query.dtype, torch.float32))
+    log_sum = query.new_full(
+        (heads, b, q), float("-inf"), dtype=torch.promote_types(query.dtype, torch.float32)
+    )
     for piece in pieces:
         rows = slice(piece.first, piece.last)
         part = _piece(piece, layer, query[:, rows], tree, how)

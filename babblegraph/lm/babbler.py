@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from babblegraph.randomness import Rng
 
 DEFAULT_SPAN = 16
+LEAST_SLOTS = 64  # tokens that any memory limit must hold
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "model"
 
 
@@ -49,6 +50,9 @@ class Babbler:
         max_new_tokens: of a whole text; up to the model's context by default, at most 1,024.
         cache_bytes: memory of a graph's pools below which keys and values that were given up stay findable, so
             that no token has to be computed twice; 0 for the smallest pools.
+        memory_limit: bytes that a graph's keys, values and remembered logits may take in all; None for no bound.
+            When they are used up, the paths that were used longest ago are given up, and computed again (counted
+            as prefilled) if they are needed.
         name: what to call the model in files and reports.
 
     Raises:
@@ -73,6 +77,7 @@ class Babbler:
         until: str | Sequence[str] = (),
         max_new_tokens: int | None = None,
         cache_bytes: int = 1 << 26,
+        memory_limit: int | None = None,
         name: str | None = None,
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
@@ -82,14 +87,15 @@ class Babbler:
             raise BadInput(
                 f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it"
             )
-        self.max_new_tokens, self.cache_bytes = max_new_tokens, cache_bytes
+        self.max_new_tokens = max_new_tokens
         self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.warp = warper(temperature, top_k, top_p)
         span = DEFAULT_SPAN if span is None and not stop else span
         self.span = SpanRule(span, _tuple(stop), _tuple(until), _end_ids(model, tokenizer))
         self.vocabulary = TokenBytes(tokenizer)
-        self.error, reach = selfcheck.check(model)
+        self.error, reach, token_bytes = selfcheck.check(model)
         self.context = min(self.context, reach or self.context)
+        self._memory = _memory(memory_limit, cache_bytes, token_bytes)
         self.fingerprint = fingerprint(model)
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Trie] = weakref.WeakKeyDictionary()
 
@@ -238,7 +244,7 @@ class Babbler:
                     f"a graph must go on with the model that began it, {graph.meta.get('model')!r}, got "
                     f"{self.name!r} with other weights: load that one"
                 )
-            self._tries[graph] = Trie(self.model, cache_bytes=self.cache_bytes)
+            self._tries[graph] = Trie(self.model, **self._memory)
         return self._tries[graph]
 
     def _rules(self, graph: BabbleGraph) -> Rules:
@@ -267,6 +273,19 @@ class Babbler:
                 f"a chat must be a list of messages that the model's template takes, got {prompt!r}: {first}"
             ) from problem
         return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _memory(limit: int | None, cache_bytes: int, token_bytes: int) -> dict[str, int]:
+    """What a trie may use: an eighth of a limit goes to logits, the rest to keys and values."""
+    if limit is None:
+        return {"cache_bytes": cache_bytes}
+    logit_bytes = min(limit // 8, 1 << 26)
+    slots = (limit - logit_bytes) // token_bytes
+    if slots < LEAST_SLOTS:
+        raise BadInput(
+            f"memory_limit must hold at least {LEAST_SLOTS} tokens of {token_bytes:,} bytes, got {limit:,}: raise it"
+        )
+    return {"cache_bytes": min(cache_bytes, limit), "logit_bytes": logit_bytes, "most_slots": slots}
 
 
 def _context(model: PreTrainedModel) -> int:

@@ -55,7 +55,7 @@ class Forward:
             remember: whether the logits are kept in the store.
             layout: of these rows, if it is known already.
         """
-        logits = []
+        logits: list[torch.Tensor] = []
         while rows:
             batch = rows[: self._batch(rows)]
             whole = len(batch) == len(rows) and not logits

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.integer[Any]]
-LEAST = {"cpu": 768, "cuda": 4096}  # rows × tokens from which on a segment is shared; see benchmarks/sharing.py
+LEAST = {
+    "cpu": 768,
+    "cuda": 4096,
+}  # rows × tokens from which on a segment is shared; see benchmarks/sharing.py
 
 
 class Segment(NamedTuple):
@@ -82,7 +85,9 @@ def _shared(paths: Ints, known: Ints, least: int) -> tuple[Ints, list[Segment], 
     order: list[int] = []
     segments: list[Segment] = []
     own = ~_from(paths.shape[1], known)
-    below = [(np.arange(len(paths)), 0, 0)]  # rows, the position up to which they agree, the level: depth first
+    below = [
+        (np.arange(len(paths)), 0, 0)
+    ]  # rows, the position up to which they agree, the level: depth first
     while below:
         rows, at, level = below.pop()
         if len(rows) < 2 or (int(known[rows].max()) - at) * len(rows) < least:

@@ -49,7 +49,9 @@ class Plan:
 
     def causal(self, window: int | None) -> bool:
         """Whether plain causal attention among the new tokens is all there is."""
-        return self.whole and not self._padding.any() and (window is None or self._positions.shape[1] <= window)
+        return (
+            self.whole and not self._padding.any() and (window is None or self._positions.shape[1] <= window)
+        )
 
     def bias(self, window: int | None) -> torch.Tensor | None:
         """What is added to the scores of the tails, 0 or -inf, [B, 1, L or 1, T]; None where all is seen."""

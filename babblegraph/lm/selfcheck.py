@@ -26,6 +26,7 @@ class Checked(NamedTuple):
 
     error: float  # max|difference| / max|logit|
     reach: int | None  # texts may have so many tokens; None for no such bound
+    token_bytes: int  # of one token's keys and values in all layers
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def check(model: PreTrainedModel) -> Checked:
             "use another family"
         )
     try:
-        error, windows = _error(model)
+        error, trie = _error(model)
     except Exception as problem:
         first = (str(problem).strip() or "no message").splitlines()[0]
         raise BadInput(
@@ -58,10 +59,10 @@ def check(model: PreTrainedModel) -> Checked:
             f"a tree's logits must equal plain forward passes within {limit:g}, got {error:.1e} for {kind!r}: "
             "this family is not supported"
         )
-    return Checked(error, _reach(model, windows))
+    return Checked(error, _reach(model, trie.windows), trie.store.token_bytes)
 
 
-def _error(model: PreTrainedModel) -> tuple[float, set[int | None]]:
+def _error(model: PreTrainedModel) -> tuple[float, Trie]:
     size = int(model.get_input_embeddings().num_embeddings)
     trunk, *branches = ((np.arange(n) * 7919 + 11 * n) % size for n in (6, 2, 3))
     trie, meter = Trie(model), Meter(Budget(tokens=1), 1)
@@ -78,7 +79,7 @@ def _error(model: PreTrainedModel) -> tuple[float, set[int | None]]:
         raise RuntimeError("no layer called the attention function")
     texts = [trunk, *(np.concatenate([trunk, b]) for b in branches)]
     plain = torch.cat([_plain(model, t) for t in texts]).float()
-    return float((ours - plain).abs().max() / plain.abs().max()), trie.windows
+    return float((ours - plain).abs().max() / plain.abs().max()), trie
 
 
 def _plain(model: PreTrainedModel, tokens: NDArray[np.int64]) -> torch.Tensor:

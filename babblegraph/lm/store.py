@@ -70,6 +70,12 @@ class Store:
         return sum(t.numel() * t.element_size() for t in (*self.keys.values(), *self.values.values()))
 
     @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values in all layers; 0 before the first."""
+        rows = next((len(pool) for pool in self.keys.values()), 0)
+        return self.allocated_bytes // rows if rows else 0
+
+    @property
     def free(self) -> int:
         """Slots that can be taken without growing."""
         return self._free_size
@@ -81,7 +87,9 @@ class Store:
     def reserve(self, m: int) -> bool:
         """Whether m slots can be taken; the pools grow for them as far as they may."""
         size = len(self.references)
-        while self._free_size < m or (len(self._blank) < m and self._bytes() < self.cache_bytes):
+        while self._free_size < m or (
+            len(self._blank) < m and len(self.references) * self.token_bytes < self.cache_bytes
+        ):
             size = min(max(int(size * self.growth), size + m), self.most_slots)
             if size == len(self.references):
                 break
@@ -223,11 +231,6 @@ class Store:
         self._freed_at = np.concatenate([self._freed_at, np.zeros(more, np.int64)])
         self._logits.reserve(slots)
         self.sweep(np.arange(max(old, 1), slots))  # slot 0 is never free
-
-    def _bytes(self) -> int:
-        """What the pools take, or will in the next forward pass."""
-        rows = next((len(pool) for pool in self.keys.values()), 0)
-        return self.allocated_bytes // rows * len(self.references) if rows else 0
 
     def _longest_free(self, m: int) -> Iterator[int]:
         while m and self._blank:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
 
+
 class Trie:
     """Keys, values and logits of one graph's tokens, and the rows that are in flight during an expansion.
 
