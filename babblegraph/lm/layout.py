@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.integer[Any]]
 LEAST = {
-    "cpu": 768,
+    "cpu": 1024,
     "cuda": 4096,
 }  # rows × tokens from which on a segment is shared; see benchmarks/sharing.py
 
