@@ -200,7 +200,7 @@ def _check_digest(file: GraphFile, header: dict[str, Any], tensors: Tensors) -> 
 def _graph(header: dict[str, Any], tensors: Tensors, vocabulary: dict[int, bytes]) -> BabbleGraph:
     trees, n = len(header["prompts"]), len(tensors["parent"])
     graph = BabbleGraph(header["prompts"], [[0]] * trees, vocabulary)
-    links = {name: np.full(n, COLUMNS[name].fill, COLUMNS[name].dtype) for name in LINKS}
+    links: Tensors = {name: np.full(n, COLUMNS[name].fill, COLUMNS[name].dtype) for name in LINKS}
     graph.size, graph._token_size = n, len(tensors["tokens"])
     graph._tokens, graph._token_log_q = tensors["tokens"], tensors["token_log_q"]
     graph._columns = {name: {**tensors, **links}[name] for name in COLUMNS}

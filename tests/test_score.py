@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -196,4 +198,4 @@ def test_connectivity_of_a_large_forest_is_computed_anew_only_as_it_grows(monkey
         ids = graph.add(Born.of_spans(draw.integers(0, graph.size, 7), [[0]] * 7, -np.ones(7), status))
     assert sizes[:7] == [2, 9, 16, 23, 30, 37, 44]
     assert len(sizes) <= 8 + np.log(2_000 / 50) / np.log(1.125)
-    assert max(b / a for a, b in zip(sizes[7:], sizes[8:], strict=False)) < 1.125**2
+    assert max(b / a for a, b in pairwise(sizes[7:])) < 1.125**2
