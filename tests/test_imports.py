@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": {"protocols", "graph", "budget", "status", "errors", "randomness", "lm"},
     "embedded": {"tasks", "lm"},
     "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimate"} | BASE,
+    "drop_in": {"api", "lm", "scoring"} | BASE,
     "cem": {"loop", "strategies", "scoring", "lm", "estimate"} | BASE,
     "view": {"loop", "estimate"} | BASE,
     "cli": {EVERYTHING},
