@@ -78,7 +78,8 @@ def generate(
     its samples. The generation config means what it means there: lengths, ids that end a text, `max_time`,
     `num_return_sequences`; every logits processor and stopping criterion is honoured, and must be a function of its
     arguments alone. A search always draws: `do_sample` only says whether temperature, top-k, top-p and the like
-    take part, and the seed decides, not torch's generator. `num_beams` must be 1.
+    take part (and transformers wants it for more than one sequence), and the seed decides, not torch's generator.
+    `num_beams` must be 1.
 
     transformers keeps `tokenizer`, `stop_strings`, `streamer` and `assistant_model` from custom functions. Where
     texts are needed, the tokenizer is loaded from the model's folder or cache, never from the network; or give it by
@@ -107,11 +108,14 @@ def generate(
     >>> babbler = bg.Babbler.embedded()
     >>> model, tokenizer = babbler.model, babbler.tokenizer  # or from_pretrained as ever
     >>> prompt = tokenizer("3 5 7 11>24\\n", return_tensors="pt")
-    >>> found = model.generate(**prompt, custom_generate=bg.generate, task=bg.Countdown(), max_new_tokens=64)
+    >>> asked = {"task": bg.Countdown(), "budget": 4000, "max_new_tokens": 64}
+    >>> found = model.generate(**prompt, custom_generate=bg.generate, **asked)
     >>> tokenizer.decode(found[0], skip_special_tokens=True).splitlines()[-1][-3:]
     ':24'
     """
     _refuse(model, input_ids, generation_config, model_kwargs)
+    if seed < 0:
+        raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
     copies = int(generation_config.num_return_sequences or 1)
     prompts, mask = input_ids[::copies], _mask(input_ids, model_kwargs.get("attention_mask"))[::copies]
     new = int(generation_config.max_length) - prompts.shape[1]
