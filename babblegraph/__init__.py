@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from babblegraph import scoring, strategies, tasks
     from babblegraph.api import Answer, Result, babble, rounds
     from babblegraph.budget import Budget
+    from babblegraph.drop_in import generate
     from babblegraph.errors import BadInput
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm import Babbler
@@ -32,13 +33,14 @@ _HOMES = {
     "Result": "api",
     "Round": "loop",
     "babble": "api",
+    "generate": "drop_in",
     "rounds": "api",
     "search": "loop",
 }
 
 __all__ = [
     "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Game24", "Result", "Round", "babble",
-    "rounds", "scoring", "search", "strategies", "tasks",
+    "generate", "rounds", "scoring", "search", "strategies", "tasks",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
 from babblegraph.protocols import Generator, Strategy, Task
 from babblegraph.scoring import Score, entropy_to_go, function_value, likelihood
-from babblegraph.status import Gate
+from babblegraph.status import Gate, Status
 from babblegraph.strategies import babble as default_strategy
 
 
@@ -54,9 +54,9 @@ class Result:
     @property
     def passed(self) -> list[bool]:
         """For each prompt, whether a leaf reached the threshold; any finished leaf where there is none."""
-        bests = [self.best(1, tree) for tree in range(self.graph.trees)]
-        floor = -np.inf if self.threshold is None else self.threshold
-        return [bool(b) and b[0].score >= floor for b in bests]
+        graph, floor = self.graph, -np.inf if self.threshold is None else self.threshold
+        hits = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & (graph.score >= floor)
+        return (np.bincount(graph.root[hits], minlength=graph.trees) > 0).tolist()
 
     @property
     def estimate(self) -> Estimate:

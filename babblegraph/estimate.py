@@ -168,6 +168,8 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
     truncated = sampling.get("top_k") is not None or sampling.get("top_p") is not None
     if truncated and under != "q":
         return f"top-k or top-p truncation leaves out texts that {under} can write"
+    if sampling.get("truncates") and under != "q":
+        return f"{', '.join(sampling['processors'])} may leave out texts that {under} can write"
     live = (graph.status == Status.FRONTIER) | (graph.status == Status.STEM)
     cut = ((graph.status == Status.EXPANDED) & ((graph.flags & Flag.CUT) != 0)).any()
     if live.any() or cut:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.born import Born
+from babblegraph.columns import LEAST, Column, Pairs, with_room
 from babblegraph.errors import BadInput
 from babblegraph.randomness import prompt_key
 from babblegraph.status import Gate, Status
@@ -24,23 +25,6 @@ if TYPE_CHECKING:
 
 Ids = int | slice | Sequence[int] | NDArray[Any]  # anything that picks rows
 NO_PARENT, NO_STATE, NEVER = -1, -1, -1  # sentinels of parent, state_key and died
-
-
-class Column:
-    """A typed column of the graph: reading it gives a view of the rows in use, `[N]`."""
-
-    def __init__(self, dtype: type, fill: float = 0) -> None:
-        self.dtype, self.fill = dtype, fill
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    @overload
-    def __get__(self, graph: None, owner: type) -> Column: ...
-    @overload
-    def __get__(self, graph: BabbleGraph, owner: type) -> NDArray[Any]: ...
-    def __get__(self, graph: BabbleGraph | None, owner: type) -> Column | NDArray[Any]:
-        return self if graph is None else graph._columns[self.name][: graph.size]
 
 
 class BabbleGraph:
@@ -68,6 +52,7 @@ class BabbleGraph:
     start = Column(np.int64)  # the span is tokens[start:stop]
     stop = Column(np.int64)
     length = Column(np.int32)  # tokens from the start of the prompt to the end of the span
+    depth = Column(np.int32)  # nodes above it
     log_p_f = Column(np.float64)
     log_p_g = Column(np.float64)
     log_q = Column(np.float64)
@@ -99,15 +84,15 @@ class BabbleGraph:
         _check_prompts(prompts, prompt_tokens)
         self.size = 0
         self._columns: dict[str, NDArray[Any]] = {
-            name: np.full(64, c.fill, c.dtype) for name, c in column_types().items()
+            name: np.empty(LEAST, c.dtype) for name, c in COLUMNS.items()
         }
-        self._tokens = np.zeros(256, np.int32)
-        self._token_log_q = np.zeros(256, np.float32)
+        self._tokens = np.empty(LEAST, np.int32)
+        self._token_log_q = np.empty(LEAST, np.float32)
         self._token_size = 0
         self.prompts = list(prompts)
         self.vocabulary = vocabulary
         self.round = 0
-        self.merges: list[tuple[int, int]] = []  # (loser, winner)
+        self.merges = Pairs()  # (loser, winner)
         self.failures: list[dict[str, Any]] = []  # what value functions raised, and on which node
         self.meta: dict[str, Any] = {"seed": seed, **(meta or {})}
         seen: dict[str, int] = {}
@@ -139,17 +124,16 @@ class BabbleGraph:
             Their ids, [M].
         Complexity: O(M log M + T), amortised.
         """
-        m, parent = len(born.parent), born.parent
-        ids = np.arange(self.size, self.size + m, dtype=np.int32)
+        parent = born.parent
         stop = self._add_tokens(born.tokens, born.token_log_q) + np.cumsum(born.lengths, dtype=np.int64)
-        self._reserve(m)
-        self._set(
-            ids,
+        ids = self._append(
+            len(parent),
             parent=parent,
             root=self.root[parent],
             start=stop - born.lengths,
             stop=stop,
             length=self.length[parent] + born.lengths,
+            depth=self.depth[parent] + 1,
             log_p_f=self.log_p_f[parent] + born.log_p_f,
             log_p_g=self.log_p_g[parent] + born.log_p_g,
             log_q=self.log_q[parent] + born.log_q,
@@ -160,7 +144,6 @@ class BabbleGraph:
             key=born.key,
             born=self.round,
         )
-        self.size += m
         self._link(ids, parent)
         np.add.at(self.count, born.repeats[:, 0], born.repeats[:, 1])
         self.draws[born.expanded] += born.draws
@@ -264,36 +247,25 @@ class BabbleGraph:
         return codecs.getincrementaldecoder("utf-8")("replace").decode(data)  # keeps an open character back
 
     def _add_root(self, i: int, tokens: NDArray[np.int32], key: int) -> None:
-        at = self._add_tokens(tokens, np.zeros(len(tokens), np.float32))
-        self._reserve(1)
-        self._set(
-            np.array([i]), root=i, start=at, stop=at + len(tokens), length=len(tokens), key=np.uint64(key)
-        )
-        self.size += 1
+        at, n = self._add_tokens(tokens, np.zeros(len(tokens), np.float32)), len(tokens)
+        self._append(1, root=i, start=at, stop=at + n, length=n, key=np.uint64(key))
 
     def _add_tokens(self, tokens: NDArray[np.int32], log_q: NDArray[np.float32]) -> int:
         at, end = self._token_size, self._token_size + len(tokens)
-        if end > len(self._tokens):
-            room = max(end, 2 * len(self._tokens))
-            self._tokens = np.resize(self._tokens, room)
-            self._token_log_q = np.resize(self._token_log_q, room)
-        self._tokens[at:end] = tokens
-        self._token_log_q[at:end] = log_q
+        self._tokens = with_room(self._tokens, at, len(tokens))
+        self._token_log_q = with_room(self._token_log_q, at, len(tokens))
+        self._tokens[at:end], self._token_log_q[at:end] = tokens, log_q
         self._token_size = end
         return at
 
-    def _reserve(self, m: int) -> None:
-        room = len(self._columns["parent"])
-        if self.size + m > room:
-            room = max(self.size + m, 2 * room)
-            for name, c in column_types().items():
-                grown: NDArray[Any] = np.full(room, c.fill, c.dtype)
-                grown[: self.size] = self._columns[name][: self.size]
-                self._columns[name] = grown
-
-    def _set(self, ids: NDArray[Any], **values: Any) -> None:
-        for name, value in values.items():
-            self._columns[name][ids] = value
+    def _append(self, m: int, **given: Any) -> NDArray[np.int32]:
+        """Adds m rows and returns their ids; a column that is not given gets what it is filled with."""
+        rows = slice(self.size, self.size + m)
+        for name, column in COLUMNS.items():
+            self._columns[name] = with_room(self._columns[name], self.size, m)
+            self._columns[name][rows] = given.get(name, column.fill)
+        self.size += m
+        return np.arange(rows.start, rows.stop, dtype=np.int32)
 
     def _link(self, ids: NDArray[np.int32], parent: NDArray[np.int32]) -> None:
         """Hangs new nodes at the ends of their parents' lists of children, oldest first."""
@@ -311,9 +283,7 @@ class BabbleGraph:
         self.last_child[parents] = tails
 
 
-def column_types() -> dict[str, Column]:
-    """The graph's columns by name, in the order in which they are declared."""
-    return {name: c for name, c in vars(BabbleGraph).items() if isinstance(c, Column)}
+COLUMNS = {name: c for name, c in vars(BabbleGraph).items() if isinstance(c, Column)}  # as they are declared
 
 
 def _check_prompts(prompts: Sequence[str], prompt_tokens: Sequence[Sequence[int]]) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.errors import GraphFileError
-from babblegraph.graph import NEVER, NO_PARENT, NO_STATE, column_types
+from babblegraph.graph import COLUMNS, NEVER, NO_PARENT, NO_STATE
 from babblegraph.status import Flag, Gate, Status
 
-LINKS = ("first_child", "last_child", "next_sibling")  # they follow from `parent` and are not stored
+LINKS = ("depth", "first_child", "last_child", "next_sibling")  # they follow from `parent`: not stored
 LISTS = ("tokens", "token_log_q", "merges")  # stored columns that have no row for each node
 
 Tensors = dict[str, NDArray[Any]]
@@ -39,7 +39,7 @@ class GraphFile:
 
     def check_columns(self, opened: Any) -> None:
         """The stored columns must be those of this version, each with its type and number of dimensions."""
-        dtypes: dict[str, Any] = {name: c.dtype for name, c in column_types().items() if name not in LINKS}
+        dtypes: dict[str, Any] = {name: c.dtype for name, c in COLUMNS.items() if name not in LINKS}
         dtypes |= {"tokens": np.int32, "token_log_q": np.float32, "merges": np.int32}
         names = set(opened.keys())
         self.require(names >= dtypes.keys(), "no column may be missing", sorted(dtypes.keys() - names))

@@ -18,9 +18,10 @@ from typing import Any, NoReturn
 import numpy as np
 import safetensors
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput, GraphFileError
-from babblegraph.graph import NO_PARENT, BabbleGraph, column_types
+from babblegraph.graph import COLUMNS, NO_PARENT, BabbleGraph
 from babblegraph.graph_check import LINKS, GraphFile, Tensors
 
 FORMAT = 1  # of the file; a reader refuses anything newer
@@ -81,9 +82,9 @@ def load(path: str | os.PathLike[str]) -> BabbleGraph:
 
 
 def _tensors(graph: BabbleGraph) -> Tensors:
-    columns: Tensors = {name: getattr(graph, name) for name in column_types() if name not in LINKS}
-    merges = np.array(graph.merges, np.int32).reshape(-1, 2)
-    return {**columns, "tokens": graph.tokens, "token_log_q": graph.token_log_q, "merges": merges}
+    columns: Tensors = {name: getattr(graph, name) for name in COLUMNS if name not in LINKS}
+    lists = {"tokens": graph.tokens, "token_log_q": graph.token_log_q, "merges": graph.merges.array}
+    return columns | lists
 
 
 def _header(graph: BabbleGraph, tensors: Tensors) -> str:
@@ -199,14 +200,25 @@ def _check_digest(file: GraphFile, header: dict[str, Any], tensors: Tensors) -> 
 def _graph(header: dict[str, Any], tensors: Tensors, vocabulary: dict[int, bytes]) -> BabbleGraph:
     trees, n = len(header["prompts"]), len(tensors["parent"])
     graph = BabbleGraph(header["prompts"], [[0]] * trees, vocabulary)
-    links = {name: np.full(n, NO_PARENT, np.int32) for name in LINKS}
+    links: Tensors = {name: np.full(n, COLUMNS[name].fill, COLUMNS[name].dtype) for name in LINKS}
     graph.size, graph._token_size = n, len(tensors["tokens"])
     graph._tokens, graph._token_log_q = tensors["tokens"], tensors["token_log_q"]
-    graph._columns = {name: {**tensors, **links}[name] for name in column_types()}
+    graph._columns = {name: {**tensors, **links}[name] for name in COLUMNS}
     graph._link(np.arange(trees, n, dtype=np.int32), graph.parent[trees:])
-    graph.merges = [(loser, winner) for loser, winner in tensors["merges"].tolist()]
+    graph.depth[:] = _depth(graph.parent)
+    graph.merges.extend(tensors["merges"])
     graph.round, graph.meta, graph.failures = header["round"], header["meta"], header["failures"]
     return graph
+
+
+def _depth(parent: NDArray[np.int32]) -> NDArray[np.int32]:
+    """How many nodes are above each, [N]: every pass doubles how far up each one looks."""
+    depth = (parent != NO_PARENT).astype(np.int32)
+    up = np.where(parent == NO_PARENT, np.arange(len(parent), dtype=np.int32), parent)
+    while (above := depth[up]).any():
+        depth += above
+        up = up[up]
+    return depth
 
 
 def _got(path: str | os.PathLike[str], error: Exception) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from babblegraph.born import Born
 from babblegraph.graph import BabbleGraph
-from babblegraph.scoring.connectivity import entropy_to_go, node_depth
+from babblegraph.scoring.connectivity import entropy_to_go
 from babblegraph.status import Status
 
 
@@ -73,8 +73,3 @@ def test_a_place_with_more_ways_on_is_better_connected():
 def test_a_graph_of_roots_alone_is_fully_connected():
     graph = BabbleGraph(["p", "q"], [[0], [0]], {0: b"a"})
     assert entropy_to_go(graph).tolist() == [1, 1]
-
-
-def test_node_depth_counts_the_nodes_above():
-    graph = random_forest(1)
-    assert node_depth(graph).tolist() == [len(graph.path(i)) - 1 for i in range(graph.size)]

@@ -33,3 +33,13 @@ def test_the_judge_runs_on_cuda(characters):
     babbler = bg.Babbler(tiny_llama(characters).cuda(), characters, span=4, max_new_tokens=12)
     result = bg.babble(babbler, "1 2", value=JudgeValue(babbler, "=", ["y"], ["n"]), budget=80)
     assert result.spent.scored > 0
+
+
+def test_generate_on_cuda_draws_what_it_draws_on_the_cpu(characters):
+    characters.padding_side = "left"
+    inputs = characters(["1+2=3\n4", "7*8"], return_tensors="pt", padding=True)
+    options = {"max_new_tokens": 6, "budget": 120, "num_return_sequences": 2, "do_sample": True, "top_k": 9}
+    options |= {"custom_generate": bg.generate, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
+    found = tiny_llama(characters).cuda().generate(**inputs.to("cuda"), **options)
+    assert found.device.type == "cuda"
+    assert torch.equal(found.cpu(), tiny_llama(characters).generate(**inputs.to("cpu"), **options))

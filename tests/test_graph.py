@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babblegraph.born import Born
+from babblegraph.columns import Pairs
 from babblegraph.errors import BadInput
-from babblegraph.graph import NEVER, NO_PARENT, BabbleGraph, column_types
+from babblegraph.graph import COLUMNS, NEVER, NO_PARENT, BabbleGraph
 from babblegraph.status import Flag, Gate, Status
 
 # "é", "€" and "😀" come in pieces, so that characters are split over tokens and over spans; 13 is never valid
@@ -92,6 +93,7 @@ def test_children_and_paths_are_those_of_plain_python(forest: tuple[BabbleGraph,
     for i, node in enumerate(nodes):
         assert graph.children(i) == [number[id(child)] for child in node.children]
         assert graph.path(i) == [number[id(step)] for step in node.path()]
+        assert graph.depth[i] == len(node.path()) - 1
         assert graph.parent[i] == (number[id(node.parent)] if node.parent else NO_PARENT)
         assert graph.root[i] == number[id(node.path()[0])]
         assert graph.prompt(i) == graph.prompts[number[id(node.path()[0])]]
@@ -133,7 +135,7 @@ def test_many_adds_in_batches_equal_adds_one_by_one(
         single.add(Born.of_spans([number[id(node.parent)]], [node.tokens], [node.log_q]))
         if chance.random() < 0.2:
             single.add(Born.of_spans([], [], []))
-    for name in column_types().keys() - {"key"}:  # of_spans numbers keys by their place in the batch
+    for name in COLUMNS.keys() - {"key"}:  # of_spans numbers keys by their place in the batch
         np.testing.assert_array_equal(getattr(graph, name), getattr(single, name), err_msg=name)
     np.testing.assert_array_equal(graph.tokens, single.tokens)
     np.testing.assert_array_equal(graph.token_log_q, single.token_log_q)
@@ -174,16 +176,30 @@ def test_a_graph_grows_to_100_000_nodes_and_keeps_every_row() -> None:
     np.testing.assert_array_equal(graph.tokens[2:], np.arange(graph.size - 2) % 5_000 % 14)
 
 
-def test_a_node_takes_at_most_160_bytes_beside_its_tokens() -> None:
-    assert sum(np.dtype(c.dtype).itemsize for c in column_types().values()) <= 160
-
-
-def test_room_is_never_more_than_twice_what_is_used() -> None:
+def test_a_node_takes_at_most_160_bytes_beside_its_tokens_room_to_grow_included() -> None:
     graph = small()
-    for _ in range(12):
-        graph.add(Born.of_spans(np.arange(graph.size), [[0]] * graph.size, np.zeros(graph.size)))
-        assert len(graph._columns["parent"]) <= max(64, 2 * graph.size)
-        assert len(graph._tokens) <= max(256, 2 * len(graph.tokens))
+    while graph.size < 50_000:
+        graph.add(Born.of_spans(np.arange(1_000) % graph.size, [[0]] * 1_000, np.zeros(1_000)))
+        allocated = sum(column.nbytes for column in graph._columns.values())
+        assert allocated <= 160 * max(graph.size, 64)
+        assert len(graph._tokens) <= 1.25 * max(len(graph.tokens), 64)
+
+
+def test_pairs_are_a_list_of_tuples() -> None:
+    pairs, plain = Pairs(), []
+    for n in (1, 0, 70, 300):
+        more = [(len(plain) + i, i) for i in range(n)]
+        pairs += more
+        plain += more
+        assert (len(pairs), list(pairs), bool(pairs)) == (len(plain), plain, bool(plain))
+    pairs.append((5, 6))
+    pairs.extend(np.array([[7, 8]]))
+    plain += [(5, 6), (7, 8)]
+    assert pairs == plain
+    assert (pairs[-2], pairs[3:5], (5, 6) in pairs) == ((5, 6), plain[3:5], True)
+    assert pairs.array.tolist() == [list(pair) for pair in plain]
+    with pytest.raises(IndexError):
+        pairs[len(plain)]
 
 
 @pytest.mark.parametrize("character", ["é", "€", "😀", "\ufffd", "ש"])

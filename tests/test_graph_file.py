@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from babblegraph import graph_file
 from babblegraph.born import Born
+from babblegraph.columns import Pairs
 from babblegraph.errors import BadInput, GraphFileError
-from babblegraph.graph import BabbleGraph, column_types
+from babblegraph.graph import COLUMNS, BabbleGraph
 from babblegraph.graph_file import load, save
 from babblegraph.status import Flag, Gate, Status
 
@@ -62,7 +63,7 @@ def graphs(draw: st.DrawFn) -> BabbleGraph:
         getattr(graph, name)[:] = rng.integers(0, most + 1, graph.size)
     for name in ("count", "draws", "born", "died", "state_key"):
         getattr(graph, name)[:] = rng.integers(0, np.iinfo(getattr(graph, name).dtype).max, graph.size)
-    graph.merges = [tuple(pair) for pair in rng.integers(0, graph.size, (rng.integers(0, 4), 2)).tolist()]
+    graph.merges = Pairs(rng.integers(0, graph.size, (rng.integers(0, 4), 2)))
     graph.failures = draw(st.lists(st.dictionaries(st.text(), JSON, max_size=2), max_size=2))
     graph.round = draw(st.integers(0, 10**6))
     return graph
@@ -81,6 +82,7 @@ def test_a_saved_graph_comes_back_bit_for_bit(
     assert (found.meta, found.failures) == (graph.meta, graph.failures)
     assert [found.text(i) for i in range(found.size)] == [graph.text(i) for i in range(graph.size)]
     assert [found.children(i) for i in range(found.size)] == [graph.children(i) for i in range(graph.size)]
+    assert found.depth.tolist() == [len(graph.path(i)) - 1 for i in range(graph.size)]
     first = path.read_bytes()
     save(found, path)
     assert path.read_bytes() == first
@@ -333,7 +335,7 @@ def test_a_merge_with_a_node_that_is_not_there_is_refused(merge: tuple[int, int]
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(column_types().keys() - graph_file.LINKS), "tokens", "token_log_q", "merges"]
+    "name", [*sorted(COLUMNS.keys() - graph_file.LINKS), "tokens", "token_log_q", "merges"]
 )
 def test_a_column_that_is_missing_or_of_another_type_length_or_shape_is_refused(
     name: str, tmp_path: Path
@@ -420,5 +422,5 @@ def one_line(error: BaseException) -> str:
 
 
 def bits(graph: BabbleGraph) -> dict[str, bytes]:
-    columns = {name: getattr(graph, name).tobytes() for name in column_types()}
+    columns = {name: getattr(graph, name).tobytes() for name in COLUMNS}
     return {**columns, "tokens": graph.tokens.tobytes(), "token_log_q": graph.token_log_q.tobytes()}

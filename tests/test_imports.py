@@ -24,7 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "randomness": {"errors"},
     "born": {"status"},
     "budget": {"errors"},
-    "graph": {"born", "status", "randomness", "errors"},
+    "columns": set(),
+    "graph": {"born", "columns", "status", "randomness", "errors"},
     "graph_check": {"graph", "status", "errors"},
     "graph_file": {"graph", "graph_check", "status", "errors"},
     "export": {"graph", "status", "errors"},
@@ -42,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": {"protocols", "graph", "budget", "status", "errors", "randomness", "lm"},
     "embedded": {"tasks", "lm"},
     "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimate"} | BASE,
+    "drop_in": {"api", "lm", "scoring"} | BASE,
     "cem": {"loop", "strategies", "scoring", "lm", "estimate"} | BASE,
     "view": {"loop", "estimate"} | BASE,
     "cli": {EVERYTHING},
@@ -51,6 +53,7 @@ LAZY = {"graph": {"graph_file", "export"}}
 
 HEAVY = {"torch", "transformers", "tokenizers", "rich", "accelerate", "peft"}
 LIGHT = {
+    "columns",
     "graph_check",
     "graph_file",
     "export",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import NO_STATE, BabbleGraph
 from babblegraph.scoring import Score, function_value, likelihood
+from babblegraph.scoring import score as score_module
 from babblegraph.status import Flag, Gate, Status
 
 LETTERS = {i: bytes([97 + i]) for i in range(26)}
@@ -168,3 +171,31 @@ def test_a_search_survives_a_value_function_that_always_raises(llama, characters
     result = bg.babble(babbler, "1 2>3", value=broken, budget=60)
     assert result.spent.sampled == 60
     assert result.graph.meta["scorer_failures"] == result.graph.size - 1
+
+
+def test_connectivity_of_a_large_forest_is_computed_anew_only_as_it_grows(monkeypatch):
+    """Calls are few, and what is known between them follows from the graph alone, as a resumed search needs."""
+    monkeypatch.setattr(score_module, "SMALL", 50)
+    draw, sizes = np.random.default_rng(0), []
+
+    def connectivity(graph):
+        sizes.append(graph.size)
+        return draw.random(graph.size, np.float32)
+
+    graph, ids, meter = words("a")
+    while graph.size < 2_000:
+        before = graph.connectivity.copy()
+        Score(connectivity=connectivity)(graph, ids, meter)  # a new one each round: it must remember nothing
+        if graph.size != (sizes or [0])[-1]:
+            old = np.arange(graph.size - len(ids))
+            np.testing.assert_array_equal(graph.connectivity[old], before[old])
+            leaf = graph.is_leaf(ids)
+            assert (graph.connectivity[ids[leaf]] == 0).all()
+            parents = graph.parent[ids[~leaf]]
+            np.testing.assert_array_equal(graph.connectivity[ids[~leaf]], graph.connectivity[parents])
+        assert not np.isnan(graph.connectivity).any()
+        status = draw.choice([Status.FRONTIER, Status.LEAF_END], size=7)
+        ids = graph.add(Born.of_spans(draw.integers(0, graph.size, 7), [[0]] * 7, -np.ones(7), status))
+    assert sizes[:7] == [2, 9, 16, 23, 30, 37, 44]
+    assert len(sizes) <= 8 + np.log(2_000 / 50) / np.log(1.125)
+    assert max(b / a for a, b in pairwise(sizes[7:])) < 1.125**2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm import selfcheck
 from babblegraph.lm.attention import attending
+from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, describe
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.spans import SpanRule
-from babblegraph.lm.tokens import TokenBytes
+from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.trie import Trie
 from babblegraph.lm.warp import warper
 
@@ -42,11 +43,14 @@ class Babbler:
 
     Args:
         model: a causal language model whose attention goes through transformers' attention interface.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; without one prompts are token ids, and texts show the numbers of tokens.
         temperature, top_k, top_p: what is sampled from; see `lm.warp`.
         span: tokens of a node at most; by default 16, or no bound where there are `stop` strings.
         stop: strings that end a node (one step of reasoning, one line).
         until: strings that end the text.
+        end_ids: token ids that end the text; those of the model and its tokenizer by default.
+        logits_processor, stopping_criteria: transformers' own, or functions that are called like them; a text is
+            sampled as they say, and ends where they say. See `lm.constraint`.
         max_new_tokens: of a whole text; up to the model's context by default, at most 1,024.
         cache_bytes: memory of a graph's pools below which keys and values that were given up stay findable, so
             that no token has to be computed twice; 0 for the smallest pools.
@@ -67,7 +71,7 @@ class Babbler:
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -75,12 +79,16 @@ class Babbler:
         span: int | None = None,
         stop: str | Sequence[str] = (),
         until: str | Sequence[str] = (),
+        end_ids: Collection[int] | None = None,
+        logits_processor: Sequence[Processor] = (),
+        stopping_criteria: Sequence[Criterion] = (),
         max_new_tokens: int | None = None,
         cache_bytes: int = 1 << 26,
         memory_limit: int | None = None,
         name: str | None = None,
     ) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.model = model.eval()
+        self.tokenizer: Any = tokenizer
         self.name = name or model.name_or_path or model.config.model_type
         self.context = _context(model)
         if max_new_tokens is not None and max_new_tokens < 1:
@@ -88,11 +96,16 @@ class Babbler:
                 f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it"
             )
         self.max_new_tokens = max_new_tokens
-        self.sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self.sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.warp = warper(temperature, top_k, top_p)
+        self.logits_processor, self.stopping_criteria = list(logits_processor), list(stopping_criteria)
+        self.batch: Batch | None = None
+        if self.logits_processor:
+            self.sampling |= describe(self.logits_processor)
         span = DEFAULT_SPAN if span is None and not stop else span
-        self.span = SpanRule(span, _tuple(stop), _tuple(until), _end_ids(model, tokenizer))
-        self.vocabulary = TokenBytes(tokenizer)
+        ends = _end_ids(model, tokenizer) if end_ids is None else frozenset(end_ids)
+        self.span = SpanRule(span, _tuple(stop), _tuple(until), ends)
+        self.vocabulary: dict[int, bytes] = TokenNumbers() if tokenizer is None else TokenBytes(tokenizer)
         self.error, reach, token_bytes = selfcheck.check(model)
         self.context = min(self.context, reach or self.context)
         self._memory = _memory(memory_limit, cache_bytes, token_bytes)
@@ -157,15 +170,15 @@ class Babbler:
         """A graph with one root a prompt; nothing is computed yet.
 
         Args:
-            prompts: texts, or chats as lists of messages (`{"role": …, "content": …}`).
+            prompts: texts, chats as lists of messages (`{"role": …, "content": …}`), or token ids (tensors, arrays
+                or lists of numbers).
             seed: of everything random.
 
         Raises:
             BadInput: no prompt, an empty one, or one that leaves no room in the model's context.
         """
-        if isinstance(prompts, str) or (
-            len(prompts) and isinstance(prompts[0], Mapping)
-        ):  # one text, one chat
+        one_chat = len(prompts) > 0 and isinstance(prompts[0], Mapping)
+        if isinstance(prompts, str) or one_chat or _token_ids(prompts) is not None:
             prompts = [prompts]
         texts, tokens = [], []
         for prompt in prompts:
@@ -249,9 +262,17 @@ class Babbler:
 
     def _rules(self, graph: BabbleGraph) -> Rules:
         longest = np.minimum(graph.length[: graph.trees] + (self.max_new_tokens or 1024), self.context)
-        return Rules(self.span, longest.astype(np.int64), self.vocabulary, self.warp)
+        rules = Rules(self.span, longest.astype(np.int64), self.vocabulary, self.warp)
+        if not self.logits_processor and not self.stopping_criteria:
+            return rules
+        constraint = Constraint(graph, self.logits_processor, self.stopping_criteria, self.batch)
+        return rules._replace(constraint=constraint)
 
     def _encode(self, prompt: Any) -> tuple[str, list[int]]:
+        if (ids := _token_ids(prompt)) is not None:
+            return b"".join(self.vocabulary[i] for i in ids).decode(errors="replace"), ids
+        if self.tokenizer is None:
+            raise BadInput(f"without a tokenizer a prompt must be token ids, got {prompt!r:.80}: give either")
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise BadInput(f"a prompt must not be empty, got {prompt!r}: give it some text")
@@ -295,11 +316,20 @@ def _context(model: PreTrainedModel) -> int:
     )
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _token_ids(prompt: Any) -> list[int] | None:
+    """The token ids that a prompt is given as; None for a text or a chat."""
+    if isinstance(prompt, torch.Tensor | np.ndarray):
+        prompt = prompt.tolist()
+    whole = isinstance(prompt, list | tuple) and len(prompt) > 0 and all(isinstance(i, int) for i in prompt)
+    return list(prompt) if whole else None
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
     """Every token that ends a text: the generation config may name several, the tokenizer one more."""
     named = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = named if isinstance(named, list) else [named]
-    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+    own = None if tokenizer is None else tokenizer.eos_token_id
+    return frozenset(i for i in (*ids, own) if i is not None)
 
 
 def _tuple(strings: str | Sequence[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from babblegraph.born import Born
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
+    from babblegraph.lm.constraint import Constraint
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
 
@@ -45,6 +46,17 @@ class Rules(NamedTuple):
     max_length: NDArray[np.int64]  # tokens of each tree's texts, prompts included, [trees]
     vocabulary: Mapping[int, bytes]
     warp: Warp | None = None  # temperature, top-k, top-p
+    constraint: Constraint | None = (
+        None  # logits processors, which come before the warp, and stopping criteria
+    )
+
+    def log_q(self, rows: Rows, logits: torch.Tensor, log_f: torch.Tensor) -> torch.Tensor:
+        """What the next tokens are sampled from, [R, V]; f itself where nothing changes it."""
+        if self.constraint is None or not self.constraint.processors:
+            return log_f if self.warp is None else torch.log_softmax(self.warp(log_f), -1)
+        log_q = torch.log_softmax(self.constraint.scores(rows, logits), -1)
+        log_q = log_q if self.warp is None else torch.log_softmax(self.warp(log_q), -1)
+        return torch.where(log_q.isnan(), -torch.inf, log_q)  # where no token is allowed
 
 
 def expand(
@@ -70,8 +82,8 @@ def expand(
     logits = source.open(graph, chosen.ids, meter)
     while True:
         log_f = torch.log_softmax(logits, -1)
-        log_q = log_f if rules.warp is None else torch.log_softmax(rules.warp(log_f), -1)
-        if rules.warp is not None:
+        log_q = rules.log_q(rows, logits, log_f)
+        if log_q is not log_f:
             _count_token_gate(graph, log_q)
         rows.draw(log_q, rng)
         newer = rows.affordable(left)

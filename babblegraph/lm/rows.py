@@ -160,6 +160,10 @@ class Rows:
         length = self.tokens.shape[1]
         room = rules.max_length[self.tree] - self.graph.length[self.node] - length
         self.ends = rules.span.ends(tokens.tolist(), self.tails, length, room.tolist())
+        if rules.constraint is not None:
+            for row in np.flatnonzero(rules.constraint.done(self, log_q.device)):
+                if self.ends[row] in (None, Status.FRONTIER):
+                    self.ends[row] = Status.LEAF_STOP
         for row in np.flatnonzero(self.full):  # a node for every next token: spans of one token
             if self.ends[row] is None:
                 self.ends[row] = Status.FRONTIER

@@ -47,6 +47,18 @@ class TokenBytes(dict[int, bytes]):
         return self._tokenizer.decode([token]).encode()
 
 
+class TokenNumbers(dict[int, bytes]):
+    """What stands for tokens where there is no tokenizer: their numbers, each with a space behind it.
+
+    >>> TokenNumbers()[17]
+    b'17 '
+    """
+
+    def __missing__(self, token: int) -> bytes:
+        self[token] = data = f"{token} ".encode()
+        return data
+
+
 def _bytes_of_characters() -> dict[str, int]:
     """GPT-2's table: printable bytes stand for themselves, the others for characters from U+0100 on."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]

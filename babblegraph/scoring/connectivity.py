@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from babblegraph.graph import NO_PARENT, BabbleGraph
+from babblegraph.graph import BabbleGraph
 
 
 def entropy_to_go(graph: BabbleGraph) -> NDArray[np.float32]:
@@ -19,8 +19,7 @@ def entropy_to_go(graph: BabbleGraph) -> NDArray[np.float32]:
         [N].
     Complexity: O(N) a call, vectorised by depth.
     """
-    n, parent = graph.size, graph.parent
-    depth = node_depth(graph)
+    n, parent, depth = graph.size, graph.parent, graph.depth
     entropy = np.zeros(n)
     leaf = graph.is_leaf()
     total, weight = np.zeros(n), np.zeros(n)
@@ -39,12 +38,3 @@ def entropy_to_go(graph: BabbleGraph) -> NDArray[np.float32]:
             np.add.at(weight, up, count)
     root = np.maximum(entropy[graph.root], 1e-9)
     return np.where(np.isnan(entropy), 1.0, entropy / (entropy + root)).astype(np.float32)
-
-
-def node_depth(graph: BabbleGraph) -> NDArray[np.int32]:
-    """How many nodes are above each one, [N]."""
-    depth, up = np.zeros(graph.size, np.int32), graph.parent.copy()
-    while (inner := up != NO_PARENT).any():
-        depth[inner] += 1
-        up[inner] = graph.parent[up[inner]]
-    return depth

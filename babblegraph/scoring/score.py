@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,10 @@ from babblegraph.scoring.contain import contained, note_failure
 from babblegraph.status import Flag, Gate, Status
 
 Connectivity = Callable[[BabbleGraph], NDArray[np.float32]]
+SMALL, GROWTH = (
+    4096,
+    1.125,
+)  # nodes up to which connectivity is always up to date; growth that calls for it later
 
 
 class Score:
@@ -24,7 +29,8 @@ class Score:
     Args:
         task: its partial check marks dead nodes, its `done` finished ones, its verifier scores leaves.
         value: of nodes that are still open; of leaves too where there is no task.
-        connectivity: of all nodes, graph -> [N].
+        connectivity: of all nodes, graph -> [N]; asked every round in a small forest, in a large one each time
+            that it has grown by an eighth. Until then a new node has its parent's, a leaf 0.
         threshold: what a leaf's score must reach to pass the leaf gate; None for no such gate.
     """
 
@@ -47,7 +53,15 @@ class Score:
         graph.value[judged] = 1.0 if self.value is None else self._values(graph, judged, meter)
         self._score_leaves(graph, leaves)
         if self.connectivity is not None:
-            graph.connectivity[:] = self.connectivity(graph)
+            self._connect(graph, ids, self.connectivity)
+
+    def _connect(self, graph: BabbleGraph, ids: NDArray[np.int32], connectivity: Connectivity) -> None:
+        """All anew where the forest is small or has passed a power of `GROWTH`: O(N) in total, not each round."""
+        before = graph.size - len(ids)
+        if graph.size <= SMALL or _power(before) < _power(graph.size):
+            graph.connectivity[:] = connectivity(graph)
+        else:
+            graph.connectivity[ids] = np.where(graph.is_leaf(ids), 0.0, graph.connectivity[graph.parent[ids]])
 
     def _check(self, graph: BabbleGraph, ids: NDArray[np.int32]) -> None:
         """The task's own rules: dead, done, state."""
@@ -87,3 +101,7 @@ class Score:
         if self.threshold is not None:
             failed = leaves[~(graph.score[leaves] >= self.threshold)]
             graph.gate[failed] = Gate.LEAF
+
+
+def _power(size: int) -> int:
+    return int(math.log(max(size, 1)) / math.log(GROWTH))

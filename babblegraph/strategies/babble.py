@@ -64,13 +64,15 @@ def babble(
         nodes = _open(graph, most)
         if not len(nodes):
             return nothing()
-        share, tokens = _to_go(graph)
-        log_gain = np.log(_success(graph, value_power) / tokens)
+        share, tokens = _to_go(graph, nodes)
+        log_gain = np.log(_success(graph, nodes, value_power) / tokens)
         return _best_actions(graph, nodes, log_gain, patience * share**STEEP, most)
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         merged = merge_into_first(graph)
-        return np.r_[merged, keep_best(graph, log_priority(graph, value_power, connectivity_power), keep)]
+        live = np.flatnonzero(graph.status <= Status.EXPANDED)
+        priority = log_priority(graph, live, value_power, connectivity_power)
+        return np.r_[merged, keep_best(graph, priority, keep)]
 
     return Strategy("babble", select, prune, "solve", fresh=True)
 
@@ -90,27 +92,29 @@ def _open(graph: BabbleGraph, most: NDArray[np.int64]) -> NDArray[np.intp]:
     return np.flatnonzero(inner & (graph.flags & Flag.EXHAUSTED == 0) & (most[graph.root] > 0))
 
 
-def _success(graph: BabbleGraph, power: float) -> NDArray[np.float64]:
-    """V^a with a floor, [N]; a root is worth what its children are on average."""
-    value = graph.value.astype(np.float64)
-    first = np.flatnonzero(graph.parent >= 0)
-    first = first[graph.parent[first] < graph.trees]
-    scored = first[~np.isnan(value[first])]
-    count = np.bincount(graph.root[scored], minlength=graph.trees)
-    total = np.bincount(graph.root[scored], value[scored], minlength=graph.trees)
-    value[: graph.trees] = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+def _success(graph: BabbleGraph, nodes: NDArray[np.intp], power: float) -> NDArray[np.float64]:
+    """V^a of nodes with a floor, [M]; a root is worth what its children are on average."""
+    value = graph.value[nodes].astype(np.float64)
+    first = np.flatnonzero((graph.depth == 1) & ~np.isnan(graph.value))
+    count = np.bincount(graph.root[first], minlength=graph.trees)
+    total = np.bincount(graph.root[first], graph.value[first], minlength=graph.trees)
+    roots = nodes < graph.trees
+    value[roots] = np.where(count > 0, total / np.maximum(count, 1), 1.0)[nodes[roots]]
     return (FLOOR + (1 - FLOOR) * np.nan_to_num(value, nan=0.0)) ** power
 
 
-def _to_go(graph: BabbleGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a finished text through each node still needs, as a share of the usual length and in tokens, [N]."""
-    generated = (graph.length - graph.length[graph.root]).astype(np.float64)
-    leaves = graph.is_leaf()
-    finished = leaves & (graph.status != Status.LEAF_DEAD)
-    known = finished if finished.any() else leaves
-    usual = generated[known].max() if known.any() else generated.max()
-    tokens = np.maximum(usual - generated, 1.0)
-    return tokens / max(float(usual), 1.0), tokens
+def _to_go(graph: BabbleGraph, nodes: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a finished text through nodes still needs, as a share of the usual length and in tokens, [M]."""
+    leaves = np.flatnonzero(graph.is_leaf())
+    finished = leaves[graph.status[leaves] != Status.LEAF_DEAD]
+    known = finished if len(finished) else leaves if len(leaves) else np.arange(graph.size)
+    usual = float(_generated(graph, known).max())
+    tokens = np.maximum(usual - _generated(graph, nodes), 1.0)
+    return tokens / max(usual, 1.0), tokens
+
+
+def _generated(graph: BabbleGraph, nodes: NDArray[np.intp]) -> NDArray[np.float64]:
+    return (graph.length[nodes] - graph.length[graph.root[nodes]]).astype(np.float64)
 
 
 def _best_actions(
@@ -121,22 +125,25 @@ def _best_actions(
     most: NDArray[np.int64],
 ) -> Chosen:
     """The best `most[tree]` draws of each tree; a node may get several, each worth less than the one before."""
-    now = log_gain[nodes] - np.log1p(graph.draws[nodes] / patience[nodes])
-    nodes = _first(nodes, (nodes, -graph.length[nodes], -now), graph.root[nodes], most)
-    copies = int(most[graph.root[nodes]].max())
-    again = np.repeat(nodes, copies)
-    draw = np.tile(np.arange(copies), len(nodes))
-    gain = log_gain[again] - np.log1p((graph.draws[again] + draw) / patience[again])
-    best = _first(again, (draw, again, -graph.length[again], -gain), graph.root[again], most)
-    ids, draws = np.unique(best, return_counts=True)
+    now = log_gain - np.log1p(graph.draws[nodes] / patience)
+    if (most > 0).sum() == 1 and len(nodes) > (
+        k := int(most.max())
+    ):  # not to sort a large tree for a few of it
+        few = np.flatnonzero(now >= np.partition(now, -k)[-k])
+        nodes, log_gain, patience, now = nodes[few], log_gain[few], patience[few], now[few]
+    first = _first((nodes, -graph.length[nodes], -now), graph.root[nodes], most)
+    copies = int(most[graph.root[nodes[first]]].max())
+    at, draw = np.repeat(first, copies), np.tile(np.arange(copies), len(first))
+    again = nodes[at]
+    gain = log_gain[at] - np.log1p((graph.draws[again] + draw) / patience[at])
+    best = _first((draw, again, -graph.length[again], -gain), graph.root[again], most)
+    ids, draws = np.unique(again[best], return_counts=True)
     return Chosen(ids, draws)
 
 
-def _first(
-    ids: NDArray[np.intp], keys: tuple[NDArray, ...], tree: NDArray[np.int32], most: NDArray[np.int64]
-) -> NDArray[np.intp]:
-    """The first `most[tree]` ids of each tree in the order of the keys, the last key first."""
+def _first(keys: tuple[NDArray, ...], tree: NDArray[np.int32], most: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The places of the first `most[tree]` of each tree in the order of the keys, the last key first."""
     order = np.lexsort((*keys, tree))
     grouped = tree[order]
     rank = np.arange(len(order)) - np.searchsorted(grouped, grouped)
-    return ids[order[rank < most[grouped]]]
+    return order[rank < most[grouped]]

@@ -23,13 +23,15 @@ def solved(graph: BabbleGraph, threshold: float) -> NDArray[np.bool_]:
     return np.bincount(hits, minlength=graph.trees) > 0
 
 
-def log_priority(graph: BabbleGraph, value_power: float, connectivity_power: float) -> NDArray[np.float64]:
-    """a log V + b log C with floors; unknown values count as 1, [N]."""
-    value = np.nan_to_num(graph.value.astype(np.float64), nan=1.0)
-    connectivity = np.nan_to_num(graph.connectivity.astype(np.float64), nan=1.0)
-    return value_power * np.log(FLOOR + (1 - FLOOR) * value) + connectivity_power * np.log(
-        FLOOR + (1 - FLOOR) * connectivity
-    )
+def log_priority(
+    graph: BabbleGraph, ids: NDArray[np.intp], value_power: float, connectivity_power: float
+) -> NDArray[np.float64]:
+    """a log V + b log C of some nodes, with floors; unknown values count as 1. Of the others 0, [N]."""
+    priority = np.zeros(graph.size)
+    for power, scores in ((value_power, graph.value), (connectivity_power, graph.connectivity)):
+        known = np.nan_to_num(scores[ids].astype(np.float64), nan=1.0)
+        priority[ids] += power * np.log(FLOOR + (1 - FLOOR) * known)
+    return priority
 
 
 def need_positive(name: str, number: float | None) -> None:

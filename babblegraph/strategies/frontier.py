@@ -52,7 +52,7 @@ def frontier(
         merged = merge_by_weight(graph, rng) if merge else np.zeros(0, np.intp)
         if keep is None:
             return merged
-        priority = log_priority(graph, value_power, connectivity_power)
+        priority = log_priority(graph, graph.frontier(), value_power, connectivity_power)
         return np.r_[merged, resample_frontier(graph, priority, keep, rng)]
 
     return Strategy("frontier", select, prune, "estimate", fresh=False)

@@ -1,0 +1,104 @@
+"""The default strategy's choice of actions against a slow twin that looks at one node after the other."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from babblegraph.born import Born
+from babblegraph.budget import Budget, Meter
+from babblegraph.graph import NO_STATE, BabbleGraph
+from babblegraph.prune import merge_into_first
+from babblegraph.status import Flag, Status
+from babblegraph.strategies import babble
+from babblegraph.strategies.babble import STEEP
+from babblegraph.strategies.common import FLOOR, log_priority
+
+INNER = (Status.FRONTIER, Status.EXPANDED, Status.PRUNED)
+
+
+def random_forest(seed, trees, size):
+    draw = np.random.default_rng(seed)
+    graph = BabbleGraph(["p"] * trees, [[0]] * trees, {0: b"a"}, seed)
+    while graph.size < size:
+        parents = draw.integers(0, graph.size, 8)
+        spans = [[0] * n for n in draw.integers(1, 4, 8)]
+        status = draw.choice(list(Status)[:8], size=8, p=[0.4, 0.1, 0.1, 0.05, 0.05, 0.1, 0.1, 0.1])
+        ids = graph.add(Born.of_spans(parents, spans, -draw.random(8), status))
+        graph.value[ids] = draw.choice([0.0, 0.2, 0.5, 1.0, np.nan], 8)  # ties among them
+        graph.connectivity[ids] = draw.choice([0.0, 0.3, np.nan], 8)
+        graph.flags[ids] |= draw.choice([0, Flag.EXHAUSTED], 8, p=[0.9, 0.1]).astype(np.uint8)
+    return graph
+
+
+def slow_choice(graph, width, patience, power):
+    """Takes the best draw of each tree, `width` times, each draw making the next one there worth less."""
+    generated = [int(graph.length[i] - graph.length[graph.root[i]]) for i in range(graph.size)]
+    leaves = [i for i in range(graph.size) if graph.is_leaf(i)]
+    known = [i for i in leaves if graph.status[i] != Status.LEAF_DEAD] or leaves or range(graph.size)
+    usual = max(generated[i] for i in known)
+
+    def value(i):
+        if i >= graph.trees:
+            return 0.0 if math.isnan(graph.value[i]) else float(graph.value[i])
+        below = [float(graph.value[c]) for c in graph.children(i) if not math.isnan(graph.value[c])]
+        return sum(below) / len(below) if below else 1.0
+
+    def gain(i, drawn):
+        to_go = max(usual - generated[i], 1)
+        share = to_go / max(usual, 1)
+        success = (FLOOR + (1 - FLOOR) * value(i)) ** power
+        return math.log(success / to_go) - math.log1p((graph.draws[i] + drawn) / (patience * share**STEEP))
+
+    chosen: dict[int, int] = {}
+    for tree in range(graph.trees):
+        ids = [i for i in range(graph.size) if graph.root[i] == tree and graph.status[i] in INNER]
+        ids = [i for i in ids if not graph.flags[i] & Flag.EXHAUSTED]
+        for _ in range(width if ids else 0):
+            best = max(ids, key=lambda i: (round(gain(i, chosen.get(i, 0)), 9), graph.length[i], -i))
+            chosen[best] = chosen.get(best, 0) + 1
+    return chosen
+
+
+@pytest.mark.parametrize("trees", [1, 4])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("width", [1, 5])
+def test_the_chosen_actions_are_those_of_greedy_plain_python(seed, trees, width):
+    graph = random_forest(seed, trees, 120)
+    chosen = babble(width=width).select(graph, Meter(Budget(tokens=1000), trees))
+    found = dict(zip(chosen.ids.tolist(), chosen.draws.tolist(), strict=True))
+    assert found == slow_choice(graph, width, 1.0, 0.5)
+
+
+def test_priorities_are_those_of_the_formula_for_the_nodes_asked_for():
+    graph = random_forest(3, 2, 60)
+    ids = np.flatnonzero(graph.status == Status.FRONTIER)
+    found = log_priority(graph, ids, 0.5, 2.0)
+    for i in range(graph.size):
+        v, c = (1.0 if math.isnan(x[i]) else float(x[i]) for x in (graph.value, graph.connectivity))
+        expected = 0.5 * math.log(FLOOR + (1 - FLOOR) * v) + 2 * math.log(FLOOR + (1 - FLOOR) * c)
+        assert found[i] == pytest.approx(expected if i in ids else 0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_states_are_merged_as_plain_python_merges_them(seed):
+    """Keys that agree in their low bits alone are among them."""
+    graph, draw = random_forest(seed, 3, 200), np.random.default_rng(seed)
+    few = draw.integers(0, 20, graph.size) + (draw.integers(0, 2, graph.size) << 40)
+    graph.state_key[:] = np.where(draw.random(graph.size) < 0.2, NO_STATE, few)
+    oldest, expected = {}, {}
+    for i in range(graph.size):
+        place = (int(graph.root[i]), int(graph.state_key[i]))
+        if graph.status[i] not in INNER or graph.state_key[i] == NO_STATE:
+            continue
+        if graph.status[i] == Status.FRONTIER and place in oldest:
+            expected[i] = oldest[place]
+        oldest.setdefault(place, i)
+    before = graph.status.copy()
+    assert sorted(merge_into_first(graph).tolist()) == sorted(expected)
+    assert dict(graph.merges) == expected
+    before[list(expected)] = Status.MERGED
+    np.testing.assert_array_equal(graph.status, before)
+    assert (graph.flags[list(expected.values())] & Flag.BIASED).all()
