@@ -11,7 +11,7 @@ import numpy as np
 
 from babblegraph.budget import Budget, Spent
 from babblegraph.errors import BadInput
-from babblegraph.estimate import Estimate, probability
+from babblegraph.estimates import Estimate, probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
 from babblegraph.protocols import Generator, Strategy, Task

@@ -14,7 +14,7 @@ from table_lm import TableLM
 from babblegraph.born import Born
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.estimate import Estimate, expectation, probability, why_not
+from babblegraph.estimates import Estimate, expectation, probability, why_not
 from babblegraph.graph import BabbleGraph
 from babblegraph.intervals import none_in, pass_at_k, t_quantile
 from babblegraph.loop import search
@@ -61,14 +61,18 @@ def test_full_enumeration_is_exact_and_costs_no_error():
     assert found.divergence == -found.log_evidence
 
 
-def test_the_interval_is_students_over_trees():
+def test_the_interval_is_students_over_trees_and_of_the_log_odds_for_a_probability():
     graph = leaves_by_hand([[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]], [[1, 0], [1, 0], [1, 0]])
     found = probability(graph, 1.0)
     trees = np.array([0.5, 0.25, 0.9])
     half = 4.302652729911275 * trees.std(ddof=1) / np.sqrt(3)  # t quantile with two degrees, from tables
     assert abs(found.value - trees.mean()) < 1e-15
-    assert found.low == pytest.approx(max(trees.mean() - half, 0), abs=1e-9)
-    assert found.high == pytest.approx(min(trees.mean() + half, 1), abs=1e-9)
+    p = trees.mean()
+    middle, half_odds = np.log(p / (1 - p)), half / (p * (1 - p))
+    ends = 1 / (1 + np.exp(-(middle + np.array([-1, 1]) * half_odds)))
+    np.testing.assert_allclose((found.low, found.high), ends, atol=1e-9)
+    plain = expectation(graph, lambda g, ids: g.score[ids])
+    np.testing.assert_allclose((plain.low, plain.high), (p - half, p + half), atol=1e-9)
     assert found.trees == found.hits == 3
     assert found.tokens == 15
     w = np.array([0.5, 0.5, 0.25, 0.75, 0.9, 0.1])
@@ -113,9 +117,24 @@ def test_a_bound_without_a_hit_covers_as_often_as_it_says():
 
 
 def test_where_everything_hits_the_interval_is_one_sided_too():
-    found = probability(leaves_by_hand([[1.0]] * 20, [[1.0]] * 20), 1.0)
+    graph = leaves_by_hand([[1.0]] * 20, [[1.0]] * 20)
+    assert str(probability(graph, 1.0)) == "1 [1, 1]"  # nothing was left to chance
+    graph.log_p_f[20:] = graph.log_inclusion[20:] = -3.0  # now each tree is one draw
+    found = probability(graph, 1.0)
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low == pytest.approx(0.05 ** (1 / 20))
+
+
+def test_trees_that_happen_to_agree_give_no_interval_of_width_zero():
+    graph = leaves_by_hand([[0.5, 0.5]] * 40, [[1.0, 0.0]] * 40)
+    graph.log_p_f[40:] -= 1
+    graph.log_inclusion[40:] -= 1
+    found, unseen = probability(graph, 1.0), none_in(40)
+    assert found.low == pytest.approx(0.5 * (1 - unseen))
+    assert found.high == pytest.approx(0.5 + 0.5 * unseen)
+    plain = expectation(graph, lambda g, ids: 3 * g.score[ids] - 1)
+    assert plain.value == pytest.approx(0.5)
+    assert plain.low < plain.value < plain.high
 
 
 def test_it_warns_of_degenerate_weights_and_of_few_hits():

@@ -13,7 +13,7 @@ from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptio
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
-    from babblegraph.estimate import Estimate
+    from babblegraph.estimates import Estimate
     from babblegraph.graph import BabbleGraph
 
 TREES, TOKENS, WIDTH, KEEP = 32, 1000, 4, 16
@@ -182,7 +182,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
 
 
 def _print(graph: BabbleGraph, prompt: str | None, threshold: float | None, json: bool) -> int:
-    from babblegraph.estimate import probability, why_not
+    from babblegraph.estimates import probability, why_not
 
     if reason := why_not(graph):
         raise BadInput(f"an estimate needs unbiased weights of finished texts, got none: {reason}")

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from babblegraph.estimate import Estimate
+from babblegraph.estimates import Estimate
 from babblegraph.view import figures
 from babblegraph.view.signs import FAILED, QUIET, STRONG, TITLE, UNICODE, Signs
 from babblegraph.view.text import fit
