@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from babblegraph import scoring, strategies, tasks
     from babblegraph.api import Answer, Result, babble, rounds
+    from babblegraph.api_estimate import estimate, multilevel
     from babblegraph.budget import Budget
     from babblegraph.errors import BadInput
+    from babblegraph.estimates import Estimate
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm import Babbler
     from babblegraph.loop import Round, search
@@ -28,17 +30,20 @@ _HOMES = {
     "BadInput": "errors",
     "Budget": "budget",
     "Countdown": "tasks",
+    "Estimate": "estimates",
     "Game24": "tasks",
     "Result": "api",
     "Round": "loop",
     "babble": "api",
+    "estimate": "api_estimate",
+    "multilevel": "api_estimate",
     "rounds": "api",
     "search": "loop",
 }
 
 __all__ = [
-    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Game24", "Result", "Round", "babble",
-    "rounds", "scoring", "search", "strategies", "tasks",
+    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Estimate", "Game24", "Result", "Round",
+    "babble", "estimate", "multilevel", "rounds", "scoring", "search", "strategies", "tasks",
 ]  # fmt: skip
 
 

@@ -17,7 +17,14 @@ from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.intervals import (
-    LEVEL, agreeing, log_odds, log_sum, none_in, ratios, some_of, spread, stratified, student,
+    agreeing,
+    log_odds,
+    log_sum,
+    none_in,
+    ratios,
+    spread,
+    stratified,
+    student,
 )  # fmt: skip
 from babblegraph.status import Flag, Status
 
@@ -113,54 +120,6 @@ def probability(
     return expectation(graph, hit, under=under, prompt=prompt, ratio=ratio, chance=True)
 
 
-def pass_at(
-    graph: BabbleGraph, threshold: float, k: int, *, under: str = "f", prompt: str | None = None
-) -> Estimate:
-    """Estimates pass@k: the probability that at least one of k independent texts has S ≥ threshold.
-
-    The value is unbiased with k trees a prompt or more: the mean of 1 − Π(1 − x) over all sets of k trees, which
-    for trees of one text each is the usual 1 − C(n−c, k) / C(n, k). With fewer it is 1 − (1 − P)^k, with a
-    warning. The interval is that of P, mapped.
-
-    Args:
-        graph, threshold, under, prompt: as in `probability`.
-        k: at least 1.
-
-    Raises:
-        BadInput: k below 1, and what `probability` raises.
-    """
-    if k < 1:
-        raise BadInput(f"pass@k needs k of at least 1, got {k}: pass@1 is the probability itself")
-    found = probability(graph, threshold, under=under, prompt=prompt)
-    if found.value is None or k == 1:
-        return found if found.high is None else replace(found, high=_at_least_one(found.high, k))
-    of_prompt = [
-        found.per_tree[[graph.prompts[t] == one for t in found.tree_ids]]
-        for one in dict.fromkeys(graph.prompts[t] for t in found.tree_ids)
-    ]
-    few = min(map(len, of_prompt)) < k
-    each = [_at_least_one(x.mean(), k) if few else some_of(x, k) for x in of_prompt]
-    value = float(np.mean(each))
-    said = f"{k} samples need {k} trees a prompt, there are fewer: pass@{k} is biased" if few else ""
-    slopes = np.array([k * (1 - min(x.mean(), 1.0)) ** (k - 1) for x in of_prompt])
-    means = [stratified(x * s, np.zeros(len(x), np.intp)) for x, s in zip(of_prompt, slopes, strict=True)]
-    error = math.sqrt(sum(e**2 for _, e, _ in means if e)) / len(means) if found.error is not None else None
-    if len(of_prompt) == 1 or error is None:
-        low, high = (None if x is None else _at_least_one(x, k) for x in (found.low, found.high))
-    else:
-        low, high = log_odds(value, error, sum(map(len, of_prompt)) - len(of_prompt))
-    return replace(
-        found,
-        value=value,
-        error=error,
-        low=low,
-        high=high,
-        log_value=math.log(value) if value > 0 else -math.inf,
-        independent_tokens=None,
-        warnings=(*found.warnings, *([said] if said else [])),
-    )
-
-
 def expectation(
     graph: BabbleGraph,
     h: Values,
@@ -196,8 +155,7 @@ def expectation(
     root = np.searchsorted(trees, graph.root[leaves])
     shift = float(log_w.max(initial=0.0)) if ratio else 0.0  # a ratio has no scale, and so nothing to lose
     w = np.exp(log_w - shift)
-    per_tree = np.bincount(root, w * values, minlength=len(trees))  # [trees]
-    total = np.bincount(root, w, minlength=len(trees))
+    per_tree, total = (_sums(root, x, len(trees)) for x in (w * values, w))
     strata = np.unique([graph.prompts[i] for i in trees], return_inverse=True)[1]
     hits = int((np.bincount(root, values != 0, minlength=len(trees)) > 0).sum())
     base = replace(base, hits=hits, per_tree=per_tree, tree_ids=trees)
@@ -206,21 +164,23 @@ def expectation(
         high = none_in(len(trees)) * max(1.0, float(total.max()))
         cost, _ = _tokens(graph, trees, leaves, log_w, values, None)
         reason = f"no hit in {len(trees)} trees"
-        return replace(base, reason=reason, high=min(high, 1.0), log_value=-math.inf, tokens=cost, warnings=said)
+        return replace(
+            base, reason=reason, high=min(high, 1.0), log_value=-math.inf, tokens=cost, warnings=said
+        )
     if ratio:
         per_tree, biases = ratios(per_tree, total, strata)
         said = (*said, f"a ratio of means is biased, here by about {biases:.1g}")
     value, error, degrees = stratified(per_tree, strata)
     share = 1.0 / (np.bincount(strata)[strata] * (strata.max() + 1))  # of each tree in the mean
     log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
-    low, high = _interval(value, error, degrees, values, total, chance, not graph.log_inclusion[leaves].any())
+    low, end = _interval(value, error, degrees, values, total, chance, not graph.log_inclusion[leaves].any())
     tokens, independent = _tokens(graph, trees, leaves, log_w, values, error)
     return replace(
         base,
         value=value,
         error=error,
         low=low,
-        high=high,
+        high=end,
         log_value=log_value if not ratio else (math.log(value) if value > 0 else -math.inf),
         tokens=tokens,
         independent_tokens=independent,
@@ -253,6 +213,11 @@ def _trees(graph: BabbleGraph, prompt: str | None) -> NDArray[np.intp]:
     return trees
 
 
+def _sums(root: Ids, x: Floats, trees: int) -> Floats:
+    """Over the leaves of each tree, [trees]."""
+    return np.bincount(root, x, minlength=trees).astype(np.float64)
+
+
 def _interval(
     value: float,
     error: float | None,
@@ -275,10 +240,6 @@ def _interval(
         least = 0.0 if chance else float(values.min(initial=0.0))
         return agreeing(value, least, max(most, value), len(total))
     return log_odds(value, error, degrees) if chance else student(value, error, degrees)
-
-
-def _at_least_one(p: float, k: int) -> float:
-    return float(-math.expm1(k * math.log1p(-p))) if p < 1 else 1.0
 
 
 def _tokens(

@@ -23,12 +23,14 @@ def solved(graph: BabbleGraph, threshold: float) -> NDArray[np.bool_]:
     return np.bincount(hits, minlength=graph.trees) > 0
 
 
-def log_priority(graph: BabbleGraph, value_power: float, connectivity_power: float) -> NDArray[np.float64]:
+def log_priority(
+    graph: BabbleGraph, value_power: float, connectivity_power: float, floor: float = FLOOR
+) -> NDArray[np.float64]:
     """a log V + b log C with floors; unknown values count as 1, [N]."""
     value = np.nan_to_num(graph.value.astype(np.float64), nan=1.0)
     connectivity = np.nan_to_num(graph.connectivity.astype(np.float64), nan=1.0)
-    return value_power * np.log(FLOOR + (1 - FLOOR) * value) + connectivity_power * np.log(
-        FLOOR + (1 - FLOOR) * connectivity
+    return value_power * np.log(floor + (1 - floor) * value) + connectivity_power * np.log(
+        floor + (1 - floor) * connectivity
     )
 
 
