@@ -153,7 +153,9 @@ def expectation(
     if not np.isfinite(values).all():
         raise BadInput(f"h must be finite on every leaf, got {values[~np.isfinite(values)][0]}: map it to 0")
     root = np.searchsorted(trees, graph.root[leaves])
-    shift = float(log_w.max(initial=0.0)) if ratio else 0.0  # a ratio has no scale, and so nothing to lose
+    shift = (
+        float(log_w.max()) if ratio and len(log_w) else 0.0
+    )  # a ratio has no scale, and so nothing to lose
     w = np.exp(log_w - shift)
     per_tree, total = (_sums(root, x, len(trees)) for x in (w * values, w))
     strata = np.unique([graph.prompts[i] for i in trees], return_inverse=True)[1]

@@ -84,7 +84,7 @@ class Particles:
         place, luck = (self.rng.uniforms(key, which, 2 * turn + i) for i in (0, 1))
         length = _length(self.graph, flat)
         new = self._finished(_above(self.graph, flat, length - np.floor(place * length).astype(np.intp)))
-        taken = (self.scores(new) >= gamma) & (luck * _length(self.graph, new) < length)
+        taken = (self.scores(new) >= gamma) & _way_back(luck, length, _length(self.graph, new))
         return np.where(taken, new, flat).reshape(at.shape)
 
     def release(self, at: Ids) -> None:
@@ -124,6 +124,11 @@ class Particles:
             np.arange(len(parent)) - np.searchsorted(parent, parent),
         )
         return children[np.lexsort((self.rng.uniforms(key, rank, self.graph.round), parent))]
+
+
+def _way_back(luck: NDArray[np.float64], before: Ids, after: Ids) -> NDArray[np.bool_]:
+    """True with probability min(1, before / after)."""
+    return luck * after < before
 
 
 def _length(graph: BabbleGraph, nodes: Ids) -> Ids:
