@@ -116,6 +116,20 @@ def state_of(lm, top):
     return state
 
 
+def rare_event(lm, mass):
+    """P(event | prefix) of every prefix, for high scores of improbable texts that have at most this mass."""
+    value, total = dict.fromkeys(lm.texts, 0.0), 0.0
+    for text in sorted(lm.texts, key=lambda t: 0.35 * lm.log_p[t] - lm.score[t]):
+        total += np.exp(lm.log_p[text])
+        if total > mass:
+            break
+        value[text] = 1.0
+    for n in range(lm.length - 1, -1, -1):
+        for text in dict.fromkeys(t[:n] for t in lm.texts):
+            value[text] = sum(np.exp(lm.table[text][a]) * value[(*text, a)] for a in range(lm.v))
+    return value
+
+
 def to_the_end(step: Callable[[Forest], None]) -> Callable[[Forest], None]:
     def scheme(forest: Forest) -> None:
         while len(forest.live()):

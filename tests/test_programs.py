@@ -13,7 +13,7 @@ from enumerator import Enumerator, TooMany
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistakes import MISTAKES
-from schemes import SCHEMES, Forest, code_of, grown, pruned, to_the_end
+from schemes import SCHEMES, Forest, code_of, grown, pruned, rare_event, to_the_end
 from table_lm import TableLM
 from test_prune import edges_of
 from test_stem import grow
@@ -116,20 +116,6 @@ def test_a_rare_event_costs_less_than_a_fifteenth_of_independent_sampling():
         independent = value[()] * (1 - value[()]) * lm.length  # of one text
         gains.append(independent / (sums.var() * lm.calls / forest.graph.trees))
     assert np.exp(np.mean(np.log(gains))) > 15
-
-
-def rare_event(lm, mass):
-    """P(event | prefix) of every prefix, for high scores of improbable texts that have at most this mass."""
-    value, total = dict.fromkeys(lm.texts, 0.0), 0.0
-    for text in sorted(lm.texts, key=lambda t: 0.35 * lm.log_p[t] - lm.score[t]):
-        total += np.exp(lm.log_p[text])
-        if total > mass:
-            break
-        value[text] = 1.0
-    for n in range(lm.length - 1, -1, -1):
-        for text in dict.fromkeys(t[:n] for t in lm.texts):
-            value[text] = sum(np.exp(lm.table[text][a]) * value[(*text, a)] for a in range(lm.v))
-    return value
 
 
 class Program:
