@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,8 +68,8 @@ class Estimate:
     tokens: int | None = None
     independent_tokens: float | None = None
     warnings: tuple[str, ...] = field(default=())
-    tree_ids: Ids = field(default_factory=lambda: np.zeros(0, np.intp), repr=False)  # [trees]
-    per_tree: Floats = field(default_factory=lambda: np.zeros(0), repr=False)  # [trees] Σ w h
+    tree_ids: Ids = field(default_factory=lambda: np.zeros(0, np.intp), repr=False, compare=False)  # [trees]
+    per_tree: Floats = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)  # [trees] Σ w h
 
     @property
     def log_evidence(self) -> float:
@@ -153,10 +152,8 @@ def expectation(
     if not np.isfinite(values).all():
         raise BadInput(f"h must be finite on every leaf, got {values[~np.isfinite(values)][0]}: map it to 0")
     root = np.searchsorted(trees, graph.root[leaves])
-    shift = (
-        float(log_w.max()) if ratio and len(log_w) else 0.0
-    )  # a ratio has no scale, and so nothing to lose
-    w = np.exp(log_w - shift)
+    scale = log_w.max() if ratio and len(log_w) else 0.0  # which a ratio does not have: nothing is lost
+    w = np.exp(log_w - scale)
     per_tree, total = (_sums(root, x, len(trees)) for x in (w * values, w))
     strata = np.unique([graph.prompts[i] for i in trees], return_inverse=True)[1]
     hits = int((np.bincount(root, values != 0, minlength=len(trees)) > 0).sum())
@@ -175,7 +172,10 @@ def expectation(
     value, error, degrees = stratified(per_tree, strata)
     share = 1.0 / (np.bincount(strata)[strata] * (strata.max() + 1))  # of each tree in the mean
     log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
-    low, end = _interval(value, error, degrees, values, total, chance, not graph.log_inclusion[leaves].any())
+    most = 1.0 if ratio else max(1.0, float(total.max(initial=1.0)))
+    low, end = _interval(
+        value, error, degrees, len(trees), values, most, chance, not graph.log_inclusion[leaves].any()
+    )
     tokens, independent = _tokens(graph, trees, leaves, log_w, values, error)
     return replace(
         base,
@@ -193,7 +193,10 @@ def expectation(
 def why_not(graph: BabbleGraph, under: str = "f") -> str:
     """Why a graph's weights allow no estimate, in a few words; empty when they do."""
     if graph.meta.get("aim") != "estimate":
-        return f"the strategy {graph.meta.get('strategy', '?')!r} has the aim solve, its weights are biased"
+        strategy, aim = (
+            graph.meta.get(name, unknown) for name, unknown in (("strategy", "?"), ("aim", "solve"))
+        )
+        return f"the strategy {strategy!r} has the aim {aim}, its weights are biased"
     if (graph.flags & Flag.BIASED).any():
         return "nodes were pruned by a biased gate"
     sampling = graph.meta.get("sampling", {})
@@ -224,8 +227,9 @@ def _interval(
     value: float,
     error: float | None,
     degrees: int,
+    n: int,
     values: Floats,
-    total: NDArray[Any],
+    most: float,
     chance: bool,
     exact: bool,
 ) -> tuple[float | None, float | None]:
@@ -238,9 +242,9 @@ def _interval(
     if error <= 1e-12 * max(1.0, abs(value)):
         if exact:
             return value, value
-        most = max(1.0, float(total.max(initial=1.0))) * float(values.max(initial=0.0))
-        least = 0.0 if chance else float(values.min(initial=0.0))
-        return agreeing(value, least, max(most, value), len(total))
+        least, most = most * float(values.min(initial=0.0)), most * float(values.max(initial=0.0))
+        low, high = agreeing(value, min(least, value), max(most, value), n)
+        return (min(low, 1.0), min(high, 1.0)) if chance else (low, high)
     return log_odds(value, error, degrees) if chance else student(value, error, degrees)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -16,6 +17,7 @@ LEVEL = 0.95
 Floats = NDArray[np.float64]
 
 
+@lru_cache(maxsize=256)
 def t_quantile(p: float, degrees: int) -> float:
     """The quantile of Student's t distribution.
 
