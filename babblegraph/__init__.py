@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from babblegraph import scoring, strategies, tasks
     from babblegraph.api import Answer, Result, babble, rounds
+    from babblegraph.api_estimate import estimate, multilevel
     from babblegraph.budget import Budget
     from babblegraph.drop_in import generate
     from babblegraph.errors import BadInput
+    from babblegraph.estimates import Estimate
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm import Babbler
     from babblegraph.loop import Round, search
@@ -29,18 +31,21 @@ _HOMES = {
     "BadInput": "errors",
     "Budget": "budget",
     "Countdown": "tasks",
+    "Estimate": "estimates",
     "Game24": "tasks",
     "Result": "api",
     "Round": "loop",
     "babble": "api",
+    "estimate": "api_estimate",
     "generate": "drop_in",
+    "multilevel": "api_estimate",
     "rounds": "api",
     "search": "loop",
 }
 
 __all__ = [
-    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Game24", "Result", "Round", "babble",
-    "generate", "rounds", "scoring", "search", "strategies", "tasks",
+    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Estimate", "Game24", "Result", "Round",
+    "babble", "estimate", "generate", "multilevel", "rounds", "scoring", "search", "strategies", "tasks",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from babblegraph.budget import Budget, Spent
 from babblegraph.errors import BadInput
-from babblegraph.estimate import Estimate, probability
+from babblegraph.estimates import Estimate, probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
 from babblegraph.protocols import Generator, Strategy, Task
@@ -90,6 +90,7 @@ def babble(
     threshold: float | None = None,
     seed: int = 0,
     graph: BabbleGraph | None = None,
+    close: bool = False,
 ) -> Result:
     """Searches for the best continuation of one or more prompts.
 
@@ -105,6 +106,7 @@ def babble(
             strategy stops at the first leaf that reaches it.
         seed: the same seed gives the same graph.
         graph: goes on with a saved graph; then `prompts` must be None.
+        close: leave no weight on unfinished nodes, so that the result has an estimate; see `search`.
 
     Returns:
         The best texts, the graph and what was spent.
@@ -117,7 +119,13 @@ def babble(
     >>> result.passed, result.text.splitlines()[-1][-3:]
     ([True], ':24')
     """
-    options: dict[str, Any] = {"task": task, "value": value, "budget": budget, "strategy": strategy}
+    options: dict[str, Any] = {
+        "task": task,
+        "value": value,
+        "budget": budget,
+        "strategy": strategy,
+        "close": close,
+    }
     found = rounds(generator, prompts, threshold=threshold, seed=seed, graph=graph, **options)
     if last := deque(found, maxlen=1):
         return Result(last[0].graph, last[0].spent)
@@ -137,6 +145,7 @@ def rounds(
     threshold: float | None = None,
     seed: int = 0,
     graph: BabbleGraph | None = None,
+    close: bool = False,
 ) -> Iterator[Round]:
     """What `babble` does, one `Round` at a time; stop whenever you like, the graph is valid.
 
@@ -145,25 +154,30 @@ def rounds(
     if threshold is None and task is not None:
         threshold = 1.0
     if prompts is not None:
-        prompts = _prompts(prompts, task)
-    if value is None and task is None:
-        value = likelihood
-    score = Score(task, None if value is None else function_value(value), entropy_to_go, threshold)
+        prompts = prompts_of(prompts, task)
     found = search(
         generator,
         prompts,
-        score=score,
+        score=score_of(task, value, threshold),
         strategy=strategy or default_strategy(threshold=threshold),
         budget=Budget(tokens=budget) if isinstance(budget, int) else budget,
         seed=seed,
         graph=graph,
+        close=close,
     )
     for each in found:
         each.graph.meta["threshold"] = threshold
         yield each
 
 
-def _prompts(prompts: Any, task: Task | None) -> Sequence[Any]:
+def score_of(task: Task | None, value: Callable[..., Any] | None, threshold: float | None) -> Score:
+    """How a search scores: by the task and the value, by likelihood where there is neither."""
+    if value is None and task is None:
+        value = likelihood
+    return Score(task, None if value is None else function_value(value), entropy_to_go, threshold)
+
+
+def prompts_of(prompts: Any, task: Task | None) -> Sequence[Any]:
     """A list of prompts, each as the task wants it."""
     one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
     many = [prompts] if one else list(prompts)

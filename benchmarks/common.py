@@ -26,16 +26,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def report(
-    title: str, rows: Sequence[dict[str, Any]], claims: Sequence[dict[str, Any]], options: argparse.Namespace
+    title: str,
+    rows: Sequence[dict[str, Any]],
+    claims: Sequence[dict[str, Any]],
+    options: argparse.Namespace,
+    tables: Sequence[tuple[str, Sequence[dict[str, Any]]]] = (),
 ) -> None:
-    """Prints one table and its claims, and writes them as JSON where that is asked for."""
+    """Prints one table (or some of the rows as several) and its claims, and writes all as JSON where asked to."""
     console = Console()
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
-    for row in rows:
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    console.print(table)
+    for name, shown in tables or [(title, rows)]:
+        console.print(_table(name, shown))
     for c in claims:
         console.print(
             f"{'met' if c['met'] else 'NOT MET':8} {c['name']}: {c['value']:.4g} (bound {c['bound']})"
@@ -45,6 +45,18 @@ def report(
         found = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
         found |= {"options": plain, "rows": list(rows), "claims": list(claims)}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Columns in which no row has anything are left out."""
+    table = Table(title=title, title_justify="left")
+    names = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    for name in names:
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        cells = (row[name] for name in names)
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else "" if v is None else str(v) for v in cells))
+    return table
 
 
 def claim(

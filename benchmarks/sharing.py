@@ -48,8 +48,18 @@ def main() -> None:
     shared, private = paid[size >= least], 1 / paid[size < least]
     claims = [
         claim("break-even, rows × tokens", break_even(size, paid), f"LEAST is {least}", True),
-        claim("time ÷ best choice, worst cell", max(1.0, *shared, *private), "<= 1.5", max(*shared, *private) <= 1.5),
-        claim("shared ÷ private at the largest cell", rows[-1][f"{columns[-1]} tokens"], "< 0.5", ratios[-1] < 0.5),
+        claim(
+            "time ÷ best choice, worst cell",
+            max(1.0, *shared, *private),
+            "<= 1.5",
+            max(*shared, *private) <= 1.5,
+        ),
+        claim(
+            "shared ÷ private at the largest cell",
+            rows[-1][f"{columns[-1]} tokens"],
+            "< 0.5",
+            ratios[-1] < 0.5,
+        ),
     ]
     report("time with the segment shared ÷ with it in every tail", rows, claims, chosen)
 

@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[Planted, dict]] = {
     "adaptive re-averaging": (averaged_restarts, {"trees": 1500}),
     "merging by the heaviest": (to_the_end(grown(ALL, merging(the_heaviest))), {}),
     "merging by adding the A's": (to_the_end(grown(ALL, merging(the_sum_of_factors))), {}),
-    "q divided out twice": (ratio_twice, {"temperature": 2.0}),
+    "q divided out twice": (ratio_twice, {"temperature": 2.0, "trees": 600}),
     "a stem that leaves its node whole": (stems_that_leave_their_nodes_whole, {}),
     "stopping with weight on unfinished nodes": (stopped_too_early, {}),
 }

@@ -15,6 +15,7 @@ from babblegraph import resample
 from babblegraph.budget import Budget, Meter
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.loop import search
+from babblegraph.ordering import by_state, by_value
 from babblegraph.protocols import ALL, Chosen
 from babblegraph.prune import merge_by_weight, resample_frontier, roulette
 from babblegraph.randomness import Rng
@@ -115,6 +116,20 @@ def state_of(lm, top):
     return state
 
 
+def rare_event(lm, mass):
+    """P(event | prefix) of every prefix, for high scores of improbable texts that have at most this mass."""
+    value, total = dict.fromkeys(lm.texts, 0.0), 0.0
+    for text in sorted(lm.texts, key=lambda t: 0.35 * lm.log_p[t] - lm.score[t]):
+        total += np.exp(lm.log_p[text])
+        if total > mass:
+            break
+        value[text] = 1.0
+    for n in range(lm.length - 1, -1, -1):
+        for text in dict.fromkeys(t[:n] for t in lm.texts):
+            value[text] = sum(np.exp(lm.table[text][a]) * value[(*text, a)] for a in range(lm.v))
+    return value
+
+
 def to_the_end(step: Callable[[Forest], None]) -> Callable[[Forest], None]:
     def scheme(forest: Forest) -> None:
         while len(forest.live()):
@@ -134,12 +149,17 @@ def grown(draws, *after):
     return step
 
 
-def pruned(k, guided=True, scheme=resample.fearnhead_clifford):
+def pruned(k, guided=True, scheme=resample.fearnhead_clifford, order=None):
     def run(forest: Forest) -> None:
         priority = forest.priority() if guided else np.zeros(forest.graph.size)
-        resample_frontier(forest.graph, priority, k, forest.rng, scheme=scheme)
+        resample_frontier(forest.graph, priority, k, forest.rng, scheme=scheme, order=order)
 
     return run
+
+
+def by_key(graph, ids):
+    """An order that means nothing."""
+    return graph.key[ids]
 
 
 def thinned(target):
@@ -220,6 +240,25 @@ def searched(forest: Forest) -> None:
         pass
 
 
+def begun_anew(forest: Forest) -> None:
+    """The real loop whose trees begin anew from stems of their roots until they have found an elite text."""
+
+    def score(graph, ids, meter):
+        forest.read_codes()
+        graph.value[ids] = np.exp(forest.guess[forest.code[ids]]).clip(0, 1)
+        graph.state_key[ids] = forest.state[forest.code[ids]]
+        graph.score[ids] = np.where(graph.is_leaf(ids), forest.h["elite"][forest.code[ids]], np.nan)
+
+    strategy = frontier(
+        width=[3, 2], keep=[2, 3], floor=1e-3, order=by_value, restarts=2, threshold=1.0, merge=False
+    )
+    for _ in search(
+        forest.lm, graph=forest.graph, score=score, strategy=strategy, budget=Budget(tokens=40), close=True
+    ):
+        pass
+    assert len(set(np.bincount(forest.graph.root[forest.graph.start == forest.graph.stop]).tolist())) > 1
+
+
 SCHEMES: dict[str, tuple[Callable[[Forest], None], dict]] = {
     "four independent samples": (rollouts(4), {}),
     "full expansion, pruned by weight": (to_the_end(grown(ALL, pruned(5, guided=False))), {}),
@@ -228,10 +267,13 @@ SCHEMES: dict[str, tuple[Callable[[Forest], None], dict]] = {
     "three draws, systematic": (to_the_end(grown(3, pruned(4, scheme=resample.systematic))), {}),
     "three draws, roulette": (to_the_end(grown(3, thinned(4))), {}),
     "equal states merged, pruned": (to_the_end(grown(ALL, merged, pruned(3))), {}),
+    "pruned in the order of states": (to_the_end(grown(ALL, pruned(3, order=by_state))), {}),
+    "pruned in a random order": (to_the_end(grown(3, pruned(3, order=by_key))), {}),
     "adaptive restarts with stems": (restarts, {}),
     "adaptive numbers of draws": (adaptive, {}),
     "spans of two tokens": (to_the_end(grown(4, pruned(3))), {"span": 2}),
     "hot sampling, pruned": (to_the_end(grown(3, pruned(3))), {"temperature": 2.0}),
     "cold sampling, roulette": (to_the_end(grown(4, thinned(4))), {"temperature": 0.7}),
     "the loop, closed": (searched, {}),
+    "the loop, begun anew": (begun_anew, {}),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import babblegraph as bg
-from babblegraph.estimate import why_not
+from babblegraph.estimates import why_not
 from babblegraph.scoring import JudgeValue, likelihood
 from babblegraph.status import Gate, Status
 from babblegraph.strategies import STRATEGIES, best_of_n, frontier

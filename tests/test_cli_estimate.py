@@ -39,10 +39,24 @@ def test_a_saved_graph_gives_the_same_table_again(saved, capsys):
     assert "no hit in 6 trees: at most" in capsys.readouterr().out
 
 
+def test_pass_at_k_and_the_ratio_are_there_for_the_asking(saved, capsys):
+    more = ["--threshold", "0", "--pass-at", "3", "--ratio"]
+    assert main(["estimate", "--graph", str(saved), *more]) == 0
+    out = capsys.readouterr().out
+    assert "pass@3" in out
+    assert "a ratio of means is biased" in out
+    assert main(["estimate", "--graph", str(saved), *more, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["value"] == pytest.approx(1.0)  # every text reaches 0, whatever its weight
+    assert found["pass_at"]["k"] == 3
+    assert found["pass_at"]["low"] <= found["pass_at"]["value"] <= found["pass_at"]["high"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--trees", "0"], "--trees must be above zero, got 0"),
+        (["--pass-at", "0"], "--pass-at must be above zero"),
         (["--keep", "-1"], "--keep must be above zero"),
         (["--tokens", "0"], "--tokens must be above zero"),
         (["--top-k", "5"], "an estimate needs every text to be possible, got --top-k 5"),

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, StoppingCriteria, StopStringCriteria
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.estimate import why_not
+from babblegraph.estimates import why_not
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 from babblegraph.status import Status

@@ -14,9 +14,9 @@ from table_lm import TableLM
 from babblegraph.born import Born
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.estimate import Estimate, expectation, probability, why_not
+from babblegraph.estimates import Estimate, expectation, probability, why_not
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import none_in, pass_at_k, t_quantile
+from babblegraph.intervals import log_odds, none_in, pass_at_k, ratios, t_quantile
 from babblegraph.loop import search
 from babblegraph.protocols import ALL
 from babblegraph.scoring import Score
@@ -61,14 +61,18 @@ def test_full_enumeration_is_exact_and_costs_no_error():
     assert found.divergence == -found.log_evidence
 
 
-def test_the_interval_is_students_over_trees():
+def test_the_interval_is_students_over_trees_and_of_the_log_odds_for_a_probability():
     graph = leaves_by_hand([[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]], [[1, 0], [1, 0], [1, 0]])
     found = probability(graph, 1.0)
     trees = np.array([0.5, 0.25, 0.9])
     half = 4.302652729911275 * trees.std(ddof=1) / np.sqrt(3)  # t quantile with two degrees, from tables
     assert abs(found.value - trees.mean()) < 1e-15
-    assert found.low == pytest.approx(max(trees.mean() - half, 0), abs=1e-9)
-    assert found.high == pytest.approx(min(trees.mean() + half, 1), abs=1e-9)
+    p = trees.mean()
+    middle, half_odds = np.log(p / (1 - p)), half / (p * (1 - p))
+    ends = 1 / (1 + np.exp(-(middle + np.array([-1, 1]) * half_odds)))
+    np.testing.assert_allclose((found.low, found.high), ends, atol=1e-9)
+    plain = expectation(graph, lambda g, ids: g.score[ids])
+    np.testing.assert_allclose((plain.low, plain.high), (p - half, p + half), atol=1e-9)
     assert found.trees == found.hits == 3
     assert found.tokens == 15
     w = np.array([0.5, 0.5, 0.25, 0.75, 0.9, 0.1])
@@ -113,9 +117,24 @@ def test_a_bound_without_a_hit_covers_as_often_as_it_says():
 
 
 def test_where_everything_hits_the_interval_is_one_sided_too():
-    found = probability(leaves_by_hand([[1.0]] * 20, [[1.0]] * 20), 1.0)
+    graph = leaves_by_hand([[1.0]] * 20, [[1.0]] * 20)
+    assert str(probability(graph, 1.0)) == "1 [1, 1]"  # nothing was left to chance
+    graph.log_p_f[20:] = graph.log_inclusion[20:] = -3.0  # now each tree is one draw
+    found = probability(graph, 1.0)
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low == pytest.approx(0.05 ** (1 / 20))
+
+
+def test_trees_that_happen_to_agree_give_no_interval_of_width_zero():
+    graph = leaves_by_hand([[0.5, 0.5]] * 40, [[1.0, 0.0]] * 40)
+    graph.log_p_f[40:] -= 1
+    graph.log_inclusion[40:] -= 1
+    found, unseen = probability(graph, 1.0), none_in(40)
+    assert found.low == pytest.approx(0.5 * (1 - unseen))
+    assert found.high == pytest.approx(0.5 + 0.5 * unseen)
+    plain = expectation(graph, lambda g, ids: 3 * g.score[ids] - 1)
+    assert plain.value == pytest.approx(0.5)
+    assert plain.low < plain.value < plain.high
 
 
 def test_it_warns_of_degenerate_weights_and_of_few_hits():
@@ -173,6 +192,72 @@ def test_expectations_of_any_function_and_what_is_refused():
         assert "\n" not in str(error.value)
 
 
+def test_a_ratio_pools_numerators_and_denominators_and_says_that_it_is_biased():
+    graph = leaves_by_hand([[0.5, 0.7], [0.25, 0.35], [0.9, 0.3]], [[1, 0], [1, 0], [1, 0]])
+    found = probability(graph, 1.0, ratio=True)
+    up, down = np.array([0.5, 0.25, 0.9]), np.array([1.2, 0.6, 1.2])
+    assert found.value == pytest.approx(up.sum() / down.sum())
+    assert found.value != pytest.approx((up / down).mean())  # the wrong way: tree by tree
+    residual = (up - found.value * down) / down.mean()
+    assert found.error == pytest.approx(residual.std(ddof=1) / np.sqrt(3))
+    assert any("a ratio of means is biased" in w for w in found.warnings)
+    assert not any("sum to" in w for w in found.warnings)
+
+
+def test_a_ratio_has_no_scale_and_survives_weights_too_small_for_a_float():
+    weights = [[0.5, 0.7], [0.25, 0.35], [0.9, 0.3]]
+    here = probability(leaves_by_hand(weights, [[1, 0]] * 3), 1.0, ratio=True)
+    far = probability(leaves_by_hand(weights, [[1, 0]] * 3, log_scale=-3000.0), 1.0, ratio=True)
+    assert far.value == pytest.approx(here.value, rel=1e-12)
+    assert far.error == pytest.approx(here.error, rel=1e-9)
+    assert far.log_evidence == pytest.approx(np.log(far.value))
+
+
+def test_the_stated_bias_of_a_ratio_is_that_of_the_jackknife():
+    """Two computations of the same second-order term: they differ by terms of the next order, 1/n of it."""
+    draw = np.random.default_rng(0)
+    down = draw.gamma(4, 0.25, 400)
+    up = down * draw.random(400) + 0.3 * down**2
+    _, bias = ratios(up, down, np.zeros(400, np.intp))
+    whole = up.sum() / down.sum()
+    left_out = (up.sum() - up) / (down.sum() - down)
+    assert bias == pytest.approx(399 * (left_out.mean() - whole), rel=0.05)
+
+
+def test_prompts_have_a_ratio_each():
+    graph = leaves_by_hand(
+        [[0.2, 0.2], [0.4, 0.4], [0.9, 0.1], [0.7, 0.3]], [[1, 0]] * 4, ["p", "p", "q", "q"]
+    )
+    assert probability(graph, 1.0, ratio=True).value == pytest.approx((0.5 + 0.8) / 2)
+
+
+def test_a_path_of_4096_spans_keeps_its_logarithms_exactly():
+    graph = BabbleGraph(["p"], [[0]], {0: b"a"})
+    step = -12.000244140625  # a whole number of 1/4096: sums are exact
+    node = 0
+    for _ in range(4096):
+        (node,) = graph.add(Born.of_spans([node], [[0]], [step], log_inclusion=[step / 2]))
+    assert graph.log_p_f[node] == 4096 * step
+    assert graph.log_weight(node) == 4096 * step / 2
+    graph.status[node] = Status.LEAF_END
+    graph.score[node] = 1.0
+    graph.meta |= {"aim": "estimate"}
+    found = probability(graph, 1.0)
+    assert found.value == 0.0
+    assert found.log_evidence == 4096 * step / 2
+
+
+def test_a_score_equal_to_the_threshold_passes_though_the_graph_keeps_it_short():
+    """0.7 as a 32-bit number lies below 0.7 as a 64-bit one."""
+    assert probability(leaves_by_hand([[0.5, 0.5]] * 2, [[0.7, 0.1]] * 2), 0.7).value == pytest.approx(0.5)
+
+
+def test_one_heavy_tree_is_warned_of():
+    graph = leaves_by_hand([[0.1, 0.9]] * 39 + [[0.9, 0.1]], [[0.02, 0.0]] * 39 + [[1.0, 0.0]])
+    found = expectation(graph, lambda g, ids: g.score[ids])
+    assert any("one of 40 trees brings 92% of it" in w for w in found.warnings)
+
+
 def test_biased_open_and_truncated_graphs_are_refused_with_the_reason():
     graph = leaves_by_hand([[1.0]] * 3, [[1.0]] * 3)
     assert why_not(graph) == ""
@@ -197,15 +282,19 @@ def test_independent_sampling_would_have_needed_what_it_needed():
     assert found.independent_tokens == pytest.approx(found.tokens, rel=0.01)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    """2,000 forests of 32 trees out of a bank of 1,500; the odds of leaving 93 % to 97 % by chance are 1e-4."""
+@pytest.mark.parametrize("threshold", [0.6, 0.9])
+def test_the_interval_covers_the_truth_as_often_as_it_says(threshold):
+    """2,000 forests of 32 trees out of a bank of 1,500, P = .5 and .06; the plain t interval covers 93 % of the second.
+
+    The odds of leaving 93 % to 97 % by chance are 1e-4 for each, where the interval covers 95 %.
+    """
     lm = TableLM(3, 4, seed=2)
     graph = run(lm, ["p"] * 1500, frontier(width=3, keep=4))
-    hits = graph.is_leaf() & (graph.score >= 0.6)
+    hits = graph.is_leaf() & (graph.score >= threshold)
     bank = np.bincount(graph.root[hits], np.exp(graph.log_weight(hits)), minlength=graph.trees)
     forests = bank[np.random.default_rng(0).integers(0, len(bank), size=(2000, 32))]
-    half = t_quantile(0.975, 31) * forests.std(axis=1, ddof=1) / np.sqrt(32)
-    assert 0.93 < np.mean(np.abs(forests.mean(axis=1) - bank.mean()) <= half) < 0.97
+    ends = [log_odds(x.mean(), x.std(ddof=1) / np.sqrt(32), 31) for x in forests]
+    assert 0.93 < np.mean([low <= bank.mean() <= high for low, high in ends]) < 0.97
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from table_lm import TableLM
 
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.estimate import probability, why_not
+from babblegraph.estimates import probability, why_not
 from babblegraph.loop import search
 from babblegraph.protocols import ALL
 from babblegraph.randomness import text_key

@@ -1,30 +1,35 @@
 """Whole programs of operations: their sums over leaves against full enumeration, and every planted mistake caught.
 
-z-tests: 13 schemes × 3 tables × 3 functions = 117 with |z| < 6: a false alarm has the odds 117 · 2e-9 = 2.3e-7.
+z-tests: every scheme × 3 tables × 3 seeds (each with its own table, random numbers and priorities) × 3 functions.
+`Z` is where Student's t with 149 degrees leaves 1e-6 for all of them together (Bonferroni).
 """
 
 from __future__ import annotations
 
+import networkx as nx
 import numpy as np
 import pytest
 from enumerator import Enumerator, TooMany
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistakes import MISTAKES
-from schemes import SCHEMES, Forest, code_of, grown, pruned, to_the_end
+from schemes import SCHEMES, Forest, code_of, grown, pruned, rare_event, to_the_end
 from table_lm import TableLM
 from test_prune import edges_of
 from test_stem import grow
 
+from babblegraph.intervals import t_quantile
+from babblegraph.ordering import by_state
 from babblegraph.protocols import ALL
 from babblegraph.prune import FLOOR, _same_state, merge_by_weight, resample_frontier, roulette
 from babblegraph.resample import fearnhead_clifford, systematic
 from babblegraph.status import Status
 from babblegraph.stem import hold_back
 
-Z = 6.0
 SIZES = [(3, 4), (4, 5), (2, 8)]
-TREES = 150
+SEEDS, FUNCTIONS, TREES = 3, 3, 150
+FALSE_ALARM = 1e-6
+Z = t_quantile(1 - FALSE_ALARM / (2 * len(SCHEMES) * len(SIZES) * SEEDS * FUNCTIONS), TREES - 1)
 
 
 def forest_of(name, size, seed=0, trees=TREES):
@@ -35,8 +40,9 @@ def forest_of(name, size, seed=0, trees=TREES):
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"V={s[0]} L={s[1]}")
 @pytest.mark.parametrize("name", SCHEMES)
-def test_every_scheme_is_unbiased(name, size):
-    scheme, forest = forest_of(name, size, seed=sum(map(ord, name)) % 97)
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_every_scheme_is_unbiased(name, size, seed):
+    scheme, forest = forest_of(name, size, seed=sum(map(ord, name)) % 97 + 100 * seed)
     scheme(forest)
     assert not len(forest.live(Status.FRONTIER, Status.STEM))
     worst = {h: z for h, z in forest.z().items() if abs(z) >= Z}
@@ -58,9 +64,38 @@ def test_every_planted_mistake_is_caught(name):
     raise AssertionError(f"not caught: |z| is only {worst:.1f}")
 
 
-def test_there_are_as_many_schemes_and_sizes_as_the_bound_says():
+def test_there_are_as_many_schemes_and_functions_as_the_bound_says():
     assert len(SCHEMES) >= 10
-    assert len(SCHEMES) * len(SIZES) * 3 <= 117
+    assert len(Forest(TableLM(2, 2), 2, 0).h) == FUNCTIONS
+    assert 6 < Z < 7
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"V={s[0]} L={s[1]}")
+def test_merges_make_a_directed_acyclic_graph_that_keeps_all_weight(size):
+    lm = TableLM(*size, seed=3)
+    forest = Forest(lm, 20, 3)
+    graph = forest.graph
+    while len(forest.live()):
+        forest.grow(forest.live(), ALL)
+        before, known = np.exp(graph.log_weight(forest.live())), len(graph.merges)
+        live = forest.live()
+        merge_by_weight(graph, forest.rng)
+        new = graph.merges[known:]
+        for loser, winner in new:
+            assert graph.status[loser] == Status.MERGED
+            assert graph.status[winner] != Status.MERGED
+            assert graph.root[loser] == graph.root[winner]
+            assert graph.state_key[loser] == graph.state_key[winner]
+        for winner in {w for _, w in new}:  # it has its own weight and that of all that it stands for
+            group = [winner, *(a for a, b in new if b == winner)]
+            assert np.exp(graph.log_weight(winner)) == pytest.approx(
+                before[np.isin(live, group)].sum(), rel=1e-12
+            )
+    assert len({a for a, _ in graph.merges}) == len(graph.merges) > 0
+    made = graph.to_networkx()
+    kinds = nx.get_edge_attributes(made, "kind")
+    assert sum(kind != "child" for kind in kinds.values()) == len(graph.merges)
+    assert nx.is_directed_acyclic_graph(made)
 
 
 def test_a_rare_event_costs_less_than_a_fifteenth_of_independent_sampling():
@@ -81,20 +116,6 @@ def test_a_rare_event_costs_less_than_a_fifteenth_of_independent_sampling():
         independent = value[()] * (1 - value[()]) * lm.length  # of one text
         gains.append(independent / (sums.var() * lm.calls / forest.graph.trees))
     assert np.exp(np.mean(np.log(gains))) > 15
-
-
-def rare_event(lm, mass):
-    """P(event | prefix) of every prefix, for high scores of improbable texts that have at most this mass."""
-    value, total = dict.fromkeys(lm.texts, 0.0), 0.0
-    for text in sorted(lm.texts, key=lambda t: 0.35 * lm.log_p[t] - lm.score[t]):
-        total += np.exp(lm.log_p[text])
-        if total > mass:
-            break
-        value[text] = 1.0
-    for n in range(lm.length - 1, -1, -1):
-        for text in dict.fromkeys(t[:n] for t in lm.texts):
-            value[text] = sum(np.exp(lm.table[text][a]) * value[(*text, a)] for a in range(lm.v))
-    return value
 
 
 class Program:
@@ -154,15 +175,17 @@ class Program:
             if graph.status[i] == Status.FRONTIER:  # a state that forgets the order of tokens
                 graph.state_key[i] = int("1" + "".join(map(str, sorted(self.lm.generated(graph, i)))))
 
-    def prune(self, k, scheme):
+    def prune(self, k, scheme, order=None):
         graph, ids = self.graph, self.live(Status.FRONTIER)
+        if order is not None:
+            ids = ids[np.argsort(order(graph, ids), kind="stable")]
         guess = np.array([self.guess[self.texts[i]] for i in range(graph.size)])
         if len(ids) > k:
             floor = FLOOR * (guess[ids].max() or 1 / FLOOR)
             sizes = np.exp(graph.log_weight(ids)) * np.maximum(guess[ids], floor)
             self.rng.expect([edges_of(scheme, sizes, k)])
         with np.errstate(divide="ignore"):
-            resample_frontier(graph, np.log(guess), k, self.rng, scheme=scheme)
+            resample_frontier(graph, np.log(guess), k, self.rng, scheme=scheme, order=order)
 
     def spin(self, most):
         ids = self.live(Status.FRONTIER, Status.STEM)[:most]
@@ -184,10 +207,19 @@ class Program:
             hold_back(self.graph, ids[[which % len(ids)]], share)
 
 
+def backwards(graph, ids):
+    return -ids
+
+
 OPERATION = st.one_of(
     st.tuples(st.just("expand"), st.integers(0, 5), st.integers(0, 2)),
     st.tuples(st.just("expand_all"), st.integers(0, 2)),
-    st.tuples(st.just("prune"), st.integers(1, 3), st.sampled_from([fearnhead_clifford, systematic])),
+    st.tuples(
+        st.just("prune"),
+        st.integers(1, 3),
+        st.sampled_from([fearnhead_clifford, systematic]),
+        st.sampled_from([None, by_state, backwards]),
+    ),
     st.tuples(st.just("spin"), st.integers(1, 3)),
     st.tuples(st.just("merge")),
     st.tuples(st.just("hold"), st.integers(0, 5), st.sampled_from([0.2, 0.5])),

@@ -13,7 +13,7 @@ from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptio
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
-    from babblegraph.estimate import Estimate
+    from babblegraph.estimates import Estimate
     from babblegraph.graph import BabbleGraph
 
 TREES, TOKENS, WIDTH, KEEP = 32, 1000, 4, 16
@@ -85,6 +85,14 @@ def estimate(
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same graph.", rich_help_panel=HOW)
     ] = None,
+    pass_at: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Also: that one of K texts passes.", rich_help_panel=HOW),
+    ] = None,
+    ratio: Annotated[
+        bool,
+        typer.Option("--ratio", help="Divide by the weights' sum: steadier, biased.", rich_help_panel=HOW),
+    ] = False,
     graph: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Estimate from a saved graph instead.", rich_help_panel=FILES),
@@ -102,7 +110,7 @@ def estimate(
     """
     from babblegraph.cli.loading import check_writable, unescaped
 
-    _check(trees, keep, top_k, top_p)
+    _check(trees, keep, pass_at, top_k, top_p)
     if save is not None:
         check_writable(save, "--save")
     options = SearchOptions(
@@ -131,12 +139,12 @@ def estimate(
     searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
     if save is not None:
         searched.save(save)
-    return _print(searched, prompt, threshold, json)
+    return _print(searched, prompt, threshold, ratio, pass_at, json)
 
 
-def _check(trees: int, keep: int, top_k: int | None, top_p: float | None) -> None:
-    for name, number in (("--trees", trees), ("--keep", keep)):
-        if number < 1:
+def _check(trees: int, keep: int, k: int | None, top_k: int | None, top_p: float | None) -> None:
+    for name, number in (("--trees", trees), ("--keep", keep), ("--pass-at", k)):
+        if number is not None and number < 1:
             raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
     for name, cut in (("--top-k", top_k), ("--top-p", top_p)):
         if cut is not None:
@@ -181,8 +189,11 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     return graph
 
 
-def _print(graph: BabbleGraph, prompt: str | None, threshold: float | None, json: bool) -> int:
-    from babblegraph.estimate import probability, why_not
+def _print(
+    graph: BabbleGraph, prompt: str | None, threshold: float | None, ratio: bool, k: int | None, json: bool
+) -> int:
+    from babblegraph.estimates import probability, why_not
+    from babblegraph.passes import pass_at
 
     if reason := why_not(graph):
         raise BadInput(f"an estimate needs unbiased weights of finished texts, got none: {reason}")
@@ -190,10 +201,15 @@ def _print(graph: BabbleGraph, prompt: str | None, threshold: float | None, json
         threshold = graph.meta.get("threshold")
     if threshold is None:
         raise BadInput("an estimate needs a threshold, got none: add --threshold")
-    found = probability(graph, threshold)
+    found = probability(graph, threshold, ratio=ratio)
+    one_of = None if k is None else (k, pass_at(graph, threshold, k))
     said = graph.prompts[0].strip() if prompt is None else prompt
     if json:
-        print(json_format.dumps(_as_json(graph, said, threshold, found), ensure_ascii=False, allow_nan=False))
+        print(
+            json_format.dumps(
+                _as_json(graph, said, threshold, found, one_of), ensure_ascii=False, allow_nan=False
+            )
+        )
         return 0
     from babblegraph.view.console import PlainConsole
     from babblegraph.view.estimates import estimate_report
@@ -201,17 +217,23 @@ def _print(graph: BabbleGraph, prompt: str | None, threshold: float | None, json
 
     console = PlainConsole()
     signs = signs_of(console.encoding)
-    console.print(estimate_report(said, threshold, found, width=console.width, signs=signs))
+    console.print(estimate_report(said, threshold, found, width=console.width, signs=signs, one_of=one_of))
     return 0
 
 
-def _as_json(graph: BabbleGraph, prompt: str, threshold: float, found: Estimate) -> dict[str, Any]:
+def _as_json(
+    graph: BabbleGraph, prompt: str, threshold: float, found: Estimate, one_of: tuple[int, Estimate] | None
+) -> dict[str, Any]:
     import math
-    from dataclasses import asdict
 
-    fields = asdict(found)
-    fields |= {"log_evidence": found.log_evidence, "divergence": found.divergence}
+    names = (
+        *("value", "error", "effective", "reason", "low", "high", "trees", "hits", "heaviest"),
+        *("tokens", "independent_tokens", "warnings", "log_evidence", "divergence"),
+    )
+    fields = {name: getattr(found, name) for name in names}
+    if one_of is not None:
+        k, passes = one_of
+        fields["pass_at"] = {"k": k} | {name: getattr(passes, name) for name in ("value", "low", "high")}
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
-    del plain["log_value"]
     run = {name: graph.meta.get(name) for name in ("model", "task", "seed")}
     return {"prompt": prompt, "threshold": threshold, **plain, **run}

@@ -24,13 +24,17 @@ def solved(graph: BabbleGraph, threshold: float) -> NDArray[np.bool_]:
 
 
 def log_priority(
-    graph: BabbleGraph, ids: NDArray[np.intp], value_power: float, connectivity_power: float
+    graph: BabbleGraph,
+    ids: NDArray[np.intp],
+    value_power: float,
+    connectivity_power: float,
+    floor: float = FLOOR,
 ) -> NDArray[np.float64]:
     """a log V + b log C of some nodes, with floors; unknown values count as 1. Of the others 0, [N]."""
     priority = np.zeros(graph.size)
     for power, scores in ((value_power, graph.value), (connectivity_power, graph.connectivity)):
         known = np.nan_to_num(scores[ids].astype(np.float64), nan=1.0)
-        priority[ids] += power * np.log(FLOOR + (1 - FLOOR) * known)
+        priority[ids] += power * np.log(floor + (1 - floor) * known)
     return priority
 
 

@@ -8,21 +8,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import LEVEL, log_sum, none_in, spread, stratified, t_quantile
+from babblegraph.intervals import (
+    agreeing,
+    log_odds,
+    log_sum,
+    none_in,
+    ratios,
+    spread,
+    stratified,
+    student,
+)  # fmt: skip
 from babblegraph.status import Flag, Status
 
 UNDER = {"f": "log_p_f", "g": "log_p_g", "q": "log_q"}
-FEW_TREES, FEW_HITS, FEW_LEAVES, HEAVY = 32, 10, 30, 0.1  # below (above) these an estimate says so
 
 Floats = NDArray[np.float64]
-Values = Callable[[BabbleGraph, NDArray[np.intp]], ArrayLike]
+Ids = NDArray[np.intp]
+Values = Callable[[BabbleGraph, Ids], ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,8 @@ class Estimate:
         error: its standard error; None with fewer than two trees of a prompt.
         effective: the effective sample size of the leaves, (Σw)² / Σw².
         reason: why there is no estimate; empty where there is one.
-        low, high: Student's interval; where no tree has a hit, `high` alone is a one-sided bound.
+        low, high: Student's interval (of the log-odds, for a probability); where no tree has a hit, `high` alone is
+            a one-sided bound.
         trees, hits: how many trees there are, and how many have a leaf that counts.
         heaviest: the share of the total weight that the heaviest leaf holds.
         log_value: log of the value, exact where the value itself would vanish; −inf for 0.
@@ -42,6 +52,7 @@ class Estimate:
         independent_tokens: what independent samples with the same standard error would have cost, one text
             after the other; None where there is no error.
         warnings: why not to trust it too much.
+        tree_ids, per_tree: which trees these are, and Σ w h of each, [trees].
     """
 
     value: float | None
@@ -57,6 +68,8 @@ class Estimate:
     tokens: int | None = None
     independent_tokens: float | None = None
     warnings: tuple[str, ...] = field(default=())
+    tree_ids: Ids = field(default_factory=lambda: np.zeros(0, np.intp), repr=False, compare=False)  # [trees]
+    per_tree: Floats = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)  # [trees] Σ w h
 
     @property
     def log_evidence(self) -> float:
@@ -78,13 +91,14 @@ class Estimate:
 
 
 def probability(
-    graph: BabbleGraph, threshold: float, *, under: str = "f", prompt: str | None = None
+    graph: BabbleGraph, threshold: float, *, under: str = "f", prompt: str | None = None, ratio: bool = False
 ) -> Estimate:
     """Estimates P(S ≥ threshold), trees of one prompt being independent repetitions.
 
     With several prompts the value is the mean over them, each prompt's trees being a stratum. The threshold must
-    not come from the same trees. Where no tree has a hit there is no value but a one-sided bound: exact where
-    each tree's weights sum to 1 (pruning by weight alone), else scaled by the largest sum, with a warning.
+    not come from the same trees (see `thresholds.cross_fit`). Where no tree has a hit there is no value but a
+    one-sided bound: exact where each tree's weights sum to 1 (pruning by weight alone), else scaled by the
+    largest sum, with a warning.
 
     Args:
         graph: a closed forest of a search with the aim `estimate`.
@@ -92,32 +106,35 @@ def probability(
         under: "f", the base generator; "g", the current one; "q", whatever was sampled from (with its temperature
             and truncation, which so are declared to be meant).
         prompt: only this prompt's trees.
+        ratio: divide by the weights' own sum, pooled over a prompt's trees. Steadier where weights vary much,
+            but biased by O(1/trees); a warning says by about how much.
 
     Raises:
         BadInput: another `under`, or no such prompt.
     """
 
-    def hit(graph: BabbleGraph, leaves: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def hit(graph: BabbleGraph, leaves: Ids) -> NDArray[np.bool_]:
         return np.nan_to_num(graph.score[leaves], nan=-np.inf) >= threshold
 
-    found = expectation(graph, hit, under=under, prompt=prompt)
-    if found.reason:
-        return found
-    if found.hits == 0:
-        return replace(found, value=None, error=None, low=None, reason=f"no hit in {found.trees} trees")
-    if found.low is None or found.high is None:
-        return found
-    low, high = max(found.low, 0.0), min(found.high, 1.0)
-    return replace(found, low=min(low, 1.0), high=high)
+    return expectation(graph, hit, under=under, prompt=prompt, ratio=ratio, chance=True)
 
 
-def expectation(graph: BabbleGraph, h: Values, *, under: str = "f", prompt: str | None = None) -> Estimate:
+def expectation(
+    graph: BabbleGraph,
+    h: Values,
+    *,
+    under: str = "f",
+    prompt: str | None = None,
+    ratio: bool = False,
+    chance: bool = False,
+) -> Estimate:
     """Estimates E[h(X)], as `probability` does for h = 1[S ≥ γ].
 
     Args:
         graph: a closed forest of a search with the aim `estimate`.
         h: (graph, leaves [M]) -> [M]; a dead leaf stands for all its continuations, so h must agree on them.
-        under, prompt: as in `probability`.
+        under, prompt, ratio: as in `probability`.
+        chance: h is 0 or 1, so that the interval may be that of a probability.
 
     Raises:
         BadInput: another `under`, no such prompt, or a value that is not finite.
@@ -135,33 +152,51 @@ def expectation(graph: BabbleGraph, h: Values, *, under: str = "f", prompt: str 
     if not np.isfinite(values).all():
         raise BadInput(f"h must be finite on every leaf, got {values[~np.isfinite(values)][0]}: map it to 0")
     root = np.searchsorted(trees, graph.root[leaves])
-    per_tree = np.bincount(root, np.exp(log_w) * values, minlength=len(trees))  # [trees]
-    total = np.bincount(root, np.exp(log_w), minlength=len(trees))
+    scale = log_w.max() if ratio and len(log_w) else 0.0  # which a ratio does not have: nothing is lost
+    w = np.exp(log_w - scale)
+    per_tree, total = (_sums(root, x, len(trees)) for x in (w * values, w))
     strata = np.unique([graph.prompts[i] for i in trees], return_inverse=True)[1]
-    value, error, degrees = stratified(per_tree, strata)
     hits = int((np.bincount(root, values != 0, minlength=len(trees)) > 0).sum())
+    base = replace(base, hits=hits, per_tree=per_tree, tree_ids=trees)
+    said = doubts(base.effective, base.heaviest, hits, per_tree, total, np.bincount(strata), ratio)
+    if chance and hits == 0:
+        high = none_in(len(trees)) * max(1.0, float(total.max()))
+        cost, _ = _tokens(graph, trees, leaves, log_w, values, None)
+        reason = f"no hit in {len(trees)} trees"
+        return replace(
+            base, reason=reason, high=min(high, 1.0), log_value=-math.inf, tokens=cost, warnings=said
+        )
+    if ratio:
+        per_tree, biases = ratios(per_tree, total, strata)
+        said = (*said, f"a ratio of means is biased, here by about {biases:.1g}")
+    value, error, degrees = stratified(per_tree, strata)
     share = 1.0 / (np.bincount(strata)[strata] * (strata.max() + 1))  # of each tree in the mean
     log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
-    low, high = _interval(value, error, degrees, values, total)
+    most = 1.0 if ratio else max(1.0, float(total.max(initial=1.0)))
+    low, end = _interval(
+        value, error, degrees, len(trees), values, most, chance, not graph.log_inclusion[leaves].any()
+    )
     tokens, independent = _tokens(graph, trees, leaves, log_w, values, error)
     return replace(
         base,
         value=value,
         error=error,
         low=low,
-        high=high,
-        hits=hits,
-        log_value=log_value,
+        high=end,
+        log_value=log_value if not ratio else (math.log(value) if value > 0 else -math.inf),
         tokens=tokens,
         independent_tokens=independent,
-        warnings=tuple(_warnings(base, hits, total, np.bincount(strata))),
+        warnings=said,
     )
 
 
 def why_not(graph: BabbleGraph, under: str = "f") -> str:
     """Why a graph's weights allow no estimate, in a few words; empty when they do."""
     if graph.meta.get("aim") != "estimate":
-        return f"the strategy {graph.meta.get('strategy', '?')!r} has the aim solve, its weights are biased"
+        strategy, aim = (
+            graph.meta.get(name, unknown) for name, unknown in (("strategy", "?"), ("aim", "solve"))
+        )
+        return f"the strategy {strategy!r} has the aim {aim}, its weights are biased"
     if (graph.flags & Flag.BIASED).any():
         return "nodes were pruned by a biased gate"
     sampling = graph.meta.get("sampling", {})
@@ -185,19 +220,34 @@ def _trees(graph: BabbleGraph, prompt: str | None) -> NDArray[np.intp]:
     return trees
 
 
+def _sums(root: Ids, x: Floats, trees: int) -> Floats:
+    """Over the leaves of each tree, [trees]."""
+    return np.bincount(root, x, minlength=trees).astype(np.float64)
+
+
 def _interval(
-    value: float, error: float | None, degrees: int, values: Floats, total: NDArray[Any]
+    value: float,
+    error: float | None,
+    degrees: int,
+    n: int,
+    values: Floats,
+    most: float,
+    chance: bool,
+    exact: bool,
 ) -> tuple[float | None, float | None]:
-    """Student's interval; bounds on one side where all leaves agree, since a sample of one kind has no spread."""
-    most = max(1.0, float(total.max(initial=1.0)))
-    if not values.any():
-        return None, none_in(len(total)) * most
+    """Student's interval; where all trees agree, what n trees may well have missed: never of width zero.
+
+    Only a forest in which nothing was left to chance has no width.
+    """
     if error is None:
         return None, None
-    if (values == 1).all() and error <= 1e-12:
-        return 1 - none_in(len(total)), 1.0
-    half = t_quantile((1 + LEVEL) / 2, degrees) * error
-    return value - half, value + half
+    if error <= 1e-12 * max(1.0, abs(value)):
+        if exact:
+            return value, value
+        least, most = most * float(values.min(initial=0.0)), most * float(values.max(initial=0.0))
+        low, high = agreeing(value, min(least, value), max(most, value), n)
+        return (min(low, 1.0), min(high, 1.0)) if chance else (low, high)
+    return log_odds(value, error, degrees) if chance else student(value, error, degrees)
 
 
 def _tokens(
@@ -218,24 +268,3 @@ def _tokens(
     variance = float(w @ (values - w @ values) ** 2)
     length = float(w @ (graph.length[leaves] - graph.length[graph.root[leaves]]))
     return cost, variance / error**2 * length
-
-
-def _warnings(base: Estimate, hits: int, total: NDArray[Any], per_prompt: NDArray[np.intp]) -> list[str]:
-    said = []
-    few = int(per_prompt.min())
-    if few < 2:
-        said.append("one tree a prompt gives no interval")
-    elif few < FEW_TREES:
-        said.append(f"{few} trees a prompt are fewer than {FEW_TREES}: the interval may be too short")
-    if base.effective < FEW_LEAVES:
-        said.append(f"the effective sample size {base.effective:.3g} is below {FEW_LEAVES}")
-    if base.heaviest > HEAVY:
-        said.append(f"one leaf holds {base.heaviest:.0%} of all weight")
-    if 0 < hits < min(FEW_HITS, len(total)):
-        said.append(f"only {hits} of {len(total)} trees have a hit: the interval may be too short")
-    deviation = float(total.std())
-    if hits == 0 and deviation > 1e-9:
-        said.append("the weights of a tree do not always sum to 1: the bound is not exact")
-    if len(total) > 1 and abs(total.mean() - 1) > 5 * deviation / math.sqrt(len(total) - 1) + 1e-9:
-        said.append(f"the weights of a tree sum to {total.mean():.3g} on average, not to 1")
-    return said
