@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +28,55 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def report(
-    title: str, rows: Sequence[dict[str, Any]], claims: Sequence[dict[str, Any]], options: argparse.Namespace
+    title: str,
+    rows: Sequence[dict[str, Any]],
+    claims: Sequence[dict[str, Any]],
+    options: argparse.Namespace,
+    *,
+    shown: Sequence[dict[str, Any]] | None = None,
+    packages: Sequence[str] = (),
 ) -> None:
-    """Prints one table and its claims, and writes them as JSON where that is asked for."""
-    console = Console()
+    """Prints one table and its claims, and writes them as JSON where that is asked for.
+
+    Args:
+        shown: the rows as the table has them, where that differs from the file.
+        packages: whose versions matter too.
+    """
+    console, shown = Console(width=None if sys.stdout.isatty() else 160), shown or rows
     table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
-    for row in rows:
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    for name in shown[0]:
+        table.add_column(name, justify="left" if isinstance(shown[0][name], str) else "right")
+    for row in shown:
+        table.add_row(*map(_cell, row.values()))
     console.print(table)
     for c in claims:
         console.print(
             f"{'met' if c['met'] else 'NOT MET':8} {c['name']}: {c['value']:.4g} (bound {c['bound']})"
         )
     if options.json:
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-        found = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
-        found |= {"options": plain, "rows": list(rows), "claims": list(claims)}
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write(options.json, rows, claims, options, packages)
+
+
+def write(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    claims: Sequence[dict[str, Any]],
+    options: argparse.Namespace,
+    packages: Sequence[str] = (),
+) -> None:
+    """The JSON file of a benchmark, replaced in one go."""
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    found = {"machine": machine(), "versions": versions(packages), "date": date.today().isoformat()}
+    found |= {"options": plain, "rows": list(rows), "claims": list(claims)}
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    beside.replace(path)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def claim(
@@ -74,7 +106,10 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "cores": os.cpu_count(), "system": platform.system()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of what was measured."""
-    names = ("babblegraph", "torch", "transformers", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+def versions(packages: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of what was measured; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in ("babblegraph", "torch", "transformers", "numpy", *packages):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

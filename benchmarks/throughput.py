@@ -1,0 +1,264 @@
+"""How fast is the tree, against every other way to decode many continuations of a prompt?
+
+One model, the same prompts, the same number of sampled tokens. Flat work is `rows` continuations of one prompt,
+64 tokens each. Forked work is three levels of 32 tokens: a quarter of the rows survives each level and has four
+children, so that `generate` must start again from the survivors' tokens, or have its cache reordered.
+
+The models: a Llama shaped like SmolLM with 22M random weights, and the generator that ships with the package with
+its own short prompts; both in fp32. No token ends a text (`peers/*.py` say how for each decoder), so that all
+sample the same number.
+
+tokens/s     delivered tokens over all seconds, prefills included
+÷ generate   tokens/s over those of `generate(num_return_sequences=rows)` in the same round of runs
+ms a step    one token more in every row, prefills left out
+r            ms a step over t*, the least that this machine's measured bandwidth and peak allow
+K/V, alloc.  peak bytes of keys and values in use, and allocated, over those of the unique tokens that must be there
+computed     tokens that went through the model over tokens delivered, prefill and padding included
+error        largest difference of logits from a plain forward pass, over the largest logit
+steps        of how many tokens in a row was measured; what was cut to stay within `--cap` is projected
+
+Every decoder gets the same warm-up; then they take turns (A B C A B C …), so that a busy machine hits all alike,
+and medians are shown. Left out: scoring, quantised weights, servers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import parser, report, write
+from peers import HOMES, load
+from peers.claims import claims_of, counted_rows
+from peers.machine import Machine, Shape, best_step, measure
+from peers.models import TINY, embedded, smollm, words
+from peers.work import Peer, Run, Setting, Work
+
+ROWS, PROMPTS, SPAN, FORKED_SPAN, LEVELS = (8, 32, 128), (128, 512, 2048), 64, 32, 3
+YARDSTICK, OURS = "generate", "babblegraph"
+NATIVE_CELLS = {
+    (kind, *size)
+    for kind in ("flat", "forked")
+    for size in ((8, 128), (8, 512), (8, 2048), (32, 512), (128, 2048))
+}
+SOME = {  # decoders that are slow, or of which a few cells tell enough; `--everywhere` lifts this
+    "generate+beams": {("flat", 8, 128), ("flat", 32, 512)},
+    "generate_batch": {("flat", 8, 128), ("flat", 32, 512)},
+    "genlm-control": {("flat", 8, 128), ("flat", 32, 512)},
+    "its-hub": {("forked", 8, 128), ("forked", 32, 512)},
+    "llm-reasoners": {("forked", 8, 128), ("forked", 32, 512)},
+    "CTranslate2": NATIVE_CELLS,
+    "llama.cpp": NATIVE_CELLS,
+}
+PACKAGES = ("genlm-control", "its-hub", "llm-reasoners", "ctranslate2", "llama-cpp-python")
+
+
+class Cell(NamedTuple):
+    """One line of the sweep."""
+
+    model: str
+    kind: str  # flat or forked
+    rows: int
+    prompt: int
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.kind} {self.rows}×{self.prompt}"
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    options = read(arguments)
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")  # of other libraries
+    machine, rows = measure(megabytes=64 if options.quick else 256), earlier(options)
+    for model in options.models:
+        with tempfile.TemporaryDirectory() as folder:
+            setting = MODELS[model](Path(folder), options.threads)
+            wanted = [c for c in cells(model, options) if not any(row["cell"] == str(c) for row in rows)]
+            peers = {name: load(name, setting) for name in options.only} if wanted else {}
+            for cell in wanted:
+                rows += measured(cell, setting, peers, machine, options)
+                if options.json:
+                    write(options.json, rows, [], options, PACKAGES)
+    claims = claims_of(rows) + (counted_rows() if "embedded" in options.models else [])
+    title = f"bandwidth {machine.bandwidth / 1e9:.1f} GB/s, peak {machine.peak / 1e9:.0f} GFLOP/s, fp32"
+    title += f", {options.threads} threads"
+    report(title, rows, claims, options, shown=[shown(row) for row in rows], packages=PACKAGES)
+    return rows
+
+
+def read(arguments: list[str] | None) -> argparse.Namespace:
+    made = parser(__doc__)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("--only", type=_names, help=f"some decoders: {', '.join(HOMES)}")
+    made.add_argument("--models", type=lambda s: s.split(","), help=f"of {', '.join(MODELS)}")
+    made.add_argument("--cells", type=_sizes, help="some sizes, as ROWSxPROMPT: 8x128,32x512")
+    made.add_argument("--everywhere", action="store_true", help="every decoder at every size")
+    made.add_argument("--cap", type=float, default=8.0, help="seconds that one run should take at most")
+    made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--threads", type=int, default=os.cpu_count())
+    made.add_argument("--resume", action="store_true", help="keep the cells that the JSON file already has")
+    options = made.parse_args(arguments)
+    options.only = options.only or ([OURS, YARDSTICK] if options.quick else list(HOMES))
+    options.models = options.models or (["smollm"] if options.quick else ["smollm", "embedded"])
+    if options.quick:
+        options.cells = options.cells or [(8, 128)]
+        options.repeats, options.cap = min(options.repeats, 3), min(options.cap, 4.0)
+    return options
+
+
+def cells(model: str, options: argparse.Namespace) -> list[Cell]:
+    if model == "embedded":  # its context is short; its prompt is a puzzle
+        return [Cell(model, "flat", rows, 12) for rows in ROWS]
+    sizes = options.cells or [(rows, prompt) for rows in ROWS for prompt in PROMPTS]
+    return [Cell(model, kind, *size) for kind in ("flat", "forked") for size in sizes]
+
+
+def measured(
+    cell: Cell, setting: Setting, peers: dict[str, Peer | str], machine: Machine, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """All decoders on one cell: a warm-up that also plans, then rounds in which they take turns."""
+    work, rows = work_of(cell, setting), []
+    plans: dict[str, Work] = {}
+    runs: dict[str, list[Run]] = {}
+    checked: dict[str, Run] = {}
+    for name, peer in peers.items():
+        if isinstance(peer, str):
+            rows.append(blank(cell, name, peer))
+        elif takes(name, peer, cell, options):
+            try:
+                plans[name], checked[name], runs[name] = planned(peer, work, options.cap)
+            except Exception as problem:  # the others go on
+                rows.append(blank(cell, name, f"{type(problem).__name__}: {str(problem)[:80]}"))
+    for _ in range(options.repeats):
+        for name, plan in plans.items():
+            spent = sum(run.seconds for run in runs[name])
+            if not runs[name] or spent + runs[name][-1].seconds <= options.repeats * options.cap:
+                runs[name].append(peers[name].run(plan, check=False))  # type: ignore[union-attr]
+                gc.collect()
+    for name, plan in plans.items():
+        limit = best_step(machine, Shape.of(setting.model), plan)
+        rows.append(row_of(cell, name, work, plan, runs[name], checked[name], limit, Shape.of(setting.model)))
+    base = next((row["tokens/s"] for row in rows if row["decoder"] == YARDSTICK), None)
+    for row in rows:
+        row["÷ generate"] = row["tokens/s"] / base if row["tokens/s"] and base else None
+    order = list(HOMES)
+    return sorted(rows, key=lambda row: order.index(row["decoder"]))
+
+
+def work_of(cell: Cell, setting: Setting) -> Work:
+    if cell.model == "embedded":
+        ids = tuple(setting.tokenizer("3 5 7 11>24\n")["input_ids"])
+    else:
+        _, ids = words(setting.tokenizer, cell.prompt)
+    forked = cell.kind == "forked"
+    return Work(ids, cell.rows, FORKED_SPAN if forked else SPAN, LEVELS if forked else 1)
+
+
+def takes(name: str, peer: Peer, cell: Cell, options: argparse.Namespace) -> bool:
+    if cell.kind == "forked" and not peer.forks:
+        return False
+    chosen = cell.model != "smollm" or options.everywhere or options.cells is not None
+    return chosen or name not in SOME or cell[1:] in SOME[name]
+
+
+def planned(peer: Peer, work: Work, cap: float) -> tuple[Work, Run, list[Run]]:
+    """A short warm-up; how much of the work fits under the cap; and the warm-up itself where nothing more does."""
+    short = work.with_span(min(6, work.span), levels=1)
+    run = peer.run(short, check=True)
+    gc.collect()
+    if run.seconds_for(work, short) <= cap or not peer.even:
+        return work, run, []
+    if run.prefill > cap:
+        return short, run, [run]
+    levels = 1 if run.restarts and run.prefill * work.levels > cap else work.levels
+    prefill = run.prefill * (levels if run.restarts else 1)
+    span = int((cap - prefill) / run.step / levels)
+    return work.with_span(min(max(span, short.span), work.span), levels), run, []
+
+
+def row_of(
+    cell: Cell, name: str, work: Work, plan: Work, runs: list[Run], checked: Run, limit: float, shape: Shape
+) -> dict[str, Any]:
+    needed = plan.unique_tokens() * shape.kv_bytes
+    step, last = median(run.step for run in runs), runs[-1]
+    share = [last.kv_bytes, last.kv_allocated, last.computed]
+    kv, allocated, computed = (None if part is None else part for part in share)
+    return blank(cell, name, "") | {
+        "tokens/s": work.tokens / median(run.seconds_for(work, plan) for run in runs),
+        "ms a step": 1000 * step,
+        "r": step / limit,
+        "K/V": kv and kv / needed,
+        "allocated": allocated and allocated / needed,
+        "computed": computed and computed / last.sampled,
+        "error": checked.error,
+        "prefill seconds": median(run.prefill for run in runs),
+        "measured": [plan.levels, plan.span],
+        "asked": [work.levels, work.span],
+        "seconds": [run.seconds for run in runs],
+    }
+
+
+def blank(cell: Cell, name: str, note: str) -> dict[str, Any]:
+    figures = ("tokens/s", "÷ generate", "ms a step", "r", "K/V", "allocated", "computed", "error")
+    return {"cell": str(cell), **cell._asdict(), "decoder": name, "note": note} | dict.fromkeys(figures)
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the table has it."""
+    cut = {k: row.get(k) for k in ("÷ generate", "ms a step", "r", "K/V", "allocated", "computed", "error")}
+    head = {"work": row["cell"], "decoder": row["decoder"], "tokens/s": row["tokens/s"]}
+    if row["note"]:
+        return head | cut | {"steps": row["note"], "runs": 0}
+    measured, asked = ("·".join(map(str, row[k])) for k in ("measured", "asked"))
+    steps = measured if measured == asked else f"{measured} of {asked}"
+    return head | cut | {"steps": steps, "runs": len(row["seconds"])}
+
+
+def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of an interrupted run."""
+    if not (options.resume and options.json and options.json.exists()):
+        return []
+    rows: list[dict[str, Any]] = json.loads(options.json.read_text("utf-8"))["rows"]
+    return rows
+
+
+def _names(text: str) -> list[str]:
+    """Some decoders, with the yardstick among them."""
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in HOMES]:
+        raise argparse.ArgumentTypeError(f"a decoder must be one of {', '.join(HOMES)}, got {unknown[0]!r}")
+    return [name for name in HOMES if name in {*names, YARDSTICK}]
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    try:
+        found = [(int(rows), int(prompt)) for rows, prompt in (size.split("x") for size in text.split(","))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"sizes must be ROWSxPROMPT, got {text!r}: write 8x128,32x512"
+        ) from None
+    if any(rows < 4 or rows % 4 or prompt < 1 for rows, prompt in found):
+        raise argparse.ArgumentTypeError(f"rows must be a multiple of 4, got {text!r}: a quarter survives")
+    return found
+
+
+MODELS = {
+    "smollm": smollm,
+    "embedded": embedded,
+    "tiny": lambda folder, threads: smollm(folder, threads, TINY),
+}
+
+
+if __name__ == "__main__":
+    main()
