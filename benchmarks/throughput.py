@@ -86,8 +86,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
             setting = MODELS[model](Path(folder), options.threads)
             wanted = [c for c in cells(model, options) if not any(row["cell"] == str(c) for row in rows)]
             peers = {name: load(name, setting) for name in options.only} if wanted else {}
+            warm: dict[Any, Run] = {}
             for cell in wanted:
-                rows += measured(cell, setting, peers, machine, options)
+                rows += measured(cell, setting, peers, machine, options, warm)
                 if options.json:
                     write(options.json, rows, [], options, PACKAGES)
     claims = claims_of(rows) + (counted_rows() if "embedded" in options.models else [])
@@ -104,7 +105,7 @@ def read(arguments: list[str] | None) -> argparse.Namespace:
     made.add_argument("--models", type=lambda s: s.split(","), help=f"of {', '.join(MODELS)}")
     made.add_argument("--cells", type=_sizes, help="some sizes, as ROWSxPROMPT: 8x128,32x512")
     made.add_argument("--everywhere", action="store_true", help="every decoder at every size")
-    made.add_argument("--cap", type=float, default=8.0, help="seconds that one run should take at most")
+    made.add_argument("--cap", type=float, default=5.0, help="seconds that one run should take at most")
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--threads", type=int, default=os.cpu_count())
     made.add_argument("--resume", action="store_true", help="keep the cells that the JSON file already has")
@@ -121,11 +122,16 @@ def cells(model: str, options: argparse.Namespace) -> list[Cell]:
     if model == "embedded":  # its context is short; its prompt is a puzzle
         return [Cell(model, "flat", rows, 12) for rows in ROWS]
     sizes = options.cells or [(rows, prompt) for rows in ROWS for prompt in PROMPTS]
-    return [Cell(model, kind, *size) for kind in ("flat", "forked") for size in sizes]
+    return [Cell(model, kind, *size) for size in sizes for kind in ("flat", "forked")]
 
 
 def measured(
-    cell: Cell, setting: Setting, peers: dict[str, Peer | str], machine: Machine, options: argparse.Namespace
+    cell: Cell,
+    setting: Setting,
+    peers: dict[str, Peer | str],
+    machine: Machine,
+    options: argparse.Namespace,
+    warm: dict[Any, Run],
 ) -> list[dict[str, Any]]:
     """All decoders on one cell: a warm-up that also plans, then rounds in which they take turns."""
     work, rows = work_of(cell, setting), []
@@ -137,7 +143,7 @@ def measured(
             rows.append(blank(cell, name, peer))
         elif takes(name, peer, cell, options):
             try:
-                plans[name], checked[name], runs[name] = planned(peer, work, options.cap)
+                plans[name], checked[name], runs[name] = planned(peer, work, options.cap, warm)
             except Exception as problem:  # the others go on
                 rows.append(blank(cell, name, f"{type(problem).__name__}: {str(problem)[:80]}"))
     for _ in range(options.repeats):
@@ -172,10 +178,13 @@ def takes(name: str, peer: Peer, cell: Cell, options: argparse.Namespace) -> boo
     return chosen or name not in SOME or cell[1:] in SOME[name]
 
 
-def planned(peer: Peer, work: Work, cap: float) -> tuple[Work, Run, list[Run]]:
-    """A short warm-up; how much of the work fits under the cap; and the warm-up itself where nothing more does."""
+def planned(peer: Peer, work: Work, cap: float, warm: dict[Any, Run]) -> tuple[Work, Run, list[Run]]:
+    """A short warm-up; how much of the work fits under the cap; and the warm-up itself where nothing more does.
+
+    Flat and forked work of one size have the same warm-up, which is run once.
+    """
     short = work.with_span(min(6, work.span), levels=1)
-    run = peer.run(short, check=True)
+    run = warm[peer, short] = warm.get((peer, short)) or peer.run(short, check=True)
     gc.collect()
     if run.seconds_for(work, short) <= cap or not peer.even:
         return work, run, []
@@ -192,15 +201,14 @@ def row_of(
 ) -> dict[str, Any]:
     needed = plan.unique_tokens() * shape.kv_bytes
     step, last = median(run.step for run in runs), runs[-1]
-    share = [last.kv_bytes, last.kv_allocated, last.computed]
-    kv, allocated, computed = (None if part is None else part for part in share)
+    computed = last.computed_for(work, plan)
     return blank(cell, name, "") | {
         "tokens/s": work.tokens / median(run.seconds_for(work, plan) for run in runs),
         "ms a step": 1000 * step,
         "r": step / limit,
-        "K/V": kv and kv / needed,
-        "allocated": allocated and allocated / needed,
-        "computed": computed and computed / last.sampled,
+        "K/V": last.kv_bytes and last.kv_bytes / needed,
+        "allocated": last.kv_allocated and last.kv_allocated / needed,
+        "computed": computed and computed / work.tokens,
         "error": checked.error,
         "prefill seconds": median(run.prefill for run in runs),
         "measured": [plan.levels, plan.span],

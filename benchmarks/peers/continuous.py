@@ -18,7 +18,10 @@ PAGE = 32  # tokens; its default of 256 would leave most of a page empty here
 
 
 class GenerateBatch(Peer):
-    """Prefixes are shared where its cache finds whole pages; at a fork it starts again."""
+    """Prefixes are shared where its cache finds whole pages; at a fork it starts again.
+
+    Every call starts its manager and ends it, about half a second here, which counts as prefill.
+    """
 
     forks: ClassVar[bool] = True
 
@@ -49,8 +52,8 @@ class GenerateBatch(Peer):
         return Run(
             sampled=work.tokens,
             seconds=seconds,
-            prefill=watch.prefill(work.rows),
-            steps=work.levels * (work.span - 1),
+            prefill=seconds - watch.steps(work.rows) * watch.step(work.rows),
+            steps=watch.steps(work.rows),
             computed=watch.computed,
             kv_allocated=pages * PAGE * self.kv_bytes,
             restarts=True,

@@ -25,7 +25,7 @@ class Generate(Peer):
         torch.manual_seed(work.seed)
         with watching(self.model) as watch:
             start = time.perf_counter()
-            ids, copies = torch.tensor([work.prompt]), work.rows
+            ids, copies = prompt_of(work, self.model), work.rows
             for level in range(work.levels):
                 if level:
                     ids, copies = ids[torch.as_tensor(work.survivors(level - 1))], CHILDREN
@@ -44,7 +44,7 @@ class Generate(Peer):
         return Run(
             sampled=work.tokens,
             seconds=seconds,
-            prefill=watch.prefill(work.rows),
+            prefill=seconds - watch.steps(work.rows) * watch.step(work.rows),
             steps=watch.steps(work.rows),
             computed=watch.computed,
             kv_bytes=watch.kv_bytes,
@@ -60,7 +60,7 @@ class CacheKept(Generate):
         torch.manual_seed(work.seed)
         with watching(self.model) as watch:
             start = time.perf_counter()
-            cache, ids = DynamicCache(config=self.model.config), torch.tensor([work.prompt])
+            cache, ids = DynamicCache(config=self.model.config), prompt_of(work, self.model)
             with torch.no_grad():
                 self.model(ids[:, :-1], past_key_values=cache, logits_to_keep=1)
             cache.batch_repeat_interleave(work.rows)
@@ -70,7 +70,7 @@ class CacheKept(Generate):
                     origins = torch.as_tensor(work.origins(level))
                     cache.reorder_cache(origins)
                     ids = ids[origins]
-                found = sample(self.model, ids, work.span, check, past_key_values=cache)
+                found = sample(self.model, ids, work.span, check, cache)
                 ids = found.sequences
             seconds = time.perf_counter() - start
         return self._run(work, watch, seconds, found, check, restarts=False)
@@ -85,14 +85,19 @@ class Beams(Generate):
         config = {"num_beams": work.rows, "num_return_sequences": work.rows, "do_sample": False}
         with watching(self.model) as watch:
             start = time.perf_counter()
-            found = sample(self.model, torch.tensor([work.prompt]), work.span, False, **config)
+            found = sample(self.model, prompt_of(work, self.model), work.span, False, **config)
             seconds = time.perf_counter() - start
         return self._run(work, watch, seconds, found, check=False, restarts=True)
 
 
-def sample(model: Any, ids: torch.Tensor, span: int, logits: bool, **options: Any) -> Any:
+def prompt_of(work: Work, model: Any) -> torch.Tensor:
+    """[1, T] where the model is."""
+    return torch.tensor([work.prompt], device=model.device)
+
+
+def sample(model: Any, ids: torch.Tensor, span: int, logits: bool, cache: Any = None, **options: Any) -> Any:
     """So many new tokens below each text, drawn from the model's own distribution."""
-    named = {k: options.pop(k) for k in ("past_key_values",) if k in options}
+    named = {} if cache is None else {"past_key_values": cache}
     config = GenerationConfig(
         **(SAMPLED | options),
         max_new_tokens=span,

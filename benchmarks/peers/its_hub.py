@@ -46,7 +46,7 @@ class ItsHub(Peer):
         return Run(
             sampled=work.tokens,
             seconds=seconds,
-            prefill=watch.prefill(work.rows),
+            prefill=seconds - watch.steps(work.rows) * watch.step(work.rows),
             steps=watch.steps(work.rows),
             computed=watch.computed,
             kv_bytes=watch.kv_bytes,

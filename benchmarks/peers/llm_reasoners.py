@@ -39,7 +39,7 @@ class LLMReasoners(Peer):
         return Run(
             sampled=config.sampled,
             seconds=seconds,
-            prefill=watch.prefill(work.rows),
+            prefill=seconds - sum(watch.decoding(work.rows)),
             steps=work.levels * (work.span - 1),
             computed=watch.computed,
             kv_bytes=watch.kv_bytes,

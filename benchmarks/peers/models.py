@@ -105,7 +105,7 @@ def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
 
 def loud(model: torch.nn.Module, std: float = 0.06) -> None:
     """Weights large enough that attention is not uniform and an error in it shows in the logits."""
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator(next(model.parameters()).device).manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() >= 2:

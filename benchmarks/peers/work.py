@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -76,7 +77,7 @@ class Run:
     Args:
         sampled: tokens that the decoder delivered.
         seconds: wall time.
-        prefill: of them, until prompts (and, where it starts again, survivors) were in the cache.
+        prefill: of them, all but decoding: until prompts (and, where it starts again, survivors) were read.
         steps: forward passes that the rest of the time went into; each is one token more for every row.
         computed: tokens that went through the model, padding included; None where that cannot be seen.
         kv_bytes: the most bytes of keys and values in use.
@@ -105,9 +106,20 @@ class Run:
 
         Later steps and levels see more tokens, so this is too low rather than too high.
         """
-        prefill = self.prefill * (work.levels / ran.levels if self.restarts else 1)
-        steps = self.steps / (ran.levels * ran.span) * work.levels * work.span
-        return prefill + self.step * steps
+        return self.prefill * self._again(work, ran) + self.step * self._steps(work, ran)
+
+    def computed_for(self, work: Work, ran: Work) -> float | None:
+        """Tokens that went through the model, for all of the work."""
+        if self.computed is None:
+            return None
+        read = self.computed - self.steps * work.rows
+        return read * self._again(work, ran) + self._steps(work, ran) * work.rows
+
+    def _again(self, work: Work, ran: Work) -> float:
+        return work.levels / ran.levels if self.restarts else 1.0
+
+    def _steps(self, work: Work, ran: Work) -> float:
+        return self.steps + work.levels * work.span - ran.levels * ran.span
 
 
 class Peer(Protocol):
@@ -137,20 +149,22 @@ class Watch:
     def computed(self) -> int:
         return sum(rows * length for rows, length in self.shapes)
 
-    def prefill(self, rows: int) -> float:
-        """Seconds from the start of each pass that read more than a token a row to the start of the next one."""
+    def decoding(self, rows: int) -> list[float]:
+        """Seconds from the start of each pass that reads a token a row to the start of the next pass."""
         until = [*self.started[1:], self.ended]
-        return sum(
+        return [
             stop - start
             for start, stop, (batch, length) in zip(self.started, until, self.shapes, strict=True)
-            if (length > rows if self.packed and batch == 1 else length > 1)
-        )
+            if (length <= rows if self.packed and batch == 1 else length == 1)
+        ]
 
     def steps(self, rows: int) -> int:
-        """How many of the passes were decoding."""
-        return sum(
-            not (length > rows if self.packed and batch == 1 else length > 1) for batch, length in self.shapes
-        )
+        """How many passes were decoding."""
+        return len(self.decoding(rows))
+
+    def step(self, rows: int) -> float:
+        """The median of their seconds: the last of a call also ends the call."""
+        return median(self.decoding(rows))
 
 
 @contextmanager
