@@ -1,7 +1,7 @@
 """Does the engine do on a GPU what it does on a CPU, and how fast is it there?
 
-Equality: logits of every live node of a forked tree against plain forward passes, in fp32 and bf16, on a small
-Llama and a Qwen3-0.6B with random weights. Determinism: the same search twice gives the same graph, bit for bit.
+Equality: logits of every live node of a forked tree against plain forward passes, in fp32 and bf16, on Qwen3
+shapes of 22M and 0.6B random weights. Determinism: the same search twice gives the same graph, bit for bit.
 Throughput: Qwen3-0.6B and 8B shapes in bf16, 64 and 256 rows below a prompt of 512 tokens, flat and forked, against
 `generate`; the columns are those of `throughput.py`. Without a GPU it says so, and does the same on the CPU with
 tiny shapes, so that the script itself is tested.
@@ -26,16 +26,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import claim, parser, report
 from peers import load
 from peers.machine import measure
-from peers.models import QWEN, QWEN_0_6B, QWEN_8B, SMOLLM, TINY, endless, loud, qwen, word_tokenizer, words
+from peers.models import QWEN_0_6B, QWEN_8B, SMOLLM, TINY, endless, loud, qwen, word_tokenizer, words
 from peers.ours import fixed_tree
+from peers.sweep import Cell, Sweep, shown
 from peers.work import Setting, Work
-from throughput import FORKED_SPAN, LEVELS, Cell, measured, shown
+from throughput import FORKED_SPAN, LEVELS, work_of
 
-TINY_QWEN = QWEN | TINY | {"tie_word_embeddings": True}
 WORDS = 4096  # tokens of the tokenizer; the model may have more
 
 
-class Plan(NamedTuple):
+class Kit(NamedTuple):
     """What is run: on a GPU the real shapes, else tiny ones."""
 
     device: str
@@ -45,38 +45,36 @@ class Plan(NamedTuple):
     prompt: int
     span: int
     words: int
+    repeats: int
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options = parser(__doc__).parse_args(arguments)
-    options.repeats, options.cap, options.everywhere, options.cells = 3, 20.0, True, None
     warnings.simplefilter("ignore")  # of other libraries
     if torch.cuda.is_available():
         print(f"on {torch.cuda.get_device_name()}")
-        small = {"Llama 22M": SMOLLM, "Qwen3 0.6B": QWEN_0_6B}
+        equal = {"Qwen3 22M": SMOLLM, "Qwen3 0.6B": QWEN_0_6B}
         fast = {"Qwen3 0.6B": QWEN_0_6B} | ({} if options.quick else {"Qwen3 8B": QWEN_8B})
-        plan = Plan("cuda", small, fast, (64, 256), 512, FORKED_SPAN, WORDS)
+        kit = Kit("cuda", equal, fast, rows=(64, 256), prompt=512, span=FORKED_SPAN, words=WORDS, repeats=3)
     else:
         print("no GPU here: the same checks on the CPU, with tiny shapes")
-        plan = Plan(
-            "cpu", {"tiny Qwen3": TINY_QWEN}, {"tiny Qwen3": TINY_QWEN}, (8,), 24, 4, TINY["vocab_size"]
-        )
-        options.repeats = 1
-    claims = [c for name, sizes in plan.equal.items() for c in equality(name, sizes, plan)]
-    rows = [row for name, sizes in plan.fast.items() for row in throughput(name, sizes, plan, options)]
+        tiny = {"tiny Qwen3": TINY | {"tie_word_embeddings": True}}
+        kit = Kit("cpu", tiny, tiny, rows=(8,), prompt=24, span=4, words=TINY["vocab_size"], repeats=1)
+    claims = [c for name, sizes in kit.equal.items() for c in equality(name, sizes, kit)]
+    rows = [row for name, sizes in kit.fast.items() for row in throughput(name, sizes, kit)]
     claims += speed(rows)
-    report(f"on {plan.device}, bf16", rows, claims, options, shown=[shown(row) for row in rows])
+    report(f"on {kit.device}, bf16", rows, claims, options, shown=[shown(row) for row in rows])
     return rows
 
 
-def equality(name: str, sizes: dict[str, Any], plan: Plan) -> list[dict[str, Any]]:
+def equality(name: str, sizes: dict[str, Any], kit: Kit) -> list[dict[str, Any]]:
     """Of one shape in both precisions, and whether a second search gives the same graph."""
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        model = qwen(sizes, plan.device, dtype)
+        model = qwen(sizes, kit.device, dtype)
         loud(model)
-        setting = setting_of(model, plan)
-        work = Work(words(setting.tokenizer, plan.prompt)[1], 8, plan.span, LEVELS)
+        setting = setting_of(model, kit)
+        work = Work(words(setting.tokenizer, kit.prompt)[1], 8, kit.span, LEVELS)
         (ours, plain, graph), (_, _, again) = searched(setting, work), searched(setting, work)
         named = f"{name} {str(dtype).removeprefix('torch.')}"
         if dtype == torch.float32:
@@ -119,18 +117,18 @@ def searched(setting: Setting, work: Work) -> tuple[torch.Tensor, torch.Tensor, 
     return torch.cat(ours), torch.stack(plain).float(), each.graph
 
 
-def throughput(name: str, sizes: dict[str, Any], plan: Plan, options: Any) -> list[dict[str, Any]]:
+def throughput(name: str, sizes: dict[str, Any], kit: Kit) -> list[dict[str, Any]]:
     """The table of one shape."""
-    setting = setting_of(qwen(sizes, plan.device, torch.bfloat16), plan)
-    machine = measure(plan.device, torch.bfloat16, megabytes=4096 if plan.device == "cuda" else 64)
+    setting = setting_of(qwen(sizes, kit.device, torch.bfloat16), kit)
+    machine = measure(kit.device, torch.bfloat16, megabytes=4096 if kit.device == "cuda" else 64)
     peers = {p: load(p, setting) for p in ("babblegraph", "generate", "generate+cache")}
-    cells = [Cell(name, kind, rows, plan.prompt) for rows in plan.rows for kind in ("flat", "forked")]
-    warm: dict[Any, Any] = {}
-    return [row for cell in cells for row in measured(cell, setting, peers, machine, options, warm)]
+    cells = [Cell(name, kind, rows, kit.prompt) for rows in kit.rows for kind in ("flat", "forked")]
+    sweep = Sweep(setting, machine, 20.0, kit.repeats)
+    return [row for cell in cells for row in sweep.measure(cell, work_of(cell, setting), peers)]
 
 
-def setting_of(model: Any, plan: Plan) -> Setting:
-    return endless(Setting(model, word_tokenizer(plan.words), Path(), 1))
+def setting_of(model: Any, kit: Kit) -> Setting:
+    return endless(Setting(model, word_tokenizer(kit.words), Path(), 1))
 
 
 def speed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -24,15 +24,14 @@ and medians are shown. Left out: scoring, quantised weights, servers.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
@@ -41,12 +40,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import parser, report, write
 from peers import HOMES, load
 from peers.claims import claims_of, counted_rows
-from peers.machine import Machine, Shape, best_step, measure
+from peers.machine import measure
 from peers.models import TINY, embedded, smollm, words
-from peers.work import Peer, Run, Setting, Work
+from peers.sweep import YARDSTICK, Cell, Sweep, shown
+from peers.work import Setting, Work
 
 ROWS, PROMPTS, SPAN, FORKED_SPAN, LEVELS = (8, 32, 128), (128, 512, 2048), 64, 32, 3
-YARDSTICK, OURS = "generate", "babblegraph"
 NATIVE_CELLS = {
     (kind, *size)
     for kind in ("flat", "forked")
@@ -64,20 +63,8 @@ SOME = {  # decoders that are slow, or of which a few cells tell enough; `--ever
 PACKAGES = ("genlm-control", "its-hub", "llm-reasoners", "ctranslate2", "llama-cpp-python")
 
 
-class Cell(NamedTuple):
-    """One line of the sweep."""
-
-    model: str
-    kind: str  # flat or forked
-    rows: int
-    prompt: int
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.kind} {self.rows}×{self.prompt}"
-
-
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
-    options = read(arguments)
+    options, began = read(arguments), time.perf_counter()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")  # of other libraries
     machine, rows = measure(megabytes=64 if options.quick else 256), earlier(options)
@@ -86,9 +73,11 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
             setting = MODELS[model](Path(folder), options.threads)
             wanted = [c for c in cells(model, options) if not any(row["cell"] == str(c) for row in rows)]
             peers = {name: load(name, setting) for name in options.only} if wanted else {}
-            warm: dict[Any, Run] = {}
+            sweep = Sweep(setting, machine, options.cap, options.repeats)
             for cell in wanted:
-                rows += measured(cell, setting, peers, machine, options, warm)
+                some = {name: peer for name, peer in peers.items() if takes(name, cell, options)}
+                rows += sweep.measure(cell, work_of(cell, setting), some)
+                print(f"{cell}: done after {time.perf_counter() - began:.0f} s", file=sys.stderr)
                 if options.json:
                     write(options.json, rows, [], options, PACKAGES)
     claims = claims_of(rows) + (counted_rows() if "embedded" in options.models else [])
@@ -110,7 +99,7 @@ def read(arguments: list[str] | None) -> argparse.Namespace:
     made.add_argument("--threads", type=int, default=os.cpu_count())
     made.add_argument("--resume", action="store_true", help="keep the cells that the JSON file already has")
     options = made.parse_args(arguments)
-    options.only = options.only or ([OURS, YARDSTICK] if options.quick else list(HOMES))
+    options.only = options.only or (["babblegraph", YARDSTICK] if options.quick else list(HOMES))
     options.models = options.models or (["smollm"] if options.quick else ["smollm", "embedded"])
     if options.quick:
         options.cells = options.cells or [(8, 128)]
@@ -125,43 +114,6 @@ def cells(model: str, options: argparse.Namespace) -> list[Cell]:
     return [Cell(model, kind, *size) for size in sizes for kind in ("flat", "forked")]
 
 
-def measured(
-    cell: Cell,
-    setting: Setting,
-    peers: dict[str, Peer | str],
-    machine: Machine,
-    options: argparse.Namespace,
-    warm: dict[Any, Run],
-) -> list[dict[str, Any]]:
-    """All decoders on one cell: a warm-up that also plans, then rounds in which they take turns."""
-    work, rows = work_of(cell, setting), []
-    plans: dict[str, Work] = {}
-    runs: dict[str, list[Run]] = {}
-    checked: dict[str, Run] = {}
-    for name, peer in peers.items():
-        if isinstance(peer, str):
-            rows.append(blank(cell, name, peer))
-        elif takes(name, peer, cell, options):
-            try:
-                plans[name], checked[name], runs[name] = planned(peer, work, options.cap, warm)
-            except Exception as problem:  # the others go on
-                rows.append(blank(cell, name, f"{type(problem).__name__}: {str(problem)[:80]}"))
-    for _ in range(options.repeats):
-        for name, plan in plans.items():
-            spent = sum(run.seconds for run in runs[name])
-            if not runs[name] or spent + runs[name][-1].seconds <= options.repeats * options.cap:
-                runs[name].append(peers[name].run(plan, check=False))  # type: ignore[union-attr]
-                gc.collect()
-    for name, plan in plans.items():
-        limit = best_step(machine, Shape.of(setting.model), plan)
-        rows.append(row_of(cell, name, work, plan, runs[name], checked[name], limit, Shape.of(setting.model)))
-    base = next((row["tokens/s"] for row in rows if row["decoder"] == YARDSTICK), None)
-    for row in rows:
-        row["÷ generate"] = row["tokens/s"] / base if row["tokens/s"] and base else None
-    order = list(HOMES)
-    return sorted(rows, key=lambda row: order.index(row["decoder"]))
-
-
 def work_of(cell: Cell, setting: Setting) -> Work:
     if cell.model == "embedded":
         ids = tuple(setting.tokenizer("3 5 7 11>24\n")["input_ids"])
@@ -171,66 +123,10 @@ def work_of(cell: Cell, setting: Setting) -> Work:
     return Work(ids, cell.rows, FORKED_SPAN if forked else SPAN, LEVELS if forked else 1)
 
 
-def takes(name: str, peer: Peer, cell: Cell, options: argparse.Namespace) -> bool:
-    if cell.kind == "forked" and not peer.forks:
-        return False
+def takes(name: str, cell: Cell, options: argparse.Namespace) -> bool:
+    """Whether a decoder is run on a cell."""
     chosen = cell.model != "smollm" or options.everywhere or options.cells is not None
     return chosen or name not in SOME or cell[1:] in SOME[name]
-
-
-def planned(peer: Peer, work: Work, cap: float, warm: dict[Any, Run]) -> tuple[Work, Run, list[Run]]:
-    """A short warm-up; how much of the work fits under the cap; and the warm-up itself where nothing more does.
-
-    Flat and forked work of one size have the same warm-up, which is run once.
-    """
-    short = work.with_span(min(6, work.span), levels=1)
-    run = warm[peer, short] = warm.get((peer, short)) or peer.run(short, check=True)
-    gc.collect()
-    if run.seconds_for(work, short) <= cap or not peer.even:
-        return work, run, []
-    if run.prefill > cap:
-        return short, run, [run]
-    levels = 1 if run.restarts and run.prefill * work.levels > cap else work.levels
-    prefill = run.prefill * (levels if run.restarts else 1)
-    span = int((cap - prefill) / run.step / levels)
-    return work.with_span(min(max(span, short.span), work.span), levels), run, []
-
-
-def row_of(
-    cell: Cell, name: str, work: Work, plan: Work, runs: list[Run], checked: Run, limit: float, shape: Shape
-) -> dict[str, Any]:
-    needed = plan.unique_tokens() * shape.kv_bytes
-    step, last = median(run.step for run in runs), runs[-1]
-    computed = last.computed_for(work, plan)
-    return blank(cell, name, "") | {
-        "tokens/s": work.tokens / median(run.seconds_for(work, plan) for run in runs),
-        "ms a step": 1000 * step,
-        "r": step / limit,
-        "K/V": last.kv_bytes and last.kv_bytes / needed,
-        "allocated": last.kv_allocated and last.kv_allocated / needed,
-        "computed": computed and computed / work.tokens,
-        "error": checked.error,
-        "prefill seconds": median(run.prefill for run in runs),
-        "measured": [plan.levels, plan.span],
-        "asked": [work.levels, work.span],
-        "seconds": [run.seconds for run in runs],
-    }
-
-
-def blank(cell: Cell, name: str, note: str) -> dict[str, Any]:
-    figures = ("tokens/s", "÷ generate", "ms a step", "r", "K/V", "allocated", "computed", "error")
-    return {"cell": str(cell), **cell._asdict(), "decoder": name, "note": note} | dict.fromkeys(figures)
-
-
-def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as the table has it."""
-    cut = {k: row.get(k) for k in ("÷ generate", "ms a step", "r", "K/V", "allocated", "computed", "error")}
-    head = {"work": row["cell"], "decoder": row["decoder"], "tokens/s": row["tokens/s"]}
-    if row["note"]:
-        return head | cut | {"steps": row["note"], "runs": 0}
-    measured, asked = ("·".join(map(str, row[k])) for k in ("measured", "asked"))
-    steps = measured if measured == asked else f"{measured} of {asked}"
-    return head | cut | {"steps": steps, "runs": len(row["seconds"])}
 
 
 def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import character_tokenizer, tiny_llama
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -18,7 +19,8 @@ import peers  # noqa: E402
 import throughput  # noqa: E402
 from peers.claims import claims_of  # noqa: E402
 from peers.machine import Machine, Shape, best_step  # noqa: E402
-from peers.work import CHILDREN, Run, Watch, Work, watching  # noqa: E402
+from peers.sweep import Cell, Sweep, shown  # noqa: E402
+from peers.work import CHILDREN, Run, Setting, Watch, Work, watching  # noqa: E402
 
 TINY = ["--quick", "--models", "tiny", "--cells", "8x16", "--repeats", "1", "--threads", "1"]
 
@@ -69,7 +71,7 @@ def test_the_file_says_where_its_figures_come_from(quick):
 
 def test_a_resumed_run_measures_nothing_twice(quick, monkeypatch):
     path, before = quick
-    monkeypatch.setattr(throughput, "measured", lambda *a: pytest.fail("measured again"))
+    monkeypatch.setattr(Sweep, "measure", lambda *a: pytest.fail("measured again"))
     rows = throughput.main([*TINY, "--json", str(path), "--resume"])
     assert rows == before["rows"]
 
@@ -176,3 +178,35 @@ def test_survivors_are_a_quarter_and_the_same_for_all():
     assert len(work.survivors(0)) == 8
     np.testing.assert_array_equal(work.survivors(1), Work((9, 9), 32, 7, 5, 3).survivors(1))
     np.testing.assert_array_equal(work.origins(1), np.repeat(work.survivors(0), 4))
+
+
+class Steady:
+    """A decoder that takes a second for its prefill and a tenth for each step, and never more."""
+
+    forks, even = True, True
+
+    def __init__(self, fails=False):
+        self.asked, self.fails = [], fails
+
+    def run(self, work, check):
+        if self.fails and self.asked:
+            raise RuntimeError("out of order")
+        self.asked.append((work.levels, work.span))
+        steps = work.levels * work.span
+        return Run(work.tokens, 1.0 + 0.1 * steps, prefill=1.0, steps=steps, kv_bytes=100)
+
+
+def test_a_sweep_cuts_what_does_not_fit_and_says_so():
+    model = tiny_llama(character_tokenizer())
+    sweep = Sweep(Setting(model, None, Path(), 1), Machine(1e9, 1e9), cap=2.05, repeats=3)
+    steady, work = Steady(), Work((1,) * 10, rows=8, span=64)
+    peers = {"generate": steady, "babblegraph": Steady(fails=True), "llama.cpp": "not installed"}
+    ours, row, native = sweep.measure(Cell("m", "flat", 8, 10), work, peers)
+    assert steady.asked == [(1, 6), (1, 10), (1, 10), (1, 10)]  # a warm-up, then what takes two seconds
+    assert (row["measured"], row["asked"]) == ([1, 10], [1, 64])
+    assert row["tokens/s"] == pytest.approx(8 * 64 / 7.4)
+    assert row["÷ generate"] == 1.0
+    assert ours["note"] == "RuntimeError: out of order"
+    assert ours["tokens/s"] is None
+    assert native["note"] == "not installed"
+    assert shown(row)["steps"] == "1·10 of 1·64"
