@@ -125,8 +125,7 @@ def work_of(cell: Cell, setting: Setting) -> Work:
 
 def takes(name: str, cell: Cell, options: argparse.Namespace) -> bool:
     """Whether a decoder is run on a cell."""
-    chosen = cell.model != "smollm" or options.everywhere or options.cells is not None
-    return chosen or name not in SOME or cell[1:] in SOME[name]
+    return cell.model != "smollm" or options.everywhere or name not in SOME or cell[1:] in SOME[name]
 
 
 def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -97,13 +97,14 @@ class Sweep:
         needed = plan.work.unique_tokens() * self.shape.kv_bytes
         step, last = median(run.step for run in plan.runs), plan.runs[-1]
         computed = last.computed_for(work, plan.work)
+        delivered = work.tokens * last.sampled / plan.work.tokens
         return blank(cell, name, "") | {
-            "tokens/s": work.tokens / median(run.seconds_for(work, plan.work) for run in plan.runs),
+            "tokens/s": delivered / median(run.seconds_for(work, plan.work) for run in plan.runs),
             "ms a step": 1000 * step,
             "r": step / best_step(self.machine, self.shape, plan.work),
             "K/V": last.kv_bytes and last.kv_bytes / needed,
             "allocated": last.kv_allocated and last.kv_allocated / needed,
-            "computed": computed and computed / work.tokens,
+            "computed": computed and computed / delivered,
             "error": plan.warm.error,
             "prefill seconds": median(run.prefill for run in plan.runs),
             "measured": [plan.work.levels, plan.work.span],
