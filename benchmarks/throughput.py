@@ -80,6 +80,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                 print(f"{cell}: done after {time.perf_counter() - began:.0f} s", file=sys.stderr)
                 if options.json:
                     write(options.json, rows, [], options, PACKAGES)
+    options.bandwidth, options.peak = machine  # for the file
     claims = claims_of(rows) + (counted_rows() if "embedded" in options.models else [])
     title = f"bandwidth {machine.bandwidth / 1e9:.1f} GB/s, peak {machine.peak / 1e9:.0f} GFLOP/s, fp32"
     title += f", {options.threads} threads"
@@ -91,10 +92,10 @@ def read(arguments: list[str] | None) -> argparse.Namespace:
     made = parser(__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--only", type=_names, help=f"some decoders: {', '.join(HOMES)}")
-    made.add_argument("--models", type=lambda s: s.split(","), help=f"of {', '.join(MODELS)}")
+    made.add_argument("--models", type=_models, help=f"some of {', '.join(MODELS)}")
     made.add_argument("--cells", type=_sizes, help="some sizes, as ROWSxPROMPT: 8x128,32x512")
     made.add_argument("--everywhere", action="store_true", help="every decoder at every size")
-    made.add_argument("--cap", type=float, default=5.0, help="seconds that one run should take at most")
+    made.add_argument("--cap", type=float, default=4.0, help="seconds that one run should take at most")
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--threads", type=int, default=os.cpu_count())
     made.add_argument("--resume", action="store_true", help="keep the cells that the JSON file already has")
@@ -103,7 +104,7 @@ def read(arguments: list[str] | None) -> argparse.Namespace:
     options.models = options.models or (["smollm"] if options.quick else ["smollm", "embedded"])
     if options.quick:
         options.cells = options.cells or [(8, 128)]
-        options.repeats, options.cap = min(options.repeats, 3), min(options.cap, 4.0)
+        options.repeats = min(options.repeats, 3)
     return options
 
 
@@ -142,6 +143,12 @@ def _names(text: str) -> list[str]:
     if unknown := [name for name in names if name not in HOMES]:
         raise argparse.ArgumentTypeError(f"a decoder must be one of {', '.join(HOMES)}, got {unknown[0]!r}")
     return [name for name in HOMES if name in {*names, YARDSTICK}]
+
+
+def _models(text: str) -> list[str]:
+    if unknown := [name for name in text.split(",") if name not in MODELS]:
+        raise argparse.ArgumentTypeError(f"a model must be one of {', '.join(MODELS)}, got {unknown[0]!r}")
+    return text.split(",")
 
 
 def _sizes(text: str) -> list[tuple[int, int]]:

@@ -82,7 +82,10 @@ def test_a_decoder_that_is_not_installed_is_shown_as_that(monkeypatch):
     assert str(peers.load("its-hub", None)).startswith("not installed")
 
 
-@pytest.mark.parametrize(("option", "value"), [("--cells", "8"), ("--cells", "6x9"), ("--only", "vllm")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--cells", "8"), ("--cells", "6x9"), ("--only", "vllm"), ("--models", "huge")],
+)
 def test_a_bad_option_is_refused_in_a_line(option, value, capsys):
     with pytest.raises(SystemExit):
         throughput.read([option, value])

@@ -42,7 +42,7 @@ class Sweep:
         setting: the model.
         machine: what it runs on.
         cap: seconds that one run should take at most; what does not fit is cut, and projected.
-        repeats: rounds; a decoder sits out when its runs have taken as many caps.
+        repeats: rounds; a decoder sits out when its runs would take twice as many caps.
     """
 
     def __init__(self, setting: Setting, machine: Machine, cap: float, repeats: int) -> None:
@@ -90,7 +90,7 @@ class Sweep:
 
     def _run(self, peer: Peer, plan: Plan) -> None:
         spent = sum(run.seconds for run in plan.runs)
-        if not plan.runs or spent + plan.runs[-1].seconds <= self.repeats * self.cap:
+        if not plan.runs or spent + plan.runs[-1].seconds <= 2 * self.repeats * self.cap:
             plan.runs.append(peer.run(plan.work, check=False))
 
     def _row(self, cell: Cell, name: str, work: Work, plan: Plan) -> dict[str, Any]:
