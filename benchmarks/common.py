@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,17 @@ def report(
     rows: Sequence[dict[str, Any]],
     claims: Sequence[dict[str, Any]],
     options: argparse.Namespace,
+    *,
     tables: Sequence[tuple[str, Sequence[dict[str, Any]]]] = (),
+    packages: Sequence[str] = (),
 ) -> None:
-    """Prints one table (or some of the rows as several) and its claims, and writes all as JSON where asked to."""
-    console = Console()
+    """Prints one table and its claims, and writes them as JSON where that is asked for.
+
+    Args:
+        tables: what is shown instead of one table of all rows, by title.
+        packages: whose versions matter too.
+    """
+    console = Console(width=None if sys.stdout.isatty() else 160)
     for name, shown in tables or [(title, rows)]:
         console.print(_table(name, shown))
     for c in claims:
@@ -41,10 +50,23 @@ def report(
             f"{'met' if c['met'] else 'NOT MET':8} {c['name']}: {c['value']:.4g} (bound {c['bound']})"
         )
     if options.json:
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-        found = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
-        found |= {"options": plain, "rows": list(rows), "claims": list(claims)}
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        write(options.json, rows, claims, options, packages)
+
+
+def write(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    claims: Sequence[dict[str, Any]],
+    options: argparse.Namespace,
+    packages: Sequence[str] = (),
+) -> None:
+    """The JSON file of a benchmark, replaced in one go."""
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    found = {"machine": machine(), "versions": versions(packages), "date": date.today().isoformat()}
+    found |= {"options": plain, "rows": list(rows), "claims": list(claims)}
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    beside.replace(path)
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
@@ -54,9 +76,14 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     for name in names:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
-        cells = (row[name] for name in names)
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else "" if v is None else str(v) for v in cells))
+        table.add_row(*(_cell(row[name]) for name in names))
     return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def claim(
@@ -86,7 +113,10 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "cores": os.cpu_count(), "system": platform.system()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of what was measured."""
-    names = ("babblegraph", "torch", "transformers", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+def versions(packages: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of what was measured; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in ("babblegraph", "torch", "transformers", "numpy", *packages):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -55,7 +55,9 @@ def main() -> None:
         ("Variance × cost, as a multiple of independent samples' (cost: tokens, or tables looked up)", means),
         ("How often the 95 % interval has the truth, in %; plain: Student's, not of the log-odds", covered),
     ]
-    report("", [*means, *covered, *cells], claims(means, cells, covered, pruning_time()), chosen, shown)
+    report(
+        "", [*means, *covered, *cells], claims(means, cells, covered, pruning_time()), chosen, tables=shown
+    )
 
 
 def row(of, way, **known):

@@ -1,0 +1,87 @@
+"""babblegraph, through its public interface: a fixed strategy that keeps the tree's shape."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+
+import babblegraph as bg
+from babblegraph.budget import Meter
+from babblegraph.protocols import Chosen, Strategy
+from babblegraph.status import Flag, Gate, Status
+
+from .machine import Shape
+from .work import CHILDREN, Peer, Run, Setting, Work, logit_error, watching
+
+
+class Ours(Peer):
+    """`bg.search`; draws that agree are one row, so less may be computed than is sampled."""
+
+    forks: ClassVar[bool] = True
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.kv_bytes = setting, Shape.of(setting.model).kv_bytes
+        self.babblers: dict[int, bg.Babbler] = {}
+
+    def run(self, work: Work, check: bool) -> Run:
+        babbler, budget = self._babbler(work.span), bg.Budget(tokens=work.tokens)
+        graph = babbler.start([self.setting.tokenizer.decode(work.prompt)], work.seed)
+        if tuple(graph.path_tokens(0).tolist()) != work.prompt:
+            raise RuntimeError("the prompt's text must give the prompt's tokens")
+        with watching(self.setting.model) as watch:
+            start = time.perf_counter()
+            babbler.next_logits(graph, [0], Meter(budget, 1))
+            done = Run(0, 0.0, time.perf_counter() - start, work.levels * (work.span - 1))
+            rounds = bg.search(
+                babbler,
+                score=lambda graph, ids, meter: None,
+                strategy=fixed_tree(work),
+                budget=budget,
+                seed=work.seed,
+                graph=graph,
+            )
+            for each in rounds:
+                done.seconds, done.computed = time.perf_counter() - start, watch.computed
+                done.kv_bytes = each.spent.peak_slots * self.kv_bytes
+                done.kv_allocated = babbler.trie(graph).store.allocated_bytes
+                if check and graph.round == work.levels:
+                    done.error = self._error(babbler, graph, each.born[:4])
+        length = graph.length[graph.born == work.levels] - len(work.prompt)
+        if not (length == work.span * work.levels).all():
+            raise RuntimeError(f"every row must have {work.span * work.levels} tokens, got {length}")
+        done.sampled = int((graph.count * (graph.stop - graph.start))[1:].sum())
+        return done
+
+    def _babbler(self, span: int) -> bg.Babbler:
+        if span not in self.babblers:
+            model, tokenizer, _, _ = self.setting
+            self.babblers[span] = bg.Babbler(model, tokenizer, span=span, max_new_tokens=4096)
+        return self.babblers[span]
+
+    def _error(self, babbler: bg.Babbler, graph: bg.BabbleGraph, nodes: np.ndarray) -> float:
+        logits = babbler.next_logits(graph, nodes, Meter(bg.Budget(tokens=1), 1))
+        return logit_error(self.setting.model, [graph.path_tokens(int(i)) for i in nodes], logits)
+
+
+def fixed_tree(work: Work) -> Strategy:
+    """Draws `rows` spans below the root, then `CHILDREN` below each survivor, level by level.
+
+    Its aim is `estimate`, so that no node is expanded twice and keys and values go as soon as they can.
+    """
+
+    def select(graph: bg.BabbleGraph, meter: Any) -> Chosen:
+        live = graph.frontier() if graph.round < work.levels else np.zeros(0, np.intp)
+        return Chosen(live, np.full(len(live), CHILDREN if graph.round else work.rows, np.intp))
+
+    def prune(graph: bg.BabbleGraph, rng: Any) -> np.ndarray:
+        live = graph.frontier()
+        if graph.round == work.levels:
+            return live[:0]
+        stopped = np.delete(live, np.minimum(work.survivors(graph.round - 1), len(live) - 1))
+        graph.stop_nodes(stopped, Status.PRUNED, Gate.NODE)
+        graph.flags[stopped] |= np.uint8(Flag.BIASED)  # the weights are not corrected
+        return stopped
+
+    return Strategy("fixed tree", select, prune, "estimate")
