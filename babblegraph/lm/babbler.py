@@ -15,13 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.lm import selfcheck
-from babblegraph.lm.attention import attending
+from babblegraph.lm.engine import choose
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes
-from babblegraph.lm.trie import Trie
 from babblegraph.lm.warp import warper
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 
     from babblegraph.born import Born
     from babblegraph.budget import Meter
+    from babblegraph.lm.engine import Engine
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
 
@@ -40,7 +39,7 @@ class Babbler:
     """A model, its tokenizer, and the keys and values of the graphs that grow from it.
 
     Args:
-        model: a causal language model whose attention goes through transformers' attention interface.
+        model: a causal language model; the fastest engine that it can take is found out here, see `engine`.
         tokenizer: its tokenizer.
         temperature, top_k, top_p: what is sampled from; see `lm.warp`.
         span: tokens of a node at most; by default 16, or no bound where there are `stop` strings.
@@ -48,11 +47,17 @@ class Babbler:
         until: strings that end the text.
         max_new_tokens: of a whole text; up to the model's context by default, at most 1,024.
         cache_bytes: memory of a graph's pools below which keys and values that were given up stay findable, so
-            that no token has to be computed twice; 0 for the smallest pools.
+            that no token has to be computed twice; 0 for the smallest pools. The dense engine, whose texts share
+            nothing, may take 16 times as much, and gives up what exceeds that.
+        engine: "cascade" or "dense"; by default the first of them that passes the check.
         name: what to call the model in files and reports.
 
+    Attributes:
+        engine: how the model runs, "cascade" (one trie of keys and values) or "dense" (a cache for every text).
+        error: of that engine against plain forward passes, in the check at load.
+
     Raises:
-        BadInput: the model does not pass the check against plain forward passes, or a bad option.
+        BadInput: no engine passes the check against plain forward passes, or a bad option.
 
     >>> babbler = Babbler.embedded(stop="\\n")
     >>> graph = babbler.start(["3 5 7 11>24\\n"])
@@ -73,6 +78,7 @@ class Babbler:
         until: str | Sequence[str] = (),
         max_new_tokens: int | None = None,
         cache_bytes: int = 1 << 26,
+        engine: str | None = None,
         name: str | None = None,
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
@@ -88,10 +94,11 @@ class Babbler:
         span = DEFAULT_SPAN if span is None and not stop else span
         self.span = SpanRule(span, _tuple(stop), _tuple(until), _end_ids(model, tokenizer))
         self.vocabulary = TokenBytes(tokenizer)
-        self.error, reach = selfcheck.check(model)
+        self._rung, self.error, reach = choose(model, engine)
+        self.engine = self._rung.name
         self.context = min(self.context, reach or self.context)
         self.fingerprint = fingerprint(model)
-        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Trie] = weakref.WeakKeyDictionary()
+        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine] = weakref.WeakKeyDictionary()
 
     @classmethod
     def from_pretrained(
@@ -174,6 +181,7 @@ class Babbler:
         meta = {
             "model": self.name,
             "fingerprint": self.fingerprint,
+            "engine": self.engine,
             "sampling": self.sampling,
             "span": self.span.tokens,
         }
@@ -216,29 +224,29 @@ class Babbler:
                 return trie.around(graph, nodes, before, after, meter, self.tokenizer.bos_token_id)
             return trie.after(graph, nodes, after, meter)
 
-    def trie(self, graph: BabbleGraph) -> Trie:
+    def trie(self, graph: BabbleGraph) -> Engine:
         """The keys and values that a graph holds now, to measure them."""
         return self._trie(graph)
 
     @contextmanager
-    def _running(self, graph: BabbleGraph) -> Iterator[Trie]:
+    def _running(self, graph: BabbleGraph) -> Iterator[Engine]:
         """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
         trie = self._trie(graph)
         try:
-            with attending(self.model):
+            with self._rung.running(self.model):
                 yield trie
         except BaseException:
             trie.restore(graph.size)
             raise
 
-    def _trie(self, graph: BabbleGraph) -> Trie:
+    def _trie(self, graph: BabbleGraph) -> Engine:
         if graph not in self._tries:
             if graph.meta.get("fingerprint") != self.fingerprint:
                 raise BadInput(
                     f"a graph must go on with the model that began it, {graph.meta.get('model')!r}, got "
                     f"{self.name!r} with other weights: load that one"
                 )
-            self._tries[graph] = Trie(self.model, cache_bytes=self.cache_bytes)
+            self._tries[graph] = self._rung.make(self.model, cache_bytes=self.cache_bytes)
         return self._tries[graph]
 
     def _rules(self, graph: BabbleGraph) -> Rules:
