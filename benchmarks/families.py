@@ -10,8 +10,6 @@ does to the plain pass itself.
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -31,7 +29,7 @@ from babblegraph.lm.babbler import EMBEDDED
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 
-ENGINES = ("cascade", "dense")
+ENGINES = ("cascade", "dense", "recompute")
 LIMIT, KL_LIMIT, TOP1_LIMIT = 1e-4, 1e-3, 0.99
 PROMPTS = ["3 5>8\n", "1 2 3 4 5 6 7 8 9>45\n", "7"]
 QUICK = ("llama", "gemma3_text", "gptj", "mamba", "qwen3_next", "bert")
@@ -172,7 +170,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_next": HEADS | EXPERTS | LINEAR,
     "qwen3_5_text": HEADS | LINEAR,
     "olmo_hybrid": GROUPED | LINEAR,
-    "kimi_linear": LATENT | EXPERTS | {"intermediate_size": 64, "layer_types": LINEAR["layer_types"]},
     "minimax": HEADS | EXPERTS | {"layer_types": ["linear_attention", "full_attention"] * 2},
     "lfm2": GROUPED | {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": GROUPED | EXPERTS | {"layer_types": ["conv", "full_attention"] * 2},
@@ -180,5 +177,210 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "rwkv": {"attention_hidden_size": 64},
     "xlstm": {"embedding_dim": 64, "num_blocks": 4, "num_heads": 4},
     "openai-gpt": OLD,
-    "bert": {"intermediate_size": 128},
+    "bert": {"intermediate_size": 128},  # sees both ways unless it is a decoder: no engine may take it
 }
+
+
+class Compared(NamedTuple):
+    """A forest against plain passes over its texts."""
+
+    error: (
+        float  # max|difference| / max|logit|, over all nodes, of logits and of the spans' log-probabilities
+    )
+    kl: float  # KL(plain, ours) of the next token's distribution, mean over nodes
+    top1: float  # share of nodes after which the likeliest token is the same
+    nodes: int
+    longest: int  # tokens
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--only", nargs="*", help="these families")
+    options.add_argument("--markdown", type=Path, help="write the table for the documentation to this file")
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    rows = []
+    for family in given.only or (QUICK if given.quick else FAMILIES):
+        rows.append(measured(family, tokenizer, seeds=range(1, 2 if given.quick else 4)))
+        print(
+            " ".join(f"{k}={v:.2g}" if isinstance(v, float) else f"{k}={v}" for k, v in rows[-1].items()),
+            flush=True,
+        )
+    claims = claimed(rows)
+    report("Families of causal language models", rows, claims, given)
+    if given.markdown:
+        given.markdown.write_text(markdown(rows), "utf-8")
+
+
+def measured(family: str, tokenizer: Any, seeds: Sequence[int]) -> dict[str, Any]:
+    """One row of the table."""
+    row: dict[str, Any] = {"family": family, "engine": "refused", "reach": None}
+    model = built(family, tokenizer)
+    for engine in ENGINES:
+        try:
+            babbler = bg.Babbler(model, tokenizer, engine=engine, span=4, stop=" ", max_new_tokens=20)
+        except BadInput:
+            row[engine] = None
+            continue
+        row[engine] = max(compared(babbler, seed).error for seed in seeds)
+        if row["engine"] == "refused":
+            row["engine"] = engine
+            row["reach"] = babbler.context if babbler.context < SIZES["max_position_embeddings"] else None
+    row |= in_half(model, tokenizer, row["engine"], seeds)
+    return row
+
+
+def in_half(model: Any, tokenizer: Any, engine: str, seeds: Sequence[int]) -> dict[str, float | None]:
+    """The chosen engine in bf16 against plain bf16 passes, and what bf16 does to plain passes themselves."""
+    if engine == "refused":
+        return dict.fromkeys(("kl", "top1", "rounding", "rounding top1"))
+    texts = [list(range(n, n + 12)) for n in range(8)]
+    full = [torch.log_softmax(plain(model, [t % len(tokenizer) for t in text]), -1) for text in texts]
+    model = model.to(torch.bfloat16)
+    half = [torch.log_softmax(plain(model, [t % len(tokenizer) for t in text]), -1) for text in texts]
+    rounding = torch.cat([(a.exp() * (a - b)).sum(-1) for a, b in zip(full, half, strict=True)])
+    agree = torch.cat([a.argmax(-1) == b.argmax(-1) for a, b in zip(full, half, strict=True)])
+    noise = {"rounding": float(rounding.mean()), "rounding top1": float(agree.double().mean())}
+    try:
+        babbler = bg.Babbler(model, tokenizer, engine=engine, span=4, stop=" ", max_new_tokens=20)
+    except BadInput:
+        return {"kl": None, "top1": None} | noise
+    found = [compared(babbler, seed) for seed in seeds]
+    nodes = sum(f.nodes for f in found)
+    mean = {name: sum(getattr(f, name) * f.nodes for f in found) / nodes for name in ("kl", "top1")}
+    return mean | noise
+
+
+def compared(babbler: bg.Babbler, seed: int) -> Compared:
+    """Grows a random forest and compares every node, also those that were given up and come back."""
+    errors, kl, same, longest = [], [], [], 0
+    for graph, ids, meter in forest(babbler, seed):
+        ours = babbler.next_logits(graph, ids, meter).double()
+        for logits, i in zip(ours, ids.tolist(), strict=True):
+            path = graph.path_tokens(i)
+            truth = plain(babbler.model, path).double()
+            size, longest = float(truth.abs().max()), max(longest, len(path))
+            errors.append(float((logits - truth[-1]).abs().max()) / size)
+            log_p, log_q = torch.log_softmax(truth, -1), torch.log_softmax(logits, -1)
+            kl.append(float((log_p[-1].exp() * (log_p[-1] - log_q)).sum()))
+            same.append(bool(logits.argmax() == truth[-1].argmax()))
+            if (p := int(graph.parent[i])) >= 0:
+                at = np.arange(graph.length[p], graph.length[i])
+                told = float(log_p[at - 1, path[at]].sum())
+                errors.append(abs(told - (graph.log_p_f[i] - graph.log_p_f[p])) / size)
+    return Compared(max(errors), float(np.mean(kl)), float(np.mean(same)), len(same), longest)
+
+
+def forest(
+    babbler: bg.Babbler, seed: int, rounds: int = 6
+) -> Iterator[tuple[BabbleGraph, np.ndarray, Meter]]:
+    """A random forest, and after each round the nodes to look at."""
+    draw, rng = np.random.default_rng(seed), Rng(seed)
+    graph = babbler.start(PROMPTS, seed)
+    meter = Meter(Budget(tokens=10**6), graph.trees)
+    for _ in range(rounds):
+        fits = np.flatnonzero(~graph.is_leaf())
+        ids = np.sort(draw.choice(fits, min(len(fits), int(draw.integers(1, 5))), replace=False))
+        chosen = Chosen(ids, draw.choice([1, 3, 8], len(ids)))
+        born = graph.add(babbler.expand(graph, chosen, rng, meter, fresh=bool(draw.random() < 0.6)))
+        yield graph, np.arange(graph.size) if draw.random() < 0.3 else born, meter
+        babbler.release(graph, draw.choice(graph.size, graph.size // 3, replace=False))
+
+
+@torch.no_grad()
+def plain(model: Any, tokens: Sequence[int] | np.ndarray) -> torch.Tensor:
+    """Logits after each token of a text, from one plain forward pass, [L, V]."""
+    ids = torch.as_tensor(np.asarray(tokens, np.int64))[None]
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0].float()
+
+
+def built(family: str, tokenizer: Any) -> Any:
+    """A small random model of a family, with weights of std 0.15 (sinks of std 1)."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tokenizer)} | SIZES | FAMILIES[family]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("sinks") or weight.dim() >= 2:
+                weight.normal_(std=1.0 if name.endswith("sinks") else 0.15, generator=draw)
+    return model.eval().float()
+
+
+def claimed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the table says, as figures."""
+    served = [row for row in rows if row["engine"] != "refused"]
+    errors = [row[engine] for row in rows for engine in ENGINES if row[engine] is not None]
+    cascade = sum(row["cascade"] is not None and row["cascade"] < LIMIT for row in rows)
+    kl = np.array([row["kl"] for row in served if row["kl"] is not None])
+    top1 = np.array([row["top1"] for row in served if row["top1"] is not None])
+    near, agreed = kl < KL_LIMIT, top1 >= TOP1_LIMIT
+    return [
+        claim("families that run on some engine", len(served), f"of {len(rows)}", True),
+        claim("families on cascade within 1e-4", cascade, ">= 18", cascade >= 18),
+        claim("worst error of any engine in fp32", max(errors), f"< {LIMIT:g}", max(errors) < LIMIT),
+        claim("families with KL below 1e-3 in bf16", near.sum(), f"all {len(near)}", near.all()),
+        claim(
+            "families whose top-1 agrees for 99 % in bf16", agreed.sum(), f"all {len(agreed)}", agreed.all()
+        ),
+    ]
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table for the documentation."""
+
+    def cell(x: float | None, form: str = ".0e") -> str:
+        return "–" if x is None else format(x, form)
+
+    lines = [
+        "# Families of causal language models",
+        "",
+        HEADER.format(
+            transformers=version("transformers"), torch=version("torch"), date=date.today().isoformat()
+        ),
+        "",
+        "| family | engine | cascade | dense | recompute | KL bf16 | top-1 bf16 | KL rounding | top-1 rounding |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        errors = " | ".join(cell(row[engine]) for engine in ENGINES)
+        half = (
+            cell(row["kl"]),
+            cell(row["top1"], ".1%"),
+            cell(row["rounding"]),
+            cell(row["rounding top1"], ".1%"),
+        )
+        note = f" up to {row['reach']} tokens" if row["reach"] else ""
+        lines.append(f"| {row['family']} | {row['engine']}{note} | {errors} | {' | '.join(half)} |")
+    return "\n".join([*lines, "", FOOTER, ""])
+
+
+HEADER = """\
+Which engine runs a family (`babbler.engine`), and how far off its logits are from plain forward passes, as
+`python benchmarks/families.py --markdown docs/families.md` found it with transformers {transformers} and torch
+{torch} on {date}. Every family is built small from its configuration, with weights of std 0.15; every node of
+random forests (forks, early ends, nodes given up and revived, texts beyond the sliding windows) is compared.
+
+- **cascade**: one trie of keys and values that all texts share; every family whose attention goes through
+  transformers' attention interface. **dense**: a cache of the model's own for every text; recurrent and hybrid
+  families, and attention that goes another way. **recompute**: no cache, every text anew for every token.
+- The first that passes a check at load is taken; the other columns show what the next ones would give (– where
+  the check refuses). Errors are max|difference| / max|logit| over all nodes in fp32.
+- bf16: KL of the next token's distribution, and how often the likeliest token agrees, both against plain bf16
+  passes. "Rounding" is what bf16 does to plain passes themselves (against fp32): weights this loud make it large."""
+
+FOOTER = """\
+`refused`: no engine gives what plain passes give, and `Babbler` says so in one line. "Up to n tokens": some layers
+see less than the whole text without telling the attention function, so texts end before it would matter.
+
+Where attention's special cases are covered: sliding windows by mistral, ministral, starcoder2, gemma2, gemma3_text,
+olmo3, cohere2, exaone4, gpt_oss; sinks by gpt_oss; capped scores by gemma2; scaled scores by granite; grouped heads
+by most; latent attention by deepseek_v2 and deepseek_v3; partial rotary by phi, glm, glm4, gpt_neox, nemotron,
+persimmon, stablelm; layers without positions by smollm3, llama4_text, cohere2, exaone4; tied embeddings by gpt2,
+gemma, cohere, smollm3; learned positions by gpt2, opt, biogpt; ALiBi by bloom, mpt."""
+
+
+if __name__ == "__main__":
+    main()

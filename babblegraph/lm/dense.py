@@ -2,7 +2,7 @@
 
 Recurrent and hybrid models, and families with attention of their own, run as `generate` runs them. Rows that are
 as long as each other are one batch, so nothing is padded; a row that splits forks its cache. Texts share no memory
-here and forks copy, which is why this engine is the last.
+here and forks copy, which is why this engine is for those that need it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm import caches
+from babblegraph.lm.flights import Flights
 from babblegraph.lm.steps import After, Cached, Step
 from babblegraph.lm.texts import Text, Texts
 from babblegraph.status import Status
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.integer[Any]]
 NOTHING = Text(None, 0, None)
-
-
-class Flight(NamedTuple):
-    """A batch of texts of equal length that grow together."""
-
-    cache: Any
-    batch: int
-    length: int
 
 
 class Row(NamedTuple):
@@ -72,13 +65,8 @@ class Dense:
         self.store = Texts(most_bytes)
         self.windows: set[int | None] | None = None  # windows are the model's own business here
         self._kept: list[int] = []  # nodes that the last expansion promised to the graph
-        self._flights: list[Flight] = []
-        self._flight = np.zeros(0, np.int64)  # [R] each row's flight
-        self._place = np.zeros(0, np.int64)  # [R] and its place there
-        self._trees = np.zeros(0, np.int64)  # [R]
-        self._texts: dict[
-            tuple[int, int], Text
-        ] = {}  # (flight, place) -> its text as it is now, if it is known
+        self._flights = Flights()
+        self._trees = np.zeros(0, np.int64)  # [R] of the rows in flight
 
     @property
     def held(self) -> dict[int, Text]:
@@ -91,7 +79,7 @@ class Dense:
         self._kept = []
         texts = self._completed(graph, ids, graph.length[ids], meter)
         self._trees = graph.root[ids].astype(np.int64)
-        self._board(texts)
+        self._flights.board(texts)
         self._note_peak(meter)
         return _stacked(texts)
 
@@ -103,40 +91,26 @@ class Dense:
         Returns:
             The logits of what follows each new row, [R, V].
         """
-        flight, place, trees = self._flight[rows], self._place[rows], self._trees[rows]
-        self._texts = {}
-        flights: list[Flight] = []
-        order, found = [], []
-        for n, old in enumerate(self._flights):
-            mine = np.flatnonzero(flight == n)
-            if not len(mine):
-                continue
-            edges = np.stack([place[mine], tokens[mine]], 1)
-            _, first, which = np.unique(edges, axis=0, return_index=True, return_inverse=True)
-            cache = _forked(old, place[mine][first])
-            logits, cache = self._run(cache, tokens[mine][first][:, None], old.length)
-            self._count(meter, "forwarded", trees[mine][first], old.length, 1)
-            which = which.reshape(-1)
-            flight[mine], place[mine] = len(flights), which
-            flights.append(Flight(cache, len(first), old.length + 1))
-            order.append(mine)
-            found.append(logits[torch.as_tensor(which, device=logits.device)])
-        self._flights, self._flight, self._place, self._trees = flights, flight, place, trees
+        trees = self._trees[rows]
+
+        def run(cache: Any, new: Ints, length: int, first: Ints) -> After:
+            after = self._run(cache, new, length)
+            self._count(meter, "forwarded", trees[first], length, 1)
+            return after
+
+        logits = self._flights.advance(rows, tokens, run)
+        self._trees = trees
         self._note_peak(meter)
-        return torch.cat(found)[torch.as_tensor(np.argsort(np.concatenate(order)), device=found[0].device)]
+        return logits
 
     def keep(self, node: int, row: int) -> None:
         """Holds the text of a row in flight for a node that ends one token further on."""
-        at = int(self._flight[row]), int(self._place[row])
-        if at not in self._texts:
-            flight = self._flights[at[0]]
-            self._texts[at] = Text(caches.take(flight.cache, [at[1]], flight.batch), flight.length, None)
-        self.store.put(node, self._texts[at])
+        self.store.put(node, self._flights.text(row))
         self._kept.append(node)
 
     def close(self) -> None:
         """Ends the expansion: what no node holds is free again."""
-        self._flights, self._texts = [], {}
+        self._flights.land()
 
     def restore(self, size: int) -> None:
         """After an interruption: keeps the texts of nodes below `size`, which are never changed, frees the rest."""
@@ -250,24 +224,8 @@ class Dense:
         if self.step.forgets:
             meter.count("scored" if kind == "scored" else "prefilled", trees, length)
 
-    def _board(self, texts: list[Text]) -> None:
-        """Puts texts in flight, one row each; the same text of several rows is there once."""
-        unique = list({id(text): text for text in texts}.values())
-        unique.sort(key=lambda text: text.length)
-        self._flights, self._texts = [], {}
-        places: dict[int, tuple[int, int]] = {}
-        for n, (length, group) in enumerate(groupby(unique, lambda text: text.length)):
-            alike = list(group)
-            self._flights.append(Flight(caches.join([t.cache for t in alike]), len(alike), length))
-            for place, text in enumerate(alike):
-                places[id(text)] = n, place
-                self._texts[n, place] = text
-        at = np.array([places[id(text)] for text in texts], np.int64).reshape(-1, 2)
-        self._flight, self._place = at[:, 0].copy(), at[:, 1].copy()
-
     def _note_peak(self, meter: Meter) -> None:
-        flying = sum(caches.slots(flight.cache) * flight.batch for flight in self._flights)
-        meter.peak_slots = max(meter.peak_slots, self.store.in_use + flying)
+        meter.peak_slots = max(meter.peak_slots, self.store.in_use + self._flights.slots)
 
 
 def open_length(graph: BabbleGraph, ids: Ints) -> Ints:
@@ -275,13 +233,7 @@ def open_length(graph: BabbleGraph, ids: Ints) -> Ints:
     return graph.length[ids] - (graph.status[ids] == Status.LEAF_END)
 
 
-def _forked(flight: Flight, places: Ints) -> Any:
-    """The cache of a batch's texts at some places; the flight's own is used up."""
-    if np.array_equal(places, np.arange(flight.batch)):
-        return flight.cache
-    return caches.take(flight.cache, places.tolist(), flight.batch)
-
-
 def _stacked(texts: Iterable[Text]) -> torch.Tensor:
     """The logits after each text, [F, V]."""
-    return torch.stack([text.logits for text in texts if text.logits is not None])
+    known = [text.logits for text in texts if text.logits is not None]
+    return torch.stack(known) if known else torch.zeros(0, 0)
