@@ -12,7 +12,6 @@ import torch
 from tiny_models import FAMILIES, family_model, plain_logits, tiny_model
 
 from babblegraph.budget import Budget, Meter
-from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler, layout
 from babblegraph.lm.attention import NAME
 from babblegraph.lm.plan import Plan
@@ -129,34 +128,6 @@ def test_the_cap_on_scores_matters(characters, monkeypatch):
 
 
 BASE = {"vocab_size": 24, "hidden_size": 64, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
-REFUSED = {
-    "bloom": {"n_layer": 2, "n_head": 4},
-    "mpt": {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 64},
-    "gptj": {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
-    "mamba": {"num_hidden_layers": 2},
-    "stablelm": {
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "intermediate_size": 64,
-    },
-}
-
-
-@pytest.mark.parametrize("family", REFUSED)
-def test_a_family_that_cannot_work_is_refused_in_one_line_and_left_as_it_was(family, characters):
-    model = tiny_model(family, **(BASE | REFUSED[family]))
-    before = model.config._attn_implementation
-    with pytest.raises(BadInput, match=f"'{family}'") as caught:
-        Babbler(model, characters)
-    assert "\n" not in str(caught.value)
-    assert model.config._attn_implementation == before != NAME
-
-
-def test_a_recurrent_layer_among_others_is_refused(characters):
-    sizes = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
-    with pytest.raises(BadInput, match="qwen3_next"):
-        Babbler(tiny_model("qwen3_next", **(BASE | sizes)), characters)
 
 
 @pytest.mark.parametrize(

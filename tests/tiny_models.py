@@ -53,6 +53,37 @@ FAMILIES: dict[str, dict[str, object]] = {
     "starcoder2": GROUPED | {"sliding_window": WINDOW},
 }
 
+HYBRID = {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+OLD = {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 96}
+OTHERS: dict[str, dict[str, object]] = {  # families that cannot attend along a trie
+    "gptj": OLD | {"rotary_dim": 8},
+    "bloom": {"n_layer": 4, "n_head": 4},
+    "gpt_neo": {
+        "num_layers": 4,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 2]],
+        "window_size": WINDOW,
+    },
+    "mamba": {},
+    "jamba": GROUPED | EXPERTS | {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "qwen3_next": GROUPED
+    | EXPERTS
+    | HYBRID
+    | {"head_dim": 16, "moe_intermediate_size": 32, "num_experts": 4},
+    "minimax": GROUPED
+    | EXPERTS
+    | {"head_dim": 16, "layer_types": ["linear_attention", "full_attention"] * 2},
+    "lfm2": GROUPED | {"layer_types": ["conv", "full_attention"] * 2},
+    "rwkv": {"attention_hidden_size": 64},
+    "recurrent_gemma": GROUPED | {"head_dim": 16, "lru_width": 64},
+    "bert": {"intermediate_size": 128},
+}
+
 
 def character_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {c: i for i, c in enumerate([*CHARACTERS, "<pad>", "<eos>"])}
@@ -99,8 +130,9 @@ def tiny_model(family: str, seed: int = 0, **sizes: object) -> torch.nn.Module:
 
 
 def family_model(family: str, tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> torch.nn.Module:
-    """One of `FAMILIES`, over a tokenizer's vocabulary."""
-    return tiny_model(family, seed, vocab_size=len(tokenizer), **(SIZES | FAMILIES[family]))
+    """One of `FAMILIES` or `OTHERS`, over a tokenizer's vocabulary."""
+    sizes = FAMILIES[family] if family in FAMILIES else OTHERS[family]
+    return tiny_model(family, seed, vocab_size=len(tokenizer), **(SIZES | sizes))
 
 
 def plain_logits(model: torch.nn.Module, tokens: Sequence[int]) -> torch.Tensor:

@@ -15,14 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.lm import selfcheck
-from babblegraph.lm.attention import attending
 from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, describe
+from babblegraph.lm.engine import choose
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
-from babblegraph.lm.trie import Trie
 from babblegraph.lm.warp import warper
 
 if TYPE_CHECKING:
@@ -30,11 +28,11 @@ if TYPE_CHECKING:
 
     from babblegraph.born import Born
     from babblegraph.budget import Meter
+    from babblegraph.lm.engine import Engine
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
 
 DEFAULT_SPAN = 16
-LEAST_SLOTS = 64  # tokens that any memory limit must hold
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "model"
 
 
@@ -42,7 +40,7 @@ class Babbler:
     """A model, its tokenizer, and the keys and values of the graphs that grow from it.
 
     Args:
-        model: a causal language model whose attention goes through transformers' attention interface.
+        model: a causal language model; the fastest engine that it can take is found out here, see `engine`.
         tokenizer: its tokenizer; without one prompts are token ids, and texts show the numbers of tokens.
         temperature, top_k, top_p: what is sampled from; see `lm.warp`.
         span: tokens of a node at most; by default 16, or no bound where there are `stop` strings.
@@ -53,14 +51,21 @@ class Babbler:
             sampled as they say, and ends where they say. See `lm.constraint`.
         max_new_tokens: of a whole text; up to the model's context by default, at most 1,024.
         cache_bytes: memory of a graph's pools below which keys and values that were given up stay findable, so
-            that no token has to be computed twice; 0 for the smallest pools.
+            that no token has to be computed twice; 0 for the smallest pools. The dense engine, whose texts share
+            nothing, may take 16 times as much, and gives up what exceeds that.
         memory_limit: bytes that a graph's keys, values and remembered logits may take in all; None for no bound.
             When they are used up, the paths that were used longest ago are given up, and computed again (counted
             as prefilled) if they are needed.
+        engine: "cascade", "dense" or "recompute"; by default the first of them that passes the check.
         name: what to call the model in files and reports.
 
+    Attributes:
+        engine: how the model runs, "cascade" (one trie of keys and values), "dense" (a cache for every text) or
+            "recompute" (no cache).
+        error: of that engine against plain forward passes, in the check at load.
+
     Raises:
-        BadInput: the model does not pass the check against plain forward passes, or a bad option.
+        BadInput: no engine passes the check against plain forward passes, or a bad option.
 
     >>> babbler = Babbler.embedded(stop="\\n")
     >>> graph = babbler.start(["3 5 7 11>24\\n"])
@@ -85,6 +90,7 @@ class Babbler:
         max_new_tokens: int | None = None,
         cache_bytes: int = 1 << 26,
         memory_limit: int | None = None,
+        engine: str | None = None,
         name: str | None = None,
     ) -> None:
         self.model = model.eval()
@@ -106,11 +112,12 @@ class Babbler:
         ends = _end_ids(model, tokenizer) if end_ids is None else frozenset(end_ids)
         self.span = SpanRule(span, _tuple(stop), _tuple(until), ends)
         self.vocabulary: dict[int, bytes] = TokenNumbers() if tokenizer is None else TokenBytes(tokenizer)
-        self.error, reach, token_bytes = selfcheck.check(model)
+        self._rung, self.error, reach, token_bytes = choose(model, engine)
+        self.engine = self._rung.name
         self.context = min(self.context, reach or self.context)
-        self._memory = _memory(memory_limit, cache_bytes, token_bytes)
+        self._memory = self._rung.memory(memory_limit, cache_bytes, token_bytes)
         self.fingerprint = fingerprint(model)
-        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Trie] = weakref.WeakKeyDictionary()
+        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine] = weakref.WeakKeyDictionary()
 
     @classmethod
     def from_pretrained(
@@ -193,6 +200,7 @@ class Babbler:
         meta = {
             "model": self.name,
             "fingerprint": self.fingerprint,
+            "engine": self.engine,
             "sampling": self.sampling,
             "span": self.span.tokens,
         }
@@ -235,29 +243,29 @@ class Babbler:
                 return trie.around(graph, nodes, before, after, meter, self.tokenizer.bos_token_id)
             return trie.after(graph, nodes, after, meter)
 
-    def trie(self, graph: BabbleGraph) -> Trie:
+    def trie(self, graph: BabbleGraph) -> Engine:
         """The keys and values that a graph holds now, to measure them."""
         return self._trie(graph)
 
     @contextmanager
-    def _running(self, graph: BabbleGraph) -> Iterator[Trie]:
+    def _running(self, graph: BabbleGraph) -> Iterator[Engine]:
         """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
         trie = self._trie(graph)
         try:
-            with attending(self.model):
+            with self._rung.running(self.model):
                 yield trie
         except BaseException:
             trie.restore(graph.size)
             raise
 
-    def _trie(self, graph: BabbleGraph) -> Trie:
+    def _trie(self, graph: BabbleGraph) -> Engine:
         if graph not in self._tries:
             if graph.meta.get("fingerprint") != self.fingerprint:
                 raise BadInput(
                     f"a graph must go on with the model that began it, {graph.meta.get('model')!r}, got "
                     f"{self.name!r} with other weights: load that one"
                 )
-            self._tries[graph] = Trie(self.model, **self._memory)
+            self._tries[graph] = self._rung.make(self.model, **self._memory)
         return self._tries[graph]
 
     def _rules(self, graph: BabbleGraph) -> Rules:
@@ -294,19 +302,6 @@ class Babbler:
                 f"a chat must be a list of messages that the model's template takes, got {prompt!r}: {first}"
             ) from problem
         return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _memory(limit: int | None, cache_bytes: int, token_bytes: int) -> dict[str, int]:
-    """What a trie may use: an eighth of a limit goes to logits, the rest to keys and values."""
-    if limit is None:
-        return {"cache_bytes": cache_bytes}
-    logit_bytes = min(limit // 8, 1 << 26)
-    slots = (limit - logit_bytes) // token_bytes
-    if slots < LEAST_SLOTS:
-        raise BadInput(
-            f"memory_limit must hold at least {LEAST_SLOTS} tokens of {token_bytes:,} bytes, got {limit:,}: raise it"
-        )
-    return {"cache_bytes": min(cache_bytes, limit), "logit_bytes": logit_bytes, "most_slots": slots}
 
 
 def _context(model: PreTrainedModel) -> int:

@@ -37,11 +37,12 @@ class Forward:
         store: where keys, values and logits go.
         tokens: at most this many new tokens (rows × length) in one pass; halved whenever the device has no memory
             for them.
+        least: rows × tokens from which on a segment is shared; by default as was measured.
     """
 
-    def __init__(self, model: PreTrainedModel, store: Store, tokens: int) -> None:
+    def __init__(self, model: PreTrainedModel, store: Store, tokens: int, least: int | None = None) -> None:
         self.model, self.store, self.tokens = model, store, tokens
-        self.least = LEAST.get(model.device.type, LEAST["cuda"])
+        self.least = least or LEAST.get(model.device.type, LEAST["cuda"])
         self.windows: set[int | None] = set()  # sliding windows that the layers told of
 
     def __call__(

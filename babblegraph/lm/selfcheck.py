@@ -1,24 +1,29 @@
-"""Does this model's attention go through our function? A small tree against plain forward passes tells."""
+"""Does an engine give what plain forward passes give? A small tree tells, at load."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
-from babblegraph.errors import BadInput
-from babblegraph.lm.attention import attending
-from babblegraph.lm.forward import Row
-from babblegraph.lm.trie import Trie
+from babblegraph.graph import BabbleGraph
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from babblegraph.lm.engine import Engine
+
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of the largest logit; others are half-precision
 HALF_TOLERANCE = 0.05
+BLIND = (
+    0.1  # an error must be less than so much of what it would be if texts were not read from their beginning
+)
+Tokens = tuple[int, ...]
 
 
 class Checked(NamedTuple):
@@ -30,61 +35,99 @@ class Checked(NamedTuple):
 
 
 @torch.no_grad()
-def check(model: PreTrainedModel) -> Checked:
-    """Compares logits on a small tree with those of plain forward passes.
+def check(
+    model: PreTrainedModel,
+    make: Callable[..., Engine],
+    running: Callable[[PreTrainedModel], AbstractContextManager[None]],
+) -> Checked:
+    """Compares an engine's logits on a small tree with those of plain forward passes.
+
+    Args:
+        model: any causal language model.
+        make: the engine for a new graph.
+        running: the state of the model in which the engine runs.
 
     Returns:
         The error; and how long texts may be where some layers see less than the whole text without telling the
         attention function how much (llama4's chunks, qwen2_moe's window): up to there it makes no difference.
     Raises:
-        BadInput: they differ, or the model cannot run this way (recurrent layers, attention of its own).
+        ValueError: the logits differ.
+        Exception: whatever the model raises when it cannot run this way.
     """
-    kind = model.config.model_type
-    if not getattr(model, "_can_set_attn_implementation", lambda: True)():
-        raise BadInput(
-            f"the model's attention must go through transformers' attention interface, {kind!r} has its own: "
-            "use another family"
-        )
-    try:
-        error, trie = _error(model)
-    except Exception as problem:
-        first = (str(problem).strip() or "no message").splitlines()[0]
-        raise BadInput(
-            f"the model's attention must go through transformers' attention interface; {kind!r} failed with "
-            f"{type(problem).__name__}: {first}: use another family"
-        ) from problem
+    engine = make(model)
+    with running(model):
+        ours = _grown(engine, int(model.get_input_embeddings().num_embeddings))
+    plain = _plain(model, list(ours))
+    size = max(float(logits.abs().max()) for logits in plain.values())
+    error = max(float((ours[text] - plain[text]).abs().max()) for text in ours) / size
     limit = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
+    if (
+        model.dtype in TOLERANCE
+    ):  # in half precision, rounding may exceed what a short text's beginning is worth
+        limit = min(limit, BLIND * _worth(model, plain) / size)
     if not error < limit:
-        raise BadInput(
-            f"a tree's logits must equal plain forward passes within {limit:g}, got {error:.1e} for {kind!r}: "
-            "this family is not supported"
+        raise ValueError(
+            f"its logits along a tree are off by {error:.1e} of the largest, more than {limit:.1e}"
         )
-    return Checked(error, _reach(model, trie.windows), trie.store.token_bytes)
+    return Checked(
+        error, None if engine.windows is None else _reach(model, engine.windows), engine.store.token_bytes
+    )
 
 
-def _error(model: PreTrainedModel) -> tuple[float, Trie]:
-    size = int(model.get_input_embeddings().num_embeddings)
-    trunk, *branches = ((np.arange(n) * 7919 + 11 * n) % size for n in (6, 2, 3))
-    trie, meter = Trie(model), Meter(Budget(tokens=1), 1)
-    with attending(model):
-        root = trie.store.take(len(trunk))
-        logits = [trie._forward([Row(root, trunk, 0, "prefilled")], meter)]
-        slots = [trie.store.take(len(b)) for b in branches]
-        rows = [
-            Row(np.concatenate([root, s]), b, 0, "forwarded") for s, b in zip(slots, branches, strict=True)
-        ]
-        logits.append(trie._forward(rows, meter, remember=False))
-    ours = torch.cat(logits)
-    if not trie.store.keys:
+def _grown(engine: Engine, vocabulary: int) -> dict[Tokens, torch.Tensor]:
+    """The logits after every text of a small tree, [V]: forks, rows of unequal length, nodes that are left and
+    come back, words that are not kept."""
+    word = [int(i) * 7919 % vocabulary for i in range(11, 40)]
+    one, two = word[:6], word[6:9]
+    graph, meter = BabbleGraph(["1", "2"], [one, two], {}), Meter(Budget(tokens=1), 2)
+    a, b, c, d, e, f, g, h = word[9:17]
+    found: dict[Tokens, torch.Tensor] = {}
+
+    def note(texts: list[list[int]], logits: torch.Tensor) -> None:
+        found.update({tuple(text): row for text, row in zip(texts, logits.float().cpu(), strict=True)})
+
+    note([one, two], engine.open(graph, np.array([0, 1]), meter))
+    grown = [[*one, a], [*one, b], [*two, c]]
+    note(grown, engine.advance(np.array([0, 0, 1]), np.array([a, b, c]), meter))
+    engine.keep(2, 1)
+    engine.keep(3, 2)
+    grown = [[*two, c, d], [*one, a, e], [*one, a, f]]
+    note(grown, engine.advance(np.array([2, 0, 0]), np.array([d, e, f]), meter))
+    engine.close()
+    graph.add(Born.of_spans([0, 1], spans=[[b, g], [c, h]], log_q=[-1.0, -1.0]))
+    note([[*two, c, h], [*one, b, g]], engine.next_logits(graph, np.array([3, 2]), meter))
+    note([[*one, b, g, d, e], [*two, d, e]], engine.after(graph, np.array([2, 1]), [d, e], meter))
+    engine.release(np.array([0, 1]))
+    engine.open(graph, np.array([0, 2]), meter)
+    grown = [[*one, b, g, a], [*one, c], [*one, b, g, f]]
+    note(grown, engine.advance(np.array([1, 0, 1]), np.array([a, c, f]), meter))
+    engine.close()
+    if not engine.store.allocated_bytes:
         raise RuntimeError("no layer called the attention function")
-    texts = [trunk, *(np.concatenate([trunk, b]) for b in branches)]
-    plain = torch.cat([_plain(model, t) for t in texts]).float()
-    return float((ours - plain).abs().max() / plain.abs().max()), trie
+    engine.release(np.arange(graph.size))
+    return found
 
 
-def _plain(model: PreTrainedModel, tokens: NDArray[np.int64]) -> torch.Tensor:
-    ids = torch.as_tensor(tokens, device=model.device)[None]
-    return model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, -1]
+def _plain(model: PreTrainedModel, texts: list[Tokens]) -> dict[Tokens, torch.Tensor]:
+    """The logits after each text, [V], from plain forward passes over the longest ones."""
+    found: dict[Tokens, torch.Tensor] = {}
+    for text in sorted(texts, key=len, reverse=True):
+        if text not in found:
+            logits = _forward(model, text)
+            for n in range(1, len(text) + 1):
+                found.setdefault(text[:n], logits[n - 1])
+    return {text: found[text] for text in texts}
+
+
+def _worth(model: PreTrainedModel, plain: dict[Tokens, torch.Tensor]) -> float:
+    """How far off the logits of the longest text are when all but its last two tokens are left out."""
+    text = max(plain, key=len)
+    return float((plain[text] - _forward(model, text[-2:])[-1]).abs().max())
+
+
+def _forward(model: PreTrainedModel, text: Tokens) -> torch.Tensor:
+    ids = torch.as_tensor(text, device=model.device)[None]
+    return model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0].float().cpu()
 
 
 def _reach(model: PreTrainedModel, windows: set[int | None]) -> int | None:

@@ -36,6 +36,7 @@ class Trie:
             device has no memory for them.
         most_slots: tokens whose keys and values there is room for; None for no bound. The paths that were used
             longest ago are given up for new ones, and computed again when they are needed.
+        least: rows × tokens from which on a segment is shared; by default as was measured, `layout.LEAST`.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class Trie:
         cache_bytes: int = 1 << 26,
         forward_tokens: int = 8192,
         most_slots: int | None = None,
+        least: int | None = None,
     ) -> None:
         self.store = Store(model.device, logit_bytes, cache_bytes, most_slots=most_slots)
-        self._forward = Forward(model, self.store, forward_tokens)
+        self._forward = Forward(model, self.store, forward_tokens, least)
         self.held: dict[int, Slots] = {}  # node -> slots of its path; the last token may not be computed yet
         self.evicted = 0  # paths given up for want of memory
         self._busy: set[int] = set()  # nodes that are being worked on, and keep their paths
@@ -144,7 +146,7 @@ class Trie:
     def after(self, graph: BabbleGraph, ids: Ints, words: Sequence[int], meter: Meter) -> torch.Tensor:
         """The logits that would follow if each node went on with some words, [F, V]; nothing of it is kept."""
         self._touch(ids)
-        length = _open_length(graph, ids)
+        length = open_length(graph, ids)
         short = [len(self.held.get(i, ())) < n for i, n in zip(ids.tolist(), length.tolist(), strict=True)]
         self._compute_paths(graph, ids[short], meter)
         texts = [
@@ -168,7 +170,7 @@ class Trie:
         """
         self._touch(ids)
         nothing, texts = np.zeros(0, np.int64), []
-        for i, n in zip(ids.tolist(), _open_length(graph, ids).tolist(), strict=True):
+        for i, n in zip(ids.tolist(), open_length(graph, ids).tolist(), strict=True):
             tokens = graph.path_tokens(i)[:n].tolist()
             head = tokens[: tokens[0] == first]
             texts.append((nothing, [*head, *before, *tokens[len(head) :], *after], int(graph.root[i])))
@@ -301,7 +303,7 @@ class Trie:
         return logits
 
 
-def _open_length(graph: BabbleGraph, ids: Ints) -> Ints:
+def open_length(graph: BabbleGraph, ids: Ints) -> Ints:
     """Tokens of each text without the one that ended it, since no word can follow that, [F]."""
     return graph.length[ids] - (graph.status[ids] == Status.LEAF_END)
 

@@ -1,0 +1,234 @@
+"""The engine for models that cannot attend along a trie: every text has a cache of its own, the model's.
+
+Recurrent and hybrid models, and families with attention of their own, run as `generate` runs them. Rows that are
+as long as each other are one batch, so nothing is padded; a row that splits forks its cache. Texts share no memory
+here and forks copy, which is why this engine is for those that need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babblegraph.lm import caches
+from babblegraph.lm.flights import Flights
+from babblegraph.lm.steps import After, Cached, Step
+from babblegraph.lm.texts import Text, Texts
+from babblegraph.lm.trie import open_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from babblegraph.budget import Meter
+    from babblegraph.graph import BabbleGraph
+
+Ints = NDArray[np.integer[Any]]
+NOTHING = Text(None, 0, None)
+
+
+class Row(NamedTuple):
+    """New tokens after a text."""
+
+    text: Text
+    tokens: Ints
+    tree: int
+    kind: str  # how the meter counts it: forwarded, prefilled or scored
+
+
+class Dense:
+    """Caches and logits of one graph's nodes, and the rows that are in flight during an expansion.
+
+    Args:
+        model: a transformers causal language model that passed `selfcheck.check` with this engine.
+        most_bytes: memory for the caches of nodes; those that it cannot hold are computed again, counted as
+            prefilled.
+        forward_tokens: at most this many new tokens (rows × length) in one forward pass.
+        step: how tokens go through the model.
+
+    Source: design/engine.md, "Choices".
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        most_bytes: int = 1 << 30,
+        forward_tokens: int = 8192,
+        step: Callable[[PreTrainedModel], Step] = Cached,
+    ) -> None:
+        self.model, self.forward_tokens, self.step = model, forward_tokens, step(model)
+        self.store = Texts(most_bytes)
+        self.windows: set[int | None] | None = None  # windows are the model's own business here
+        self._kept: list[int] = []  # nodes that the last expansion promised to the graph
+        self._flights = Flights()
+        self._trees = np.zeros(0, np.int64)  # [R] of the rows in flight
+
+    @property
+    def held(self) -> dict[int, Text]:
+        """Node -> its text; the last token may not be computed yet."""
+        return self.store.of
+
+    def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
+        """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
+        self.release(np.array([i for i in self._kept if i >= graph.size], np.int64))
+        self._kept = []
+        texts = self._completed(graph, ids, graph.length[ids], meter)
+        self._trees = graph.root[ids].astype(np.int64)
+        self._flights.board(texts)
+        self._note_peak(meter)
+        return _stacked(texts)
+
+    def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor:
+        """Replaces the rows in flight: new row i is old row `rows[i]` with `tokens[i]` appended.
+
+        Rows with the same text are computed once.
+
+        Returns:
+            The logits of what follows each new row, [R, V].
+        """
+        trees = self._trees[rows]
+
+        def run(cache: Any, new: Ints, length: int, first: Ints) -> After:
+            after = self._run(cache, new, length)
+            self._count(meter, "forwarded", trees[first], length, 1)
+            return after
+
+        logits = self._flights.advance(rows, tokens, run)
+        self._trees = trees
+        self._note_peak(meter)
+        return logits
+
+    def keep(self, node: int, row: int) -> None:
+        """Holds the text of a row in flight for a node that ends one token further on."""
+        self.store.put(node, self._flights.text(row))
+        self._kept.append(node)
+
+    def close(self) -> None:
+        """Ends the expansion: what no node holds is free again."""
+        self._flights.land()
+
+    def restore(self, size: int) -> None:
+        """After an interruption: keeps the texts of nodes below `size`, which are never changed, frees the rest."""
+        self.close()
+        for node in [i for i in self.held if i >= size]:
+            del self.held[node]
+        self.store.recount()
+
+    def release(self, ids: Ints) -> None:
+        """Gives up the texts of nodes."""
+        for i in ids.tolist():
+            self.store.drop(i)
+
+    def next_logits(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
+        """The logits of what follows each node, [F, V]; computes what is not there."""
+        return _stacked(self._completed(graph, ids, graph.length[ids], meter))
+
+    def after(self, graph: BabbleGraph, ids: Ints, words: Sequence[int], meter: Meter) -> torch.Tensor:
+        """The logits that would follow if each node went on with some words, [F, V]; nothing of it is kept."""
+        texts = self._completed(graph, ids, open_length(graph, ids), meter, logits=False)
+        new, trees = np.asarray(words, np.int64), graph.root[ids].tolist()
+        rows = [Row(text, new, tree, "scored") for text, tree in zip(texts, trees, strict=True)]
+        return _stacked(self._computed(rows, meter))
+
+    def around(
+        self,
+        graph: BabbleGraph,
+        ids: Ints,
+        before: Sequence[int],
+        after: Sequence[int],
+        meter: Meter,
+        first: int | None = None,
+    ) -> torch.Tensor:
+        """The logits that follow words, a node's whole text, and words, [F, V]; nothing of it is kept.
+
+        A text that begins with the token `first` (the beginning of text) leaves it to the words before.
+        """
+        rows = []
+        for i, n in zip(ids.tolist(), open_length(graph, ids).tolist(), strict=True):
+            tokens = graph.path_tokens(i)[:n].tolist()
+            head = tokens[: tokens[0] == first]
+            words = [*head, *before, *tokens[len(head) :], *after]
+            rows.append(Row(NOTHING, np.array(words), int(graph.root[i]), "scored"))
+        return _stacked(self._computed(rows, meter))
+
+    def _completed(
+        self, graph: BabbleGraph, ids: Ints, lengths: Ints, meter: Meter, logits: bool = True
+    ) -> list[Text]:
+        """The first `lengths` tokens of the nodes' texts; computes the same text once, from where it is known."""
+        texts: list[Text | int] = []  # an index into the rows where it has to be computed
+        rows: list[Row] = []
+        seen: dict[tuple[int, bytes], int] = {}
+        for i, n in zip(ids.tolist(), lengths.tolist(), strict=True):
+            text, tree = self._longest(graph, i, n, logits), int(graph.root[i])
+            if text.length == n:
+                texts.append(text)
+                continue
+            tokens = graph.path_tokens(i)[:n]
+            key = tree, tokens.tobytes()
+            if key not in seen:
+                kind = "forwarded" if self.held.get(i) is text else "prefilled"
+                rows.append(Row(text, tokens[text.length :], tree, kind))
+            texts.append(seen.setdefault(key, len(rows) - 1))
+        computed = self._computed(rows, meter, caching=True)
+        found = [computed[text] if isinstance(text, int) else text for text in texts]
+        for i, text in zip(ids.tolist(), found, strict=True):
+            self.store.put(i, text)
+        self._note_peak(meter)
+        return found
+
+    def _longest(self, graph: BabbleGraph, node: int, most: int, logits: bool) -> Text:
+        """The longest text of at most so many tokens that is known of a node: its own or that of one above."""
+        for i in reversed(graph.path(node)):
+            text = self.store.get(i)
+            if text and (
+                text.length < most or (text.length == most and (text.logits is not None or not logits))
+            ):
+                return text
+        return NOTHING
+
+    def _computed(self, rows: list[Row], meter: Meter, caching: bool = False) -> list[Text]:
+        """Runs rows through the model, those of the same lengths together; the texts that they become, in order."""
+        made: list[Text] = [NOTHING] * len(rows)
+        for batch in self._batches(rows):
+            text, tokens = rows[batch[0]].text, np.stack([rows[b].tokens for b in batch])
+            known = caches.join([rows[b].text.cache for b in batch]) if text.length else None
+            logits, cache = self._run(known, tokens, text.length)
+            for place, b in enumerate(batch):
+                self._count(meter, rows[b].kind, rows[b].tree, text.length, tokens.shape[1])
+                own = caches.take(cache, [place], len(batch)) if caching else None
+                made[b] = Text(own, text.length + tokens.shape[1], logits[place].clone())
+        return made
+
+    def _batches(self, rows: list[Row]) -> Iterator[list[int]]:
+        """Indices of rows with as many tokens, known and new, no more than fit into one pass."""
+        lengths = [(row.text.length, len(row.tokens)) for row in rows]
+        for (_, new), group in groupby(
+            sorted(range(len(rows)), key=lengths.__getitem__), lengths.__getitem__
+        ):
+            alike, most = list(group), max(1, self.forward_tokens // new)
+            for at in range(0, len(alike), most):
+                yield alike[at : at + most]
+
+    @torch.no_grad()
+    def _run(self, cache: Any, tokens: Ints, length: int) -> After:
+        """Puts tokens, [B, L], behind texts of some length; their cache is used up, None for no token."""
+        return self.step(cache, torch.as_tensor(tokens, device=self.model.device, dtype=torch.long), length)
+
+    def _count(self, meter: Meter, kind: str, trees: Ints | int, length: int, new: int) -> None:
+        meter.count(kind, trees, new)
+        if self.step.forgets:
+            meter.count("scored" if kind == "scored" else "prefilled", trees, length)
+
+    def _note_peak(self, meter: Meter) -> None:
+        meter.peak_slots = max(meter.peak_slots, self.store.in_use + self._flights.slots)
+
+
+def _stacked(texts: Iterable[Text]) -> torch.Tensor:
+    """The logits after each text, [F, V]."""
+    known = [text.logits for text in texts if text.logits is not None]
+    return torch.stack(known) if known else torch.zeros(0, 0)
