@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.lm.invert import Inverse
 from babblegraph.protocols import ALL
 from babblegraph.randomness import chain
 from babblegraph.status import Status
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 Ints = NDArray[np.integer[Any]]
+NOBODY = np.zeros(0, np.int64)  # no child
 NOISE = 1e-6  # probability left of a token, or of a row, that is only rounding
 
 
@@ -55,6 +57,7 @@ class Rows:
     pair_row: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [P] after `draw`
     pair_token: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [P]
     pair_count: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [P] draws
+    pair_twins: list[Ints] = field(default_factory=list)  # [P] children that the pair repeats so far
     draw_pair: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [D]
 
     @classmethod
@@ -94,27 +97,29 @@ class Rows:
             rng: one uniform for each draw.
         """
         left = self._left(log_q)  # [R, V]
-        total = left.sum(-1).cpu().numpy()
-        alive = total > NOISE
+        inverse = Inverse(left)
+        alive = inverse.total > NOISE
         self._note_exhausted(~alive)
         draws = np.flatnonzero(alive[self.draw_row])
-        tokens = self._sample(left, draws, rng)
+        row = self.draw_row[draws]
+        u = rng.uniforms(self.graph.key[self.node[row]], self.draw_id[draws], self.tokens.shape[1])
+        tokens = inverse.at(row, u) if len(draws) else row
         pairs, which, counts = np.unique(
             self.draw_row[draws] * log_q.shape[1] + tokens, return_inverse=True, return_counts=True
         )
         self.draw_pair = np.full(len(self.draw_row), -1)
         self.draw_pair[draws] = which
-        every = torch.nonzero(left[torch.as_tensor(self.full)] > 0).cpu().numpy()  # [P', 2]
+        every = np.zeros((0, 2), np.int64)  # [P', 2]
+        if self.full.any():
+            every = torch.nonzero(left[torch.as_tensor(self.full)] > 0).cpu().numpy()
         self.pair_row = np.r_[pairs // log_q.shape[1], np.flatnonzero(self.full)[every[:, 0]]]
         self.pair_token = np.r_[pairs % log_q.shape[1], every[:, 1]]
         self.pair_count = np.r_[counts, np.ones(len(every), np.int64)]
+        self.pair_twins = self._matching(self.pair_row, self.pair_token)
 
     def affordable(self, left: Ints) -> NDArray[np.bool_]:
         """Which pairs the budget allows, [P]: of each tree's new tokens the first `left[tree]`."""
-        known = np.array(
-            [len(self._matching(r, t)) > 0 for r, t in zip(self.pair_row, self.pair_token, strict=True)],
-            np.bool_,
-        )
+        known = np.array([len(twins) > 0 for twins in self.pair_twins], np.bool_)
         tree, novel = self.tree[self.pair_row], ~known
         order = np.argsort(tree[novel], kind="stable")
         sorted_tree = tree[novel][order]
@@ -143,8 +148,9 @@ class Rows:
         """Appends the drawn tokens: every allowed pair becomes a row. Returns the old row of each, [R]."""
         rows, tokens = self.pair_row[allowed], self.pair_token[allowed]
         at = torch.as_tensor(rows * log_q.shape[1] + tokens, device=log_q.device)
-        step_f, step_q = (x.reshape(-1)[at].double().cpu().numpy() for x in (log_f, log_q))
-        twins = [self._matching(r, t) for r, t in zip(rows, tokens, strict=True)]
+        both = torch.stack([log_f.reshape(-1)[at].double(), log_q.reshape(-1)[at].double()])
+        step_f, step_q = both.cpu().numpy()
+        twins = [self.pair_twins[p] for p in np.flatnonzero(allowed)]
         self._split_draws(allowed)
         self.take(rows)
         self.twins, self.newest = twins, tokens
@@ -154,9 +160,10 @@ class Rows:
         self.token_log_q = np.c_[self.token_log_q, step_q.astype(np.float32)]
         self.log_f, self.log_q = self.log_f + step_f, self.log_q + step_q
         self.key = chain(self.key, tokens)
-        self.tails = [
-            rules.span.tail(b, int(t), rules.vocabulary) for b, t in zip(self.tails, tokens, strict=True)
-        ]
+        if rules.span.strings:
+            self.tails = [
+                rules.span.tail(b, int(t), rules.vocabulary) for b, t in zip(self.tails, tokens, strict=True)
+            ]
         length = self.tokens.shape[1]
         room = rules.max_length[self.tree] - self.graph.length[self.node] - length
         self.ends = rules.span.ends(tokens.tolist(), self.tails, length, room.tolist())
@@ -193,8 +200,8 @@ class Rows:
         self.exhausted[self.origin[dead]] |= ~(living | self.born | self.lost)[self.origin[dead]]
 
     def _left(self, log_q: torch.Tensor) -> torch.Tensor:
-        """q of the next tokens less what earlier children took of it, [R, V] in double precision."""
-        q = log_q.double().exp()
+        """q of the next tokens less what earlier children took of it, [R, V]."""
+        q = log_q.exp()
         row = np.repeat(np.arange(len(self.twins)), [len(t) for t in self.twins])
         if not self.fresh or not len(row):
             return q
@@ -205,27 +212,10 @@ class Rows:
         mass[at + 1 == self.graph.stop[child]] = np.inf
         edges, which = np.unique(row * q.shape[1] + self.graph.tokens[at], return_inverse=True)
         place = torch.as_tensor(edges, device=q.device)
-        before = q.view(-1)[place]
+        before = q.view(-1)[place].double()
         rest = before - torch.as_tensor(np.bincount(which, mass), device=q.device)
-        q.view(-1)[place] = torch.where(rest > NOISE * before, rest, 0.0)
+        q.view(-1)[place] = torch.where(rest > NOISE * before, rest, 0.0).to(q.dtype)
         return q
-
-    def _sample(self, left: torch.Tensor, draws: Ints, rng: Rng) -> Ints:
-        """The next token of each draw by inversion of the row's distribution function, [D]."""
-        if not len(draws):
-            return np.zeros(0, np.int64)
-        row = self.draw_row[draws]
-        u = rng.uniforms(self.graph.key[self.node[row]], self.draw_id[draws], self.tokens.shape[1])
-        order = np.argsort(row, kind="stable")
-        column = np.empty(len(row), np.int64)
-        column[order] = np.arange(len(row)) - np.searchsorted(row[order], row[order])
-        points = np.zeros((len(left), int(column.max()) + 1))
-        points[row, column] = u
-        below = left.cumsum(-1)
-        # from the right: the first token whose cumulated probability exceeds u; one without probability never is
-        at = torch.as_tensor(points, device=left.device) * below[:, -1:]
-        found = torch.searchsorted(below, at, right=True).clamp_(max=left.shape[1] - 1)
-        return found.cpu().numpy()[row, column]
 
     def repeated(self, row: int) -> int | None:
         """The child that is just this row, drawn earlier."""
@@ -233,12 +223,17 @@ class Rows:
         same = twins[self.graph.stop[twins] - self.graph.start[twins] == self.tokens.shape[1]]
         return int(same[0]) if len(same) else None
 
-    def _matching(self, row: int, token: int) -> Ints:
-        """Earlier children that go on with this token after the row's tokens."""
-        twins = self.twins[row]
-        at = self.graph.start[twins] + self.tokens.shape[1]
-        longer = at < self.graph.stop[twins]
-        return twins[longer][self.graph.tokens[at[longer]] == token]
+    def _matching(self, rows: Ints, tokens: Ints) -> list[Ints]:
+        """For each pair, earlier children that go on with its token after its row's tokens."""
+        if not any(map(len, self.twins)):
+            return [NOBODY] * len(rows)
+        found = []
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            twins = self.twins[row]
+            at = self.graph.start[twins] + self.tokens.shape[1]
+            longer = at < self.graph.stop[twins]
+            found.append(twins[longer][self.graph.tokens[at[longer]] == token])
+        return found
 
     def _split_draws(self, allowed: NDArray[np.bool_]) -> None:
         place = np.full(len(allowed) + 1, -1)  # the last entry is for draws without a pair

@@ -52,6 +52,8 @@ class SpanRule:
             length: tokens of the span so far, the newest included.
             room: how many more tokens each text may have, [R].
         """
+        if not self.strings and (self.tokens is None or length < self.tokens) and min(room, default=1) > 0:
+            return [Status.LEAF_END if token in self.end_ids else None for token in tokens]
         stop, until = [s.encode() for s in self.stop], [s.encode() for s in self.until]
         found: list[Status | None] = []
         for token, tail, left in zip(tokens, tails, room, strict=True):
@@ -66,6 +68,11 @@ class SpanRule:
             else:
                 found.append(None)
         return found
+
+    @property
+    def strings(self) -> bool:
+        """Whether the bytes of tokens matter."""
+        return bool(self.stop or self.until)
 
     @property
     def reach(self) -> int:

@@ -135,7 +135,8 @@ class Trie:
         self._touch(ids)
         self._compute_paths(graph, ids, meter)
         paths = [self.held[int(i)] for i in ids]
-        last, first, which = np.unique([p[-1] for p in paths], return_index=True, return_inverse=True)
+        ends = np.array([p[-1] for p in paths], np.int64)
+        last, first, which = np.unique(ends, return_index=True, return_inverse=True)
         known = self.store.has_logits(last)
         again = [
             Row(paths[i], _last_token(graph, int(ids[i])), int(graph.root[ids[i]]), "prefilled")

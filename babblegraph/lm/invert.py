@@ -1,0 +1,59 @@
+"""Sampling by inversion: the token at which a distribution function passes a uniform number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+BLOCK = 256  # tokens that are summed before anything is cumulated
+
+
+class Inverse:
+    """The distribution functions of R rows, ready to be inverted.
+
+    Two steps, so that large vocabularies cost one pass in the precision of the probabilities: sums of blocks are
+    cumulated in double precision, and then the tokens of the one block that each draw falls into. What a draw
+    gets depends on its own row and uniform alone.
+
+    Args:
+        p: probabilities, which need not sum to one, [R, V].
+    """
+
+    def __init__(self, p: torch.Tensor) -> None:
+        self.p = p
+        whole = F.pad(p, (0, rest)) if (rest := -p.shape[1] % BLOCK) else p
+        self.blocks = whole.view(len(p), -1, BLOCK)  # [R, V / BLOCK, BLOCK]
+        # [R, V / BLOCK], of each block and all before it
+        self.below = self.blocks.sum(-1).double().cumsum(-1)
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """What the probabilities of each row sum to, [R]."""
+        return self.below[:, -1].cpu().numpy()
+
+    def at(self, row: NDArray[np.integer[Any]], u: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The first token of each row whose cumulated probability exceeds u · total; never one without probability.
+
+        Args:
+            row: of each draw, [D]; its total must be above zero.
+            u: in [0, 1), [D].
+        """
+        which = torch.as_tensor(row, device=self.p.device)
+        below = self.below[which]  # [D, V / BLOCK]
+        point = torch.as_tensor(u, device=self.p.device)[:, None] * below[:, -1:]
+        block = _first_above(below, point)
+        inside = self.blocks[which, block].double().cumsum(-1)  # [D, BLOCK]
+        before = torch.where(block > 0, below.gather(1, (block - 1).clamp_min(0)[:, None])[:, 0], 0.0)
+        place = _first_above(inside, point - before[:, None])
+        return (block * BLOCK + place).cpu().numpy()
+
+
+def _first_above(below: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+    """Where cumulated numbers first exceed a point, [D]; where rounding lets none, the last that adds something."""
+    found = torch.searchsorted(below, point, right=True)[:, 0]
+    last = torch.searchsorted(below, below[:, -1:].contiguous())[:, 0]
+    return torch.minimum(found, last)
