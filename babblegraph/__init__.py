@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from babblegraph import scoring, strategies, tasks
     from babblegraph.api import Answer, Result, babble, rounds
+    from babblegraph.api_cem import cem
     from babblegraph.api_estimate import estimate, multilevel
     from babblegraph.budget import Budget
     from babblegraph.drop_in import generate
     from babblegraph.errors import BadInput
     from babblegraph.estimates import Estimate
     from babblegraph.graph import BabbleGraph
+    from babblegraph.learning import Level, Settings, preset
     from babblegraph.lm import Babbler
     from babblegraph.loop import Round, search
     from babblegraph.tasks import Countdown, Game24
@@ -33,19 +35,24 @@ _HOMES = {
     "Countdown": "tasks",
     "Estimate": "estimates",
     "Game24": "tasks",
+    "Level": "learning",
     "Result": "api",
     "Round": "loop",
+    "Settings": "learning",
     "babble": "api",
+    "cem": "api_cem",
     "estimate": "api_estimate",
     "generate": "drop_in",
     "multilevel": "api_estimate",
+    "preset": "learning",
     "rounds": "api",
     "search": "loop",
 }
 
 __all__ = [
-    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Estimate", "Game24", "Result", "Round",
-    "babble", "estimate", "generate", "multilevel", "rounds", "scoring", "search", "strategies", "tasks",
+    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Estimate", "Game24", "Level", "Result",
+    "Round", "Settings", "babble", "cem", "estimate", "generate", "multilevel", "preset", "rounds", "scoring",
+    "search", "strategies", "tasks",
 ]  # fmt: skip
 
 

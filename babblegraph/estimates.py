@@ -199,17 +199,25 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
         return f"the strategy {strategy!r} has the aim {aim}, its weights are biased"
     if (graph.flags & Flag.BIASED).any():
         return "nodes were pruned by a biased gate"
-    sampling = graph.meta.get("sampling", {})
-    truncated = sampling.get("top_k") is not None or sampling.get("top_p") is not None
-    if truncated and under != "q":
-        return f"top-k or top-p truncation leaves out texts that {under} can write"
-    if sampling.get("truncates") and under != "q":
-        return f"{', '.join(sampling['processors'])} may leave out texts that {under} can write"
+    if reason := truncation(graph, under):
+        return reason
     live = (graph.status == Status.FRONTIER) | (graph.status == Status.STEM)
     cut = ((graph.status == Status.EXPANDED) & ((graph.flags & Flag.CUT) != 0)).any()
     if live.any() or cut:
         unfinished = float(np.exp(graph.log_weight(live)).sum())
         return f"weight {unfinished:.3g} is on unfinished nodes: give the search more budget, or close it"
+    return ""
+
+
+def truncation(graph: BabbleGraph, under: str) -> str:
+    """Why what was sampled leaves out texts of f or g, in a few words; empty when it does not."""
+    sampling = graph.meta.get("sampling", {})
+    if under == "q":
+        return ""
+    if sampling.get("top_k") is not None or sampling.get("top_p") is not None:
+        return f"top-k or top-p truncation leaves out texts that {under} can write"
+    if sampling.get("truncates"):
+        return f"{', '.join(sampling['processors'])} may leave out texts that {under} can write"
     return ""
 
 

@@ -60,7 +60,9 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimates"} | BASE,
     "api_estimate": {"api", "loop", "strategies", "scoring", "estimates", "splitting"} | BASE,
     "drop_in": {"api", "lm", "scoring"} | BASE,
-    "cem": {"loop", "strategies", "scoring", "lm", "estimates", "thresholds"} | BASE,
+    "learning": {"loop", "strategies", "scoring", "lm", "estimates", "thresholds", "intervals", "resample"}
+    | BASE,
+    "api_cem": {"api", "learning", "lm"} | BASE,
     "view": {"loop", "estimates"} | BASE,
     "cli": {EVERYTHING},
     "__main__": {"cli"},

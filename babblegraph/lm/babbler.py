@@ -93,6 +93,20 @@ class Babbler:
         engine: str | None = None,
         name: str | None = None,
     ) -> None:
+        self._given: dict[str, Any] = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "span": span,
+            "stop": stop,
+            "until": until,
+            "end_ids": end_ids,
+            "logits_processor": logits_processor,
+            "stopping_criteria": stopping_criteria,
+            "max_new_tokens": max_new_tokens,
+            "cache_bytes": cache_bytes,
+            "memory_limit": memory_limit,
+        }
         self.model = model.eval()
         self.tokenizer: Any = tokenizer
         self.name = name or model.name_or_path or model.config.model_type
@@ -172,6 +186,22 @@ class Babbler:
         babbler = cls.from_pretrained(EMBEDDED, **{"device": "cpu", "stop": "\n", **options})
         babbler.name = "embedded"
         return babbler
+
+    def again(self, model: PreTrainedModel | None = None, **changed: Any) -> Babbler:
+        """The same with another model of the same tokenizer, or with other options.
+
+        A model whose weights have changed needs this too: what was known of it is not true any more.
+
+        Args:
+            model: this one's by default.
+            changed: options of `Babbler`.
+
+        >>> greedy = Babbler.embedded().again(top_k=1)
+        >>> greedy.sampling["top_k"], greedy.span.stop
+        (1, ('\\n',))
+        """
+        options = {**self._given, "engine": self.engine, "name": self.name, **changed}
+        return type(self)(self.model if model is None else model, self.tokenizer, **options)
 
     def start(self, prompts: Sequence[Any], seed: int = 0) -> BabbleGraph:
         """A graph with one root a prompt; nothing is computed yet.

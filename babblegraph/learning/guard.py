@@ -1,0 +1,55 @@
+"""The guard: notices when a generator collapses, and knows which level was the best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from babblegraph.intervals import student
+from babblegraph.learning.held_out import Held
+
+
+@dataclass
+class Guard:
+    """Compares each level with the base and with the best so far, on the same held-out prompts and random numbers.
+
+    Args:
+        base: the figures of the generator before any update.
+        entropy_drop: the share of the base's entropy whose loss raises the alarm.
+    """
+
+    base: Held
+    entropy_drop: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.best, self.best_level = self.base, 0
+
+    def judge(self, level: int, held: Held) -> str:
+        """Why this level must not be gone on with; empty where it may, and then it is the best if pass@1 is.
+
+        pass@k alarms when the whole 95 % interval of its loss against the best level, paired by prompt, is below
+        zero: one sound level in forty does so by chance.
+        """
+        if reason := self._collapsed(held):
+            return reason
+        if held.pass_at_1.value >= self.best.pass_at_1.value:
+            self.best, self.best_level = held, level
+        return ""
+
+    def _collapsed(self, held: Held) -> str:
+        if not np.isfinite(held.entropy):
+            return "its samples have no finite log-probability"
+        least = (1 - self.entropy_drop) * self.base.entropy
+        if held.entropy < least:
+            return f"the entropy fell to {held.entropy:.3g} nats, below {least:.3g}"
+        lost = (np.array(held.passes) > 0).astype(float) - (np.array(self.best.passes) > 0)
+        if len(lost) < 2 or not lost.any():
+            return ""
+        _, high = student(float(lost.mean()), float(lost.std(ddof=1)) / len(lost) ** 0.5, len(lost) - 1)
+        if high < 0:
+            return (
+                f"pass@{held.k} fell by {-100 * lost.mean():.1f} points, at least {-100 * high:.1f}, below level "
+                f"{self.best_level}"
+            )
+        return ""

@@ -1,0 +1,140 @@
+"""What a generator can do on prompts that it never learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from babblegraph.budget import Budget
+from babblegraph.graph import BabbleGraph
+from babblegraph.intervals import pass_at_k, student
+from babblegraph.learning.rows import log_p
+from babblegraph.loop import search
+from babblegraph.strategies import best_of_n
+
+if TYPE_CHECKING:
+    from babblegraph.lm import Babbler
+    from babblegraph.protocols import Scorer
+
+UNBOUNDED = 1 << 40  # tokens: samples end by themselves
+
+
+class Measure(NamedTuple):
+    """A mean over prompts with its 95 % interval; `low` and `high` are None for a single prompt."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Held(NamedTuple):
+    """The figures of one generator on the held-out prompts.
+
+    Args:
+        pass_at_1, pass_at_k: share of prompts that one of 1 or k samples at temperature 1 passes; unbiased.
+        k: the samples drawn of each.
+        greedy: the same for the one likeliest text, token by token.
+        score: mean score of a sample; of those that have one.
+        entropy: mean −log g of a sample in nats, up to where it ends or is provably dead.
+        divergence: KL(g ‖ f) of such a sample in nats, from f's log-probabilities of what was drawn.
+        distinct: different texts that pass, of k samples.
+        passes: how many of the k samples pass, one number a prompt: what paired comparisons need.
+        tokens: sampled.
+    """
+
+    pass_at_1: Measure
+    pass_at_k: Measure
+    k: int
+    greedy: Measure
+    score: Measure
+    entropy: float
+    divergence: float
+    distinct: float
+    passes: tuple[int, ...]
+    tokens: int
+
+
+def measure(
+    babbler: Babbler,
+    prompts: Sequence[Any],
+    *,
+    score: Scorer,
+    threshold: float | None,
+    draws: int = 64,
+    seed: int = 0,
+    log_f: Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[np.float64]] | None = None,
+) -> Held:
+    """Samples from the generator, and lets it write one text greedily.
+
+    Args:
+        babbler: the generator, at temperature 1.
+        prompts: held out.
+        score: fills in scores.
+        threshold: what a score must reach to pass; None: any finished text passes.
+        draws: k.
+        seed: the same samples' randomness for every generator, so that comparisons are paired.
+        log_f: the base's log-probabilities of (tokens, start), for the divergence; None where it is the base.
+    """
+    graph = _searched(babbler, prompts, draws, score, seed)
+    leaves = np.flatnonzero(graph.is_leaf())
+    root, count = graph.root[leaves], graph.count[leaves]
+    n = np.bincount(root, count, graph.trees)
+    hit = passing(graph, leaves, threshold)
+    right = np.bincount(root, count * hit, graph.trees).astype(int)
+    log_g, base = graph.log_p_g[leaves], graph.log_p_g[leaves]
+    if log_f is not None:
+        base = log_f([graph.path_tokens(i) for i in leaves.tolist()], graph.length[root])
+    known = ~np.isnan(graph.score[leaves])
+    scored = np.bincount(root[known], (count * graph.score[leaves])[known], graph.trees)
+    texts = {(int(graph.root[i]), graph.text(i)) for i in leaves[hit].tolist()}
+    once = babbler.again(temperature=1.0, top_k=1, top_p=None)
+    greedy = _searched(once, prompts, 1, score, seed)
+    found = np.flatnonzero(greedy.is_leaf())
+    found = found[passing(greedy, found, threshold)]
+    return Held(
+        pass_at_1=mean_of(right / np.maximum(n, 1)),
+        pass_at_k=mean_of(np.array([pass_at_k(draws, c, draws) for c in right])),
+        k=draws,
+        greedy=mean_of((np.bincount(greedy.root[found], minlength=greedy.trees) > 0).astype(float)),
+        score=mean_of(scored / np.maximum(n, 1)),
+        entropy=float(-(count @ log_g) / max(count.sum(), 1)),
+        divergence=float(count @ (log_g - base) / max(count.sum(), 1)),
+        distinct=len(texts) / graph.trees,
+        passes=tuple(right.tolist()),
+        tokens=int(np.sum(graph.meta["spent"]["counts"]["sampled"])),
+    )
+
+
+def passing(graph: BabbleGraph, leaves: NDArray[np.intp], threshold: float | None) -> NDArray[np.bool_]:
+    """Which leaves pass: those whose score reaches the threshold; all that are not dead where there is none."""
+    if threshold is None:
+        return graph.score[leaves] > 0
+    return np.nan_to_num(graph.score[leaves], nan=-np.inf) >= threshold
+
+
+def mean_of(each: NDArray[np.float64]) -> Measure:
+    """A mean with Student's interval over prompts."""
+    if len(each) < 2:
+        return Measure(float(each.mean()))
+    low, high = student(float(each.mean()), float(each.std(ddof=1)) / len(each) ** 0.5, len(each) - 1)
+    return Measure(float(each.mean()), low, high)
+
+
+def base_log_p(model: Any) -> Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[np.float64]]:
+    """The log-probabilities that a frozen model gives to texts."""
+    return lambda tokens, start: log_p(model, tokens, start)
+
+
+def _searched(babbler: Babbler, prompts: Sequence[Any], n: int, score: Scorer, seed: int) -> BabbleGraph:
+    *_, last = search(
+        babbler,
+        prompts,
+        score=score,
+        strategy=best_of_n(n=n, width=n),
+        budget=Budget(tokens=UNBOUNDED),
+        seed=seed,
+    )
+    return last.graph

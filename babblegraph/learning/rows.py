@@ -1,0 +1,82 @@
+"""Rows of token ids for teacher-forced passes, and the log-probabilities of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOKENS_AT_ONCE = 1 << 14  # of a pass without gradients, padding counted
+
+
+class Batch(NamedTuple):
+    """B texts side by side, padded at the right, where causality hides it.
+
+    Args:
+        ids: token ids, [B, L].
+        mask: 1 where a token is there, [B, L].
+        learned: whether the token *after* each place was generated: neither prompt nor padding, [B, L − 1].
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    learned: torch.Tensor
+
+
+def pad(tokens: Sequence[NDArray[Any]], start: Sequence[int] | NDArray[Any], device: Any = None) -> Batch:
+    """One batch of texts.
+
+    Args:
+        tokens: exactly the sampled ids, the prompt's in front.
+        start: how many of each are the prompt's.
+
+    >>> batch = pad([np.array([5, 6, 7]), np.array([5, 8])], [1, 1])
+    >>> batch.ids.tolist(), batch.learned.int().tolist()
+    ([[5, 6, 7], [5, 8, 0]], [[1, 1], [1, 0]])
+    """
+    longest = max(map(len, tokens))
+    ids, mask = np.zeros((2, len(tokens), longest), np.int64)
+    for row, some in enumerate(tokens):
+        ids[row, : len(some)], mask[row, : len(some)] = some, 1
+    learned = (mask[:, 1:] > 0) & (np.arange(1, longest) >= np.asarray(start)[:, None])
+    return Batch(*(torch.from_numpy(x).to(device) for x in (ids, mask, learned)))
+
+
+def logits_of(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Logits of the token after each place but the last, [B, L − 1, V] in float32 or better."""
+    logits = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits[:, :-1]
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@torch.no_grad()
+def log_p(model: PreTrainedModel, tokens: Sequence[NDArray[Any]], start: NDArray[Any]) -> NDArray[np.float64]:
+    """log-probability of what was generated of each text, given its prompt, [M].
+
+    Args:
+        model: the generator; untruncated and at temperature 1.
+        tokens, start: as for `pad`.
+    """
+    found = np.zeros(len(tokens))
+    device = next(model.parameters()).device
+    for some in by_length(tokens):
+        batch = pad([tokens[i] for i in some], start[some], device)
+        each = logits_of(model, batch).log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0].double()
+        found[some] = (each * batch.learned).sum(-1).cpu().numpy()
+    return found
+
+
+def by_length(tokens: Sequence[NDArray[Any]], at_once: int = TOKENS_AT_ONCE) -> Iterator[NDArray[np.intp]]:
+    """Places of texts of about one length, as many as make so many tokens with their padding."""
+    length = np.array([len(some) for some in tokens], np.intp)
+    order = np.argsort(-length, kind="stable")
+    first = 0
+    while first < len(order):
+        n = max(1, at_once // max(1, int(length[order[first]])))
+        yield order[first : first + n]
+        first += n

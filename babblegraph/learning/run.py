@@ -1,0 +1,253 @@
+"""The cross-entropy method on language models: level by level, the generator learns from its elite."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from babblegraph.errors import BadInput
+from babblegraph.learning.directory import Directory
+from babblegraph.learning.generators import Generators, quiet_bars
+from babblegraph.learning.guard import Guard
+from babblegraph.learning.held_out import measure
+from babblegraph.learning.level import Grown, Level, choose, grow, lessons_of, report, together
+from babblegraph.learning.ranks import Ranks
+from babblegraph.learning.settings import Settings
+from babblegraph.learning.update import Lessons, update
+from babblegraph.randomness import Rng
+
+if TYPE_CHECKING:
+    from babblegraph.learning.held_out import Held
+    from babblegraph.learning.level import Say
+    from babblegraph.lm import Babbler
+    from babblegraph.protocols import Scorer
+
+SAMPLE = 8  # trees of a level that are kept to look at
+SEARCH, HELD, LEARN, BATCH, THIN = range(5)  # words of random keys
+
+
+class Run:
+    """A run of the cross-entropy method: iterate over it, one level at a time.
+
+    Every level is a function of the weights before it, the settings and the seed, so that a run that was
+    interrupted goes on to the same end.
+
+    Args:
+        base: f, from which everything begins.
+        prompts: to learn on, ready for the model; each counts once.
+        score: fills in scores.
+        threshold: the final γ.
+        settings: see `Settings`.
+        held_out: prompts for the figures and the guard; none, no guard.
+        directory: where to keep levels; None keeps the last ones in memory only.
+        resume: go on with what the directory holds.
+        seed: of everything random.
+        ranks: the processes of the run.
+        say: told what is going on.
+        config: what else the directory is to remember.
+
+    Attributes:
+        generators: f and g as they are now.
+        levels: all that are done, those of an earlier sitting too.
+    """
+
+    def __init__(
+        self,
+        base: Babbler,
+        prompts: Sequence[Any],
+        *,
+        score: Scorer,
+        threshold: float | None,
+        settings: Settings,
+        held_out: Sequence[Any] = (),
+        directory: Directory | None = None,
+        resume: bool = False,
+        seed: int = 0,
+        ranks: Ranks | None = None,
+        say: Say = lambda what, done, of: None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        self.prompts, self.held_out = list(dict.fromkeys(prompts)), list(dict.fromkeys(held_out))
+        _check(self.prompts, self.held_out, threshold, settings, seed)
+        self.score, self.threshold, self.settings = score, threshold, settings
+        self.directory, self.rng, self.say = directory, Rng(seed), say
+        self.ranks = ranks or Ranks()
+        self.levels: list[Level] = []
+        self._lessons: dict[int, Lessons] = {}
+        told = {
+            "settings": settings.to_json(),
+            "run": {
+                "seed": seed,
+                "threshold": threshold,
+                "prompts": len(self.prompts),
+                "held_out": len(self.held_out),
+                "model": base.fingerprint,
+            },
+            **(config or {}),
+        }
+        if directory is not None and self.ranks.first:
+            self.levels = directory.begin(told, resume=resume)
+        self.levels = self.ranks.gathered(self.levels)[0]
+        self.generators = Generators(base, settings)
+        self._weights = {0: self.generators.weights()}  # of the base, of the best and of the last level
+        self.guard: Guard | None = None
+        self._restore()
+
+    def __iter__(self) -> Iterator[Level]:
+        """Each level that is still to be done, level 0 first: the base, measured."""
+        while len(self.levels) <= self.settings.levels:
+            with quiet_bars():
+                yield self._next()
+
+    def _next(self) -> Level:
+        began, number = time.perf_counter(), len(self.levels)
+        if number == 0:
+            level, lessons, grown = Level(0, next_rate=self.settings.learning_rate), None, None
+        else:
+            level, lessons, grown = self._level(number)
+        level = self._guarded(replace(level, held=self._measured(level)))
+        level = replace(level, seconds=time.perf_counter() - began)
+        self._keep(level, lessons, grown)
+        return level
+
+    def _level(self, number: int) -> tuple[Level, Lessons | None, Grown]:
+        """Search, choose, learn."""
+        settings, before = self.settings, self.levels[-1]
+        how: dict[str, Any] = {"score": self.score, "ranks": self.ranks, "say": self.say}
+        grown = grow(self.generators, self._batch(number), settings, seed=self._seed(SEARCH, number), **how)
+        chosen = choose(grown.leaves, settings, self.threshold, Rng(self._seed(THIN, number)))
+        level = replace(report(number, grown, chosen, settings, self.threshold), next_rate=before.next_rate)
+        if not len(chosen.leaf):
+            return level, None, grown
+        lessons = lessons_of(grown.leaves, chosen)
+        learned = self._learn(number, lessons, before.next_rate)
+        return replace(level, learned=learned, next_rate=min(before.next_rate, learned.rate)), lessons, grown
+
+    def _learn(self, number: int, lessons: Lessons, rate: float) -> Any:
+        settings, generators = self.settings, self.generators
+        earlier = range(1, number) if settings.restart else range(max(1, number - settings.replay), number)
+        again = [self._lessons_of(i) for i in earlier]
+        if settings.restart:
+            generators.put(self._weights[0])
+        before = generators.weights() if settings.average else None
+        learned = update(
+            generators.learner,
+            together([*(some for some in again if some is not None), lessons]),
+            learning_rate=rate,
+            epochs=settings.epochs,
+            batch=settings.batch,
+            anchors=generators.anchors(settings),
+            rng=Rng(self._seed(LEARN, number)),
+            ranks=self.ranks,
+            progress=lambda done, of: self.say("learning", done, of),
+        )
+        if before is not None:
+            a, now = settings.average, generators.weights()
+            generators.put({name: (1 - a) * now[name] + a * before[name] for name in now})
+        generators.moved()
+        return learned
+
+    def _measured(self, level: Level) -> Held | None:
+        if not self.held_out:
+            return None
+        if level.number > 0 and level.learned is None:
+            return self.levels[-1].held  # nothing moved
+        self.say("measuring", 0, 0)
+        return measure(
+            self.generators.current,
+            self.held_out,
+            score=self.score,
+            threshold=self.threshold,
+            draws=self.settings.held_draws,
+            seed=self._seed(HELD),
+            log_f=self.generators.log_f if level.number else None,
+        )
+
+    def _guarded(self, level: Level) -> Level:
+        """With the guard's word; after an alarm the best level's weights are back, and learning is slower."""
+        if level.held is None:
+            return replace(level, best=level.number)
+        if self.guard is None:
+            self.guard = Guard(level.held, self.settings.entropy_drop)
+            return level
+        alarm = self.guard.judge(level.number, level.held)
+        rate = level.next_rate / 2 if alarm else level.next_rate
+        return replace(level, alarm=alarm, best=self.guard.best_level, next_rate=rate)
+
+    def _keep(self, level: Level, lessons: Lessons | None, grown: Grown | None) -> None:
+        self.levels.append(level)
+        if lessons is not None:
+            self._lessons[level.number] = lessons
+        if self.directory is not None and self.ranks.first:
+            graph = None if grown is None else _sample(grown)
+            self.directory.write(level, self.generators, lessons, graph)
+        self.ranks.wait()
+        if not level.alarm:
+            self._weights[level.number] = self.generators.weights()
+        best = self._weights[level.best]
+        self._weights = {0: self._weights[0], level.best: best} | (
+            {} if level.alarm else {level.number: self._weights[level.number]}
+        )
+        if level.alarm:
+            self.generators.put(best)
+
+    def _restore(self) -> None:
+        """The state after the levels that the directory holds."""
+        for level in self.levels:
+            if level.held is not None and self.guard is None:
+                self.guard = Guard(level.held, self.settings.entropy_drop)
+            elif level.held is not None and self.guard is not None:
+                self.guard.judge(level.number, level.held)
+        if not self.levels or self.directory is None:
+            return
+        last = self.levels[-1]
+        for number in dict.fromkeys([last.best, last.best if last.alarm else last.number]):
+            self.generators.load(self.directory.folder(number))
+            self._weights[number] = self.generators.weights()
+
+    def _lessons_of(self, number: int) -> Lessons | None:
+        if number not in self._lessons and self.directory is not None:
+            found = self.directory.lessons(number)
+            if found is not None:
+                self._lessons[number] = found
+        return self._lessons.get(number)
+
+    def _batch(self, number: int) -> list[Any]:
+        """The prompts of a level: all are used once before any is used again."""
+        n, size = len(self.prompts), self.settings.prompts or len(self.prompts)
+        size = min(size, n)
+        places = np.arange((number - 1) * size, number * size)
+        order = {e: self.rng.generator(BATCH, e).permutation(n) for e in np.unique(places // n).tolist()}
+        return list(dict.fromkeys(self.prompts[order[p // n][p % n]] for p in places.tolist()))
+
+    def _seed(self, *words: int) -> int:
+        return int(self.rng.generator(*words).integers(1 << 31))
+
+
+def _sample(grown: Grown) -> Any:
+    """The first trees of a graph, to look at."""
+    from babblegraph.learning.sample import first_trees
+
+    return first_trees(grown.graph, SAMPLE)
+
+
+def _check(
+    prompts: list[Any], held_out: list[Any], threshold: float | None, settings: Settings, seed: int
+) -> None:
+    if not prompts:
+        raise BadInput("a run needs prompts to learn on, got none: pass some")
+    if both := set(prompts) & set(held_out):
+        raise BadInput(
+            f"held-out prompts must not be learned on, got {sorted(both)[0]!r} in both: drop it from one"
+        )
+    if seed < 0:
+        raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
+    soft = settings.rank is not None or settings.beta is not None
+    if threshold is None and settings.rho is None and settings.top is None and not soft:
+        raise BadInput(
+            "an elite needs a threshold, rho, top, rank or beta, got none: rho=0.1 takes the best tenth of each prompt"
+        )

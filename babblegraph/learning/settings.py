@@ -1,0 +1,166 @@
+"""What a run of the cross-entropy method is told: plain numbers, so that a run remembers them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from babblegraph.errors import BadInput
+from babblegraph.learning.elite import check as check_elite
+
+SAMPLERS = ("independent", "frontier", "babble")
+MODES = ("full", "lora")
+COUNTS = (
+    *("levels", "prompts", "draws", "trees", "keep", "tokens", "lora_rank", "epochs", "batch", "held_draws"),
+)
+EPSILON = 0.1  # the default share of trees that grow from the base, where λ > 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How each level searches, chooses, learns and is guarded.
+
+    Args:
+        levels: searches and updates.
+        prompts: of each level; None for all of them.
+        sampler: "independent" samples (best-of-N, counted by unique tokens), pruned trees with unbiased weights
+            ("frontier"), or "babble", the default search, whose leaves have no weights.
+        draws: independent samples of a prompt; of a frontier, draws below a node.
+        trees: independent repetitions of each prompt.
+        keep: nodes of a frontier's tree that go on.
+        tokens: sampled tokens for each tree, at most.
+        power: λ; the target is f^λ g^(1−λ) 1[S ≥ γ]. 1 is the cross-entropy method, 0 expert iteration.
+        base_share: ε, the share of each prompt's trees that grow from the base; None for 0.1 where λ > 0.
+        rho, top, pooled, cap: the elite; see `learning.elite`. With neither ρ nor top it is whatever passes the
+            threshold.
+        rank: N of the soft elite F̂(S)^{N−1}.
+        beta: β of the soft elite exp(S/β).
+        mode: "full" changes all weights, "lora" adapters, so that one set of weights is generator and base.
+        lora_rank: of the adapters.
+        learning_rate, epochs, batch: of the update.
+        kl_previous, kl_base: α and β of the KL to the generator before and to the base.
+        restart: learn from the base at each level, from all levels' elites.
+        replay: levels before whose elites are learned once more.
+        average: share of the previous generator's weights in the new one.
+        held_draws: samples of each held-out prompt, and k of its pass@k.
+        entropy_drop: share of the base's entropy whose loss raises the alarm.
+    """
+
+    levels: int = 3
+    prompts: int | None = 512
+    sampler: str = "independent"
+    draws: int = 16
+    trees: int = 1
+    keep: int = 16
+    tokens: int = 4000
+    power: float = 0.0
+    base_share: float | None = None
+    rho: float | None = None
+    top: int | None = None
+    pooled: bool = False
+    cap: int | None = None
+    rank: int | None = None
+    beta: float | None = None
+    mode: str = "full"
+    lora_rank: int = 16
+    learning_rate: float = 3e-4
+    epochs: int = 3
+    batch: int = 64
+    kl_previous: float = 0.0
+    kl_base: float = 0.0
+    restart: bool = False
+    replay: int = 0
+    average: float = 0.0
+    held_draws: int = 64
+    entropy_drop: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_elite(self.power, self.rho, self.top, self.cap, None)
+        for name in (
+            "levels",
+            "prompts",
+            "draws",
+            "trees",
+            "keep",
+            "tokens",
+            "lora_rank",
+            "epochs",
+            "batch",
+            "held_draws",
+        ):
+            number = getattr(self, name)
+            if number is not None and not (isinstance(number, int) and number > 0):
+                raise BadInput(f"{name} must be a whole number above zero, got {number!r}: give one")
+        for name, known in (("sampler", SAMPLERS), ("mode", MODES)):
+            if getattr(self, name) not in known:
+                raise BadInput(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}: choose one"
+                )
+        if not 0 < self.learning_rate < math.inf:
+            raise BadInput(f"learning_rate must be above zero, got {self.learning_rate:g}: 3e-4 is a start")
+        for name in ("kl_previous", "kl_base", "replay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise BadInput(f"{name} must not be negative, got {getattr(self, name):g}: 0 leaves it out")
+        for name in ("average", "entropy_drop", "base_share"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share < 1:
+                raise BadInput(f"{name} must be at least 0 and below 1, got {share:g}: it is a share")
+        if self.power > 0 and self.sampler == "babble":
+            raise BadInput(
+                f"λ above 0 needs unbiased weights, got λ = {self.power:g} and sampler 'babble': take frontier"
+            )
+        if self.beta is not None and not self.beta > 0:
+            raise BadInput(f"beta must be above 0, got {self.beta:g}: small ones choose the best only")
+        if self.rank is not None and self.rank < 2:
+            raise BadInput(f"rank must be at least 2, got {self.rank}: it is N of the best of N")
+
+    @property
+    def epsilon(self) -> float:
+        """The share of trees from the base."""
+        if self.base_share is None:
+            return EPSILON if self.power > 0 else 0.0
+        return self.base_share
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, plain."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Settings:
+        """What `to_json` gave.
+
+        Raises:
+            BadInput: a field that there is none of.
+        """
+        if unknown := set(saved) - {f.name for f in fields(cls)}:
+            raise BadInput(f"settings must be those of this version, got {sorted(unknown)[0]!r}: begin anew")
+        return cls(**saved)
+
+
+def preset(name: str, **changed: Any) -> Settings:
+    """Known ways to learn from one's own best texts.
+
+    "cem" weighs pruned trees toward f (λ = 1, a tenth of the trees from the base); "expert" takes each level's
+    passing texts as they come (λ = 0, expert iteration); "raft" is best-of-N fine-tuning: the best of N independent
+    samples of each prompt.
+
+    Args:
+        changed: other values of single settings.
+
+    Source: Rubinstein & Kroese, "The Cross-Entropy Method"; Anthony et al., "Thinking Fast and Slow with Deep
+    Learning and Tree Search"; Dong et al., "RAFT: Reward rAnked FineTuning".
+
+    >>> preset("raft").top, preset("cem", power=0.5).power
+    (1, 0.5)
+    """
+    if name not in PRESETS:
+        raise BadInput(f"a preset must be one of {', '.join(PRESETS)}, got {name!r}: choose one")
+    return replace(Settings(), **(PRESETS[name] | changed))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "cem": {"power": 1.0, "trees": 2},
+    "expert": {"power": 0.0},
+    "raft": {"power": 0.0, "top": 1},
+}

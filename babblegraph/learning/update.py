@@ -1,0 +1,232 @@
+"""The update: weighted maximum likelihood on what was sampled, held near the generators before."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from babblegraph.errors import BadInput
+from babblegraph.learning.ranks import Ranks
+from babblegraph.learning.rows import logits_of, pad
+from babblegraph.randomness import Rng
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from babblegraph.learning.rows import Batch
+
+WARMUP, LAST_RATE = 0.1, 0.1  # shares of the steps and of the learning rate
+RETRIES = 3  # with half the learning rate each, when learning makes the elite less likely
+BETAS, CLIP = (0.9, 0.98), 1.0
+
+
+class Lessons(NamedTuple):
+    """E texts to learn.
+
+    Args:
+        tokens: exactly the sampled ids, the prompt's in front, E arrays.
+        start: how many of each are the prompt's, [E].
+        weight: ≥ 0, [E]; only their ratios matter.
+    """
+
+    tokens: list[NDArray[np.int32]]
+    start: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+
+class Learned(NamedTuple):
+    """What an update did.
+
+    Args:
+        before, after: weighted mean of −log g per generated token.
+        steps: of the optimiser.
+        rate: the learning rate that it came to in the end.
+        retries: how often the learning rate had to be halved.
+    """
+
+    before: float
+    after: float
+    steps: int
+    rate: float
+    retries: int
+
+
+class Anchor(NamedTuple):
+    """A generator to stay near: `share` times its KL to the new one is added to the loss.
+
+    KL(anchor ‖ g) is taken at each token of the elite texts, weighted as they are.
+
+    Args:
+        model: a frozen model, or with adapters the generator itself.
+        share: α or β.
+        inside: the state of the model meanwhile, such as adapters off.
+    """
+
+    model: PreTrainedModel
+    share: float
+    inside: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def update(
+    model: PreTrainedModel,
+    lessons: Lessons,
+    *,
+    learning_rate: float = 3e-4,
+    epochs: int = 3,
+    batch: int = 64,
+    anchors: tuple[Anchor, ...] = (),
+    weight_decay: float = 0.0,
+    rng: Rng,
+    ranks: Ranks | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Learned:
+    """Moves the model toward the lessons, in place: maximises Σ w log g over the tokens that were generated.
+
+    AdamW with a short warm-up and a cosine; gradients are clipped. Where the elite is less likely afterwards, or
+    a number is not finite, the old weights come back and the learning rate is halved.
+
+    Args:
+        model: its parameters that need gradients are changed; it runs without dropout.
+        lessons: texts and weights.
+        learning_rate: at its peak.
+        epochs: passes over the lessons.
+        batch: texts a step.
+        anchors: generators to stay near.
+        rng: of the order of the lessons.
+        ranks: processes among which each batch is shared out; the result is the same up to rounding.
+        progress: called with the steps done and all.
+
+    Raises:
+        BadInput: no lessons, or a number that is not above zero.
+
+    Source: design/statistics.md, "The objective"; Loshchilov & Hutter, "Decoupled Weight Decay Regularization".
+    """
+    _check(lessons, learning_rate, epochs, batch)
+    ranks = ranks or Ranks()
+    before = _state(model)
+    for retry in range(RETRIES + 1):
+        rate = learning_rate / 2**retry
+        first, last, steps = _descend(
+            model, lessons, rate, epochs, batch, anchors, weight_decay, rng, ranks, progress
+        )
+        if math.isfinite(last) and last <= first and _finite(model):
+            return Learned(first, last, steps, rate, retry)
+        model.load_state_dict(before, strict=False)
+    return Learned(first, first, 0, rate, retry)
+
+
+def loss(
+    model: PreTrainedModel, batch: Batch, weight: torch.Tensor, anchors: tuple[Anchor, ...] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Σ w · (−log g) over the generated tokens of a batch; and the same with the anchors' shares of KL.
+
+    Args:
+        weight: of each text, [B].
+    """
+    log_g = logits_of(model, batch).log_softmax(-1)  # [B, L − 1, V]
+    each = torch.where(batch.learned, weight[:, None], 0.0)  # [B, L − 1]
+    plain = -(each * log_g.gather(-1, batch.ids[:, 1:, None])[..., 0]).sum()
+    whole = plain
+    for anchor in anchors:
+        with torch.no_grad(), anchor.inside():
+            log_a = logits_of(anchor.model, batch).log_softmax(-1)
+        whole = whole + anchor.share * (each * (log_a.exp() * (log_a - log_g)).sum(-1)).sum()
+    return plain, whole
+
+
+def _descend(
+    model: PreTrainedModel,
+    lessons: Lessons,
+    rate: float,
+    epochs: int,
+    size: int,
+    anchors: tuple[Anchor, ...],
+    weight_decay: float,
+    rng: Rng,
+    ranks: Ranks,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[float, float, int]:
+    """The mean loss before and after, and the steps that were made."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    device = learning[0].device
+    optimiser = torch.optim.AdamW(learning, lr=rate, betas=BETAS, weight_decay=weight_decay)
+    n = len(lessons.tokens)
+    weight = lessons.weight / lessons.weight.mean()
+    generated = np.array([len(t) for t in lessons.tokens]) - lessons.start
+    unit = float((weight * generated).sum())  # of the loss: a weighted token
+    per_epoch = -(-n // size)
+    steps, done = epochs * per_epoch, 0
+    before = _measured(model, lessons, weight, unit, size, ranks)
+    for epoch in range(epochs):
+        order = rng.generator(epoch).permutation(n)
+        for first in range(0, n, size):
+            some = order[first : first + size]
+            for group in optimiser.param_groups:
+                group["lr"] = rate * _schedule(done, steps)
+            optimiser.zero_grad()
+            mine = ranks.mine(some)
+            if len(mine):
+                rows = pad([lessons.tokens[i] for i in mine], lessons.start[mine], device)
+                whole = loss(model, rows, torch.as_tensor(weight[mine], device=device), anchors)[1]
+                (whole * (n / unit / size)).backward()
+            ranks.add_gradients(learning)
+            torch.nn.utils.clip_grad_norm_(learning, CLIP)
+            optimiser.step()
+            done += 1
+            if progress is not None:
+                progress(done, steps)
+    return before, _measured(model, lessons, weight, unit, size, ranks), done
+
+
+@torch.no_grad()
+def _measured(
+    model: PreTrainedModel,
+    lessons: Lessons,
+    weight: NDArray[np.float64],
+    unit: float,
+    size: int,
+    ranks: Ranks,
+) -> float:
+    total, device = 0.0, next(model.parameters()).device
+    for first in range(0, len(lessons.tokens), size):
+        mine = ranks.mine(np.arange(first, min(first + size, len(lessons.tokens))))
+        if len(mine):
+            rows = pad([lessons.tokens[i] for i in mine], lessons.start[mine], device)
+            total += float(loss(model, rows, torch.as_tensor(weight[mine], device=device))[0])
+    return ranks.sum(total) / unit
+
+
+def _schedule(step: int, steps: int) -> float:
+    """A linear warm-up, then a cosine down to a tenth."""
+    warmup = max(1, round(WARMUP * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    through = (step - warmup) / max(1, steps - warmup)
+    return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * through))
+
+
+def _state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Copies of the weights that learn."""
+    return {name: copy.deepcopy(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def _finite(model: PreTrainedModel) -> bool:
+    return all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad)
+
+
+def _check(lessons: Lessons, learning_rate: float, epochs: int, batch: int) -> None:
+    if not len(lessons.tokens):
+        raise BadInput("an update needs texts to learn from, got none: skip the level")
+    if not (np.isfinite(lessons.weight).all() and (lessons.weight >= 0).all() and lessons.weight.sum() > 0):
+        raise BadInput("weights must be finite and not negative, with a sum above zero: check the elite")
+    for name, number in (("learning_rate", learning_rate), ("epochs", epochs), ("batch", batch)):
+        if not 0 < number < math.inf:
+            raise BadInput(f"{name} must be above zero, got {number:g}: give a positive number")
