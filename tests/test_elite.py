@@ -53,14 +53,17 @@ def leaves_of(score, *, prompt=None, log_f=None, log_g=None, text=None, unbiased
 
 def whole(lm: TableLM, threshold: float = 0.6):
     """A graph that holds every text, with its score."""
-    last = None
 
     def score(graph, ids, meter):
         for i in ids[graph.is_leaf(ids)].tolist():
             graph.score[i] = lm.score[lm.generated(graph, i)]
 
     for last in search(
-        lm, ["x"], score=score, strategy=frontier(width=ALL, keep=None, merge=False), budget=Budget(tokens=10**6)
+        lm,
+        ["x"],
+        score=score,
+        strategy=frontier(width=ALL, keep=None, merge=False),
+        budget=Budget(tokens=10**6),
     ):
         pass
     return last.graph
@@ -79,7 +82,9 @@ def test_with_exact_expectations_the_elite_is_the_optimal_distribution():
     assert found.keys() == optimal.keys()
     divergence = sum(np.exp(lp) * (lp - np.log(found[t])) for t, lp in optimal.items())
     assert abs(divergence) < 1e-10
-    assert chance(leaves, threshold=0.6).value == pytest.approx(lm.probability(lambda t: t in optimal), abs=1e-12)
+    assert chance(leaves, threshold=0.6).value == pytest.approx(
+        lm.probability(lambda t: t in optimal), abs=1e-12
+    )
 
 
 def test_counts_of_independent_samples_are_weights():
@@ -88,7 +93,9 @@ def test_counts_of_independent_samples_are_weights():
     def score(graph, ids, meter):
         graph.score[ids[graph.is_leaf(ids)]] = 1.0
 
-    *_, last = search(lm, ["x", "y"], score=score, strategy=best_of_n(n=50, width=50), budget=Budget(tokens=10**6))
+    *_, last = search(
+        lm, ["x", "y"], score=score, strategy=best_of_n(n=50, width=50), budget=Budget(tokens=10**6)
+    )
     leaves = gather(last.graph, samples=[50])
     assert leaves.unbiased
     assert np.allclose(np.bincount(leaves.prompt, np.exp(log_weights(leaves, 0.0))), 1.0)
@@ -173,14 +180,24 @@ def test_soft_elites():
     leaves = leaves_of([0.0, 0.5, 1.0])
     ranked = elite(leaves, soft=rank(3))
     assert ranked.leaf.tolist() == [1, 2]
-    assert ranked.weight[1] / ranked.weight[0] == pytest.approx((1 - (2 / 3) ** 3) / ((2 / 3) ** 3 - (1 / 3) ** 3))
+    assert ranked.weight[1] / ranked.weight[0] == pytest.approx(
+        (1 - (2 / 3) ** 3) / ((2 / 3) ** 3 - (1 / 3) ** 3)
+    )
     sharp = elite(leaves, soft=exponential(beta=0.5))
     assert sharp.weight[1] / sharp.weight[0] == pytest.approx(np.e)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rho": 0.0}, {"rho": 1.0}, {"top": 0}, {"cap": 0}, {"rho": 0.1, "top": 1}, {"power": 1.5}, {"threshold": np.nan}],
+    [
+        {"rho": 0.0},
+        {"rho": 1.0},
+        {"top": 0},
+        {"cap": 0},
+        {"rho": 0.1, "top": 1},
+        {"power": 1.5},
+        {"threshold": np.nan},
+    ],
 )
 def test_what_cannot_be_chosen_is_refused(wrong):
     with pytest.raises(BadInput):

@@ -166,9 +166,7 @@ def log_weights(leaves: Leaves, power: float) -> Floats:
     """
     if not leaves.unbiased:
         if power > 0:
-            raise BadInput(
-                f"λ above 0 needs unbiased weights, got λ = {power:g} and none: {leaves.biased}"
-            )
+            raise BadInput(f"λ above 0 needs unbiased weights, got λ = {power:g} and none: {leaves.biased}")
         return leaves.log_share
     target = _times(power, leaves.log_f) + _times(1 - power, leaves.log_g)
     with np.errstate(divide="ignore"):

@@ -89,7 +89,9 @@ class Level:
         for name, kind in (("p_f", Chance), ("p_g", Chance), ("learned", Learned)):
             saved[name] = None if saved[name] is None else kind(**saved[name])
         if saved["held"] is not None:
-            held: dict[str, Any] = {n: Measure(**v) if isinstance(v, dict) else v for n, v in saved["held"].items()}
+            held: dict[str, Any] = {
+                n: Measure(**v) if isinstance(v, dict) else v for n, v in saved["held"].items()
+            }
             saved["held"] = Held(**{**held, "passes": tuple(held["passes"])})
         return cls(**saved)
 

@@ -1,0 +1,327 @@
+"""Whole runs of the cross-entropy method on a tiny model: levels, guard, directory, resuming, adapters."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import character_tokenizer, tiny_llama
+from transformers import AutoModelForCausalLM
+
+import babblegraph as bg
+from babblegraph.errors import BadInput
+from babblegraph.learning.guard import Guard
+from babblegraph.learning.held_out import Held, Measure
+from babblegraph.learning.level import Level
+from babblegraph.learning.run import Run
+from babblegraph.learning.sample import first_trees
+from babblegraph.strategies import best_of_n
+
+PROMPTS = [f"{i}+{j}=" for i in range(1, 6) for j in range(1, 4)]
+ASIDE = ["7+1=", "8+2=", "9+3="]
+FAST = bg.Settings(levels=2, prompts=6, draws=8, epochs=2, batch=8, held_draws=8, learning_rate=3e-3)
+
+
+class Small:
+    """Pays for digits below 5: a random model writes some by chance, and can learn to write more."""
+
+    name = "small"
+
+    def verify(self, prompt: str, text: str) -> float:
+        return float(len(text) > 0 and np.mean([c in "01234" for c in text]) >= 0.5)
+
+
+def babbler(seed: int = 0) -> bg.Babbler:
+    tokenizer = character_tokenizer()
+    return bg.Babbler(tiny_llama(tokenizer, seed), tokenizer, span=2, max_new_tokens=4)
+
+
+def learn(**options) -> Run:
+    how = {"task": Small(), "held_out": ASIDE, "settings": FAST} | options
+    base = how.pop("base", None) or babbler()
+    return bg.cem(base, how.pop("prompts", PROMPTS), **how)
+
+
+def same_weights(a: Run, b: Run) -> bool:
+    pairs = zip(a.generators.learner.parameters(), b.generators.learner.parameters(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_run_makes_the_generator_better_and_leaves_the_base_alone():
+    base = babbler()
+    before = [p.clone() for p in base.model.parameters()]
+    run = learn(base=base, settings=replace(FAST, levels=3, prompts=None, draws=16, epochs=4))
+    levels = list(run)
+    assert [level.number for level in levels] == [0, 1, 2, 3]
+    assert levels[-1].held.pass_at_1.value > levels[0].held.pass_at_1.value + 0.2
+    assert levels[0].held.divergence == 0 < levels[-1].held.divergence
+    assert levels[1].elite >= levels[1].taught > 0
+    assert levels[1].learned.after < levels[1].learned.before
+    assert all(torch.equal(a, b) for a, b in zip(before, base.model.parameters(), strict=True))
+    assert bg.babble(run.generators.current, "1+1=", task=Small(), budget=200).passed == [True]
+
+
+@pytest.mark.parametrize("sampler", ["independent", "frontier"])
+def test_weighted_levels_estimate_both_generators(sampler):
+    settings = replace(FAST, power=1.0, sampler=sampler, draws=12 if sampler == "independent" else 3, trees=3)
+    first, second = list(learn(settings=settings))[1:]
+    for level in (first, second):
+        for chance in (level.p_f, level.p_g):
+            assert chance.low is not None, chance.reason
+            assert chance.low <= chance.value <= chance.high
+    assert first.p_f.value == pytest.approx(first.p_g.value), "at first both are the same generator"
+    assert second.p_f.value != second.p_g.value
+    assert 0 < first.effective <= first.elite
+
+
+def test_pruning_weighs_what_it_keeps():
+    """P_g from pruned trees and from many independent samples: z below 4.9 (two-sided odds of 1e-6)."""
+    settings = replace(FAST, levels=1, prompts=4, power=1.0, base_share=0.0, held_draws=1)
+    many = learn(settings=replace(settings, draws=400), held_out=[])
+    trees = learn(settings=replace(settings, sampler="frontier", draws=2, keep=2, trees=60), held_out=[])
+    a, b = ([level.p_g for level in run][-1] for run in (many, trees))
+    half = max(a.high - a.low, b.high - b.low) / 2 / 3.2  # Student's interval with 3 degrees of freedom
+    assert abs(a.value - b.value) < 4.9 * half, (a, b)
+
+
+def test_the_same_seed_gives_the_same_run_to_the_bit():
+    first, second, other = learn(seed=1), learn(seed=1), learn(seed=2)
+    told = [[replace(level, seconds=0.0) for level in run] for run in (first, second)]
+    assert told[0] == told[1]
+    assert same_weights(first, second)
+    list(other)
+    assert not same_weights(first, other)
+
+
+def test_a_run_that_is_resumed_ends_where_it_would_have(tmp_path):
+    whole = learn(directory=tmp_path / "whole")
+    list(whole)
+    part = learn(directory=tmp_path / "part")
+    assert next(iter(part)).number == 0
+    part = learn(directory=tmp_path / "part", resume=True)
+    assert next(iter(part)).number == 1
+    part = learn(directory=tmp_path / "part", resume=True)
+    assert [level.number for level in part] == [2]
+    assert same_weights(whole, part)
+    assert [level.held for level in part.levels] == [level.held for level in whole.levels]
+    longer = learn(directory=tmp_path / "part", resume=True, settings=replace(FAST, levels=3))
+    assert [level.number for level in longer] == [3]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"restart": True}, {"replay": 1}, {"average": 0.5}, {"kl_previous": 0.5, "kl_base": 0.5}]
+)
+def test_every_way_to_hold_on_to_the_past_resumes_too(tmp_path, settings):
+    settings = replace(FAST, **settings)
+    whole, part = learn(settings=settings), learn(directory=tmp_path / "part", settings=settings)
+    list(whole)
+    steps = iter(part)
+    next(steps), next(steps)
+    part = learn(directory=tmp_path / "part", settings=settings, resume=True)
+    list(part)
+    assert same_weights(whole, part)
+
+
+KILLED = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    import torch
+    torch.set_num_threads(1)
+    from test_learning import learn
+    resume = sys.argv[1] == "resume"
+    print("begun", flush=True)
+    for level in learn(directory={directory!r}, resume=resume):
+        print(level.number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_loses_no_level(tmp_path):
+    """SIGKILL at four moments, then to the end."""
+    whole = learn()
+    list(whole)
+    script = tmp_path / "run.py"
+    directory = str(tmp_path / "run")
+    script.write_text(textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), directory=directory)))
+    draw, done = np.random.default_rng(0), -1
+    for _ in range(4):
+        how = "resume" if (tmp_path / "run" / "config.json").exists() else "begin"
+        process = subprocess.Popen(
+            [sys.executable, str(script), how],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        process.stdout.readline()
+        time.sleep(float(draw.uniform(0.0, 1.5)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        there = sorted((tmp_path / "run" / "levels").glob("[0-9]*"))
+        assert len(there) - 1 >= done
+        done = len(there) - 1
+    resumed = learn(directory=directory, resume=(tmp_path / "run" / "config.json").exists())
+    list(resumed)
+    assert same_weights(whole, resumed)
+
+
+def test_a_level_loads_in_plain_transformers_and_writes_the_same(tmp_path):
+    run = learn(directory=tmp_path / "run")
+    last = list(run)[-1]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "levels" / "002", dtype=torch.float32)
+    right = 0
+    for prompt in ASIDE:
+        ids = torch.tensor([babbler().start([prompt]).tokens.tolist()])
+        out = model.generate(ids, do_sample=False, max_new_tokens=4, pad_token_id=0)[0, ids.shape[1] :]
+        right += Small().verify(prompt, babbler().tokenizer.decode(out, skip_special_tokens=True))
+    assert right / len(ASIDE) == pytest.approx(last.held.greedy.value)
+
+
+def test_the_directory_holds_what_it_says(tmp_path):
+    run = learn(directory=tmp_path / "run")
+    levels = list(run)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [Level.from_json(line) for line in lines] == levels
+    graph = bg.BabbleGraph.load(tmp_path / "run" / "levels" / "001" / "graph.bg")
+    assert 0 < graph.trees <= 8
+    assert graph.is_leaf().any()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["draws"] == 8
+
+
+def test_the_first_trees_alone_look_as_they_did_among_others():
+    found = bg.babble(babbler(), PROMPTS[:5], task=Small(), strategy=best_of_n(n=6), budget=1000).graph
+    few = first_trees(found, 2)
+    assert few.trees == 2
+    ids = np.flatnonzero(found.root < 2)
+    assert few.size == len(ids)
+    assert [few.text(i) for i in range(few.size)] == [found.text(i) for i in ids]
+    assert [few.children(0)] == [np.searchsorted(ids, found.children(0)).tolist()]
+    assert np.array_equal(few.score, found.score[ids], equal_nan=True)
+    assert first_trees(found, 9) is found
+
+
+def test_adapters_serve_as_generator_and_base(tmp_path):
+    pytest.importorskip("peft")
+    base = babbler()
+    texts = [np.array([3, 4, 5, 6], np.int32)]
+    plain = base.model(torch.as_tensor(texts[0], dtype=torch.long)[None]).logits.detach().clone()
+    settings = replace(FAST, mode="lora", lora_rank=4, power=1.0, kl_base=0.1, learning_rate=1e-2)
+    run = learn(base=base, settings=settings, directory=tmp_path / "run")
+    levels = list(run)
+    assert levels[-1].held.divergence > 0
+    with run.generators.as_base():
+        again = run.generators.learner(torch.as_tensor(texts[0], dtype=torch.long)[None]).logits
+    assert torch.equal(plain, again.detach()), "with adapters off the model is the base"
+    start = np.array([2])
+    assert run.generators.log_f(texts, start) != run.generators.log_g(texts, start)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "levels" / "002", dtype=torch.float32)
+    ids = torch.as_tensor(texts[0], dtype=torch.long)[None]
+    assert torch.allclose(merged(ids).logits, run.generators.learner(ids).logits, atol=1e-4)
+    resumed = learn(settings=settings, directory=tmp_path / "run", resume=True)
+    assert list(resumed) == []
+    assert torch.equal(resumed.generators.learner(ids).logits, run.generators.learner(ids).logits)
+
+
+def held(pass_1: float, passes, entropy: float = 5.0) -> Held:
+    one = Measure(pass_1)
+    return Held(one, one, 64, one, one, entropy, 0.0, 1.0, tuple(passes), 0)
+
+
+def test_the_guard_knows_collapse_from_noise():
+    guard = Guard(held(0.2, [5] * 80 + [0] * 20))
+    assert guard.judge(1, held(0.3, [5] * 79 + [0] * 21)) == "", "one prompt in a hundred is noise"
+    assert guard.best_level == 1
+    assert "pass@64 fell" in guard.judge(2, held(0.4, [9] * 60 + [0] * 40))
+    assert "entropy fell" in guard.judge(3, held(0.9, [5] * 90 + [0] * 10, entropy=1.0))
+    assert "log-probability" in guard.judge(4, held(0.9, [5] * 100, entropy=float("nan")))
+    assert guard.best_level == 1
+
+
+def test_after_an_alarm_the_best_level_is_back_and_learning_is_slower(tmp_path):
+    settings = replace(FAST, levels=3, entropy_drop=0.02, learning_rate=3e-2, epochs=6)
+    run = learn(settings=settings, directory=tmp_path / "run")
+    levels = list(run)
+    alarmed = [level for level in levels if level.alarm]
+    assert alarmed, "a drop of two hundredths is soon passed"
+    first = alarmed[0]
+    assert first.next_rate == pytest.approx(levels[first.number - 1].next_rate / 2)
+    assert first.best < first.number
+    best = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "levels" / f"{levels[-1].best:03d}")
+    if levels[-1].alarm:
+        ours = dict(run.generators.learner.named_parameters())
+        assert all(torch.equal(p, ours[name]) for name, p in best.named_parameters())
+
+
+class Constant(Small):
+    def verify(self, prompt, text):
+        return 0.5
+
+
+@pytest.mark.parametrize("settings", [{}, {"rho": 0.2}, {"top": 2}, {"power": 1.0}, {"rank": 4}])
+def test_a_constant_reward_skips_the_level_with_the_reason(settings):
+    run = learn(task=Constant(), settings=replace(FAST, levels=1, **settings))
+    level = list(run)[1]
+    assert level.learned is None
+    assert sum(level.skipped.values()) == 6
+    assert level.held == run.levels[0].held
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": []}, "prompts"),
+        ({"held_out": PROMPTS[:1]}, "held-out"),
+        ({"task": None, "held_out": []}, "elite needs"),
+        ({"seed": -1}, "seed"),
+        ({"prompts": [[{"role": "user", "content": "hi"}]], "held_out": []}, "chat"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(options, message):
+    with pytest.raises(BadInput, match=message):
+        learn(**options)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"levels": 0}, {"rho": 0.0}, {"rho": 1.0}, {"learning_rate": 0.0}, {"sampler": "best"}, {"mode": "half"},
+        {"power": 2.0}, {"power": 1.0, "sampler": "babble"}, {"average": 1.0}, {"kl_base": -1.0}, {"rank": 1},
+        {"beta": 0.0}, {"epochs": 1.5}, {"base_share": 1.0},
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(wrong):
+    with pytest.raises(BadInput):
+        bg.Settings(**wrong)
+
+
+def test_another_run_is_not_overwritten_nor_changed_on_the_way(tmp_path):
+    list(learn(directory=tmp_path / "run", settings=replace(FAST, levels=1)))
+    with pytest.raises(BadInput, match="new"):
+        learn(directory=tmp_path / "run")
+    with pytest.raises(BadInput, match="draws"):
+        learn(directory=tmp_path / "run", resume=True, settings=replace(FAST, draws=9))
+    with pytest.raises(BadInput, match="model"):
+        learn(directory=tmp_path / "run", resume=True, base=babbler(seed=1))
+    with pytest.raises(BadInput, match="resumed"):
+        learn(directory=tmp_path / "none", resume=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(BadInput, match="empty"):
+        learn(directory=tmp_path / "full")
+
+
+def test_prompts_of_levels_come_round():
+    run = learn()
+    batches = [run._batch(i) for i in (1, 2, 3, 4, 5)]
+    assert all(len(batch) >= 5 for batch in batches)
+    assert {p for batch in batches for p in batch} == set(PROMPTS)
+    assert len({p for batch in batches[:2] for p in batch}) == 12
