@@ -16,12 +16,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "babblegraph"
 EVERYTHING = "*"
 
-BASE = {"errors", "status", "randomness", "born", "budget", "graph", "protocols"}
+BASE = {"errors", "clean", "status", "randomness", "born", "budget", "graph", "protocols"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {EVERYTHING},
     "errors": set(),
     "status": set(),
     "randomness": {"errors"},
+    "clean": set(),
     "born": {"status"},
     "budget": {"errors"},
     "columns": set(),
