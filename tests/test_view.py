@@ -20,6 +20,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
 from babblegraph.protocols import Chosen
 from babblegraph.status import Flag, Gate, Status
+from babblegraph.step_text import step_text
 from babblegraph.view import tables
 from babblegraph.view.fold import Kind, fold
 from babblegraph.view.footer import bar, footer, time_left
@@ -28,7 +29,7 @@ from babblegraph.view.node import node_report
 from babblegraph.view.report import report
 from babblegraph.view.signs import ASCII, STYLES, UNICODE, signs_of
 from babblegraph.view.svg import to_svg
-from babblegraph.view.text import fit, step_text, visible
+from babblegraph.view.text import fit, visible
 from babblegraph.view.tree import tree, tree_lines
 
 BYTES = {i: bytes([i]) for i in range(256)}

@@ -16,6 +16,7 @@ from rich.text import Text
 from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
+from babblegraph.subtrees import passing
 from babblegraph.view import tables
 from babblegraph.view.console import PlainConsole
 from babblegraph.view.footer import budget_line, footer, nodes_line
@@ -206,7 +207,7 @@ def moving_tree(found: Round) -> int:
     """
     graph = found.graph
     grew = np.unique(graph.root[found.born]) if len(found.born) else np.arange(1)
-    answered = np.unique(graph.root[tables.passing(graph)])
+    answered = np.unique(graph.root[passing(graph)])
     open_trees = np.setdiff1d(grew, answered)
     return int(open_trees[0] if len(open_trees) else grew[0])
 

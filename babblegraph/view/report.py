@@ -14,10 +14,12 @@ from rich.text import Text
 from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Status
+from babblegraph.step_text import no_text, step_text
+from babblegraph.subtrees import passing
 from babblegraph.view import figures, tables
 from babblegraph.view.promise import best_leaf, promise
 from babblegraph.view.signs import FAILED, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, WORDS, Signs
-from babblegraph.view.text import fit, head, no_text, pad, step_text, visible
+from babblegraph.view.text import fit, head, pad, visible
 from babblegraph.view.tree import tree_lines
 
 MOST_STEPS = 16  # of a path; the middle of a longer one is left out
@@ -78,7 +80,7 @@ def title(graph: BabbleGraph, width: int, signs: Signs = UNICODE, more: str = ""
 def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> Text:
     """What the signs mean, of those that occur."""
     line, counts = Text(no_wrap=True), np.bincount(graph.status, minlength=len(Status))
-    named = [(signs.passed, "passed", PASSED)] if tables.passing(graph).any() else []
+    named = [(signs.passed, "passed", PASSED)] if passing(graph).any() else []
     for status in Status:
         entry = (signs.status[status], WORDS[status], STYLES[status])
         if counts[status] and entry not in named:

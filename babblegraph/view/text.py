@@ -1,15 +1,11 @@
-"""Generated text cut to a number of cells, and what a node adds to its parent's text."""
+"""Generated text, safe and cut to a number of terminal cells."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.cells import cell_len, get_character_cell_size
 
 from babblegraph import clean
 from babblegraph.clean import UNKNOWN
-from babblegraph.graph import NO_PARENT, BabbleGraph
-from babblegraph.status import Status
 from babblegraph.view.signs import UNICODE, Signs
 
 MOST_READ = 6  # characters read for each cell of room: enough, and a novel in one span stays cheap
@@ -66,36 +62,6 @@ def pad(line: str, width: int) -> str:
     return line + " " * (width - cell_len(line))
 
 
-def step_text(graph: BabbleGraph, node: int, characters: int) -> str:
-    """What a node adds to its parent's text, at most so many characters of it; for a root, the prompt.
-
-    A character whose bytes two nodes share belongs to the one that ends it, as in `BabbleGraph.text`.
-    """
-    if graph.parent[node] == NO_PARENT:
-        return graph.prompts[node]
-    data, at = _bytes(graph, graph.span(node)[:characters]), node
-    while data and 0x80 <= data[0] <= 0xBF:
-        at = int(graph.parent[at])
-        if graph.parent[at] == NO_PARENT:
-            break
-        before = _bytes(graph, graph.span(at)[-4:])
-        opened = _open_bytes(before)
-        data = before[len(before) - opened :] + data
-        if before and opened < len(before):
-            break
-    return data[: len(data) - _open_bytes(data)].decode("utf-8", errors="replace")[:characters]
-
-
-def no_text(graph: BabbleGraph, node: int) -> str:
-    """What to write for a node without text: an end of text has no letters, and a stem no tokens."""
-    status = int(graph.status[node])
-    return {Status.STEM: "(held back)", Status.LEAF_END: "(end)"}.get(Status(status), "(no text)")
-
-
-def _bytes(graph: BabbleGraph, tokens: NDArray[np.int32]) -> bytes:
-    return b"".join(graph.vocabulary[int(t)] for t in tokens)
-
-
 def _tail(line: str, width: int) -> str:
     used = 0
     for i in range(len(line) - 1, -1, -1):
@@ -103,15 +69,3 @@ def _tail(line: str, width: int) -> str:
         if used > width:
             return line[i + 1 :]
     return line
-
-
-def _open_bytes(data: bytes) -> int:
-    """How many bytes at the end begin a character that is not complete."""
-    for back in range(1, min(3, len(data)) + 1):
-        byte = data[-back]
-        if byte >= 0xC0:
-            need = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return back if back < need else 0
-        if byte < 0x80:
-            return 0
-    return 0

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Flag, Gate, Status
+from babblegraph.step_text import no_text, step_text
 from babblegraph.view import figures
 from babblegraph.view.fold import Kind, Line, fold
 from babblegraph.view.promise import best_leaf
 from babblegraph.view.signs import FAILED, GATES, PASSED, QUIET, STRONG, STYLES, UNICODE, WORDS, Signs
-from babblegraph.view.text import fit, no_text, pad, step_text
+from babblegraph.view.text import fit, pad
 
 STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
 
