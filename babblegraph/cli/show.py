@@ -34,7 +34,7 @@ def show(
     if height < 0:
         raise BadInput(f"--height must not be negative, got {height}: use 0 for all lines")
     graph = load(file)
-    console = PlainConsole()
+    console = PlainConsole(width=width)
     _check_range("--tree", tree, graph.trees)
     _check_range("--node", node, graph.size)
     if node is not None:

@@ -18,7 +18,20 @@ from babblegraph.step_text import no_text, step_text
 from babblegraph.subtrees import passing
 from babblegraph.view import figures, tables
 from babblegraph.view.promise import best_leaf, promise
-from babblegraph.view.signs import FAILED, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, WORDS, Signs
+from babblegraph.view.signs import (
+    AGAIN,
+    BEST,
+    FAILED,
+    MEANINGS,
+    PASSED,
+    QUIET,
+    STRONG,
+    STYLES,
+    TITLE,
+    UNICODE,
+    WORDS,
+    Signs,
+)
 from babblegraph.view.text import fit, head, pad, visible
 from babblegraph.view.tree import tree_lines
 
@@ -81,12 +94,19 @@ def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> Text:
     """What the signs mean, of those that occur."""
     line, counts = Text(no_wrap=True), np.bincount(graph.status, minlength=len(Status))
     named = [(signs.passed, "passed", PASSED)] if passing(graph).any() else []
+    if len(graph.best()):
+        named.append((signs.branch[4].strip(), "way to the best", BEST))
     for status in Status:
-        entry = (signs.status[status], WORDS[status], STYLES[status])
+        entry = (signs.status[status], MEANINGS.get(status, WORDS[status]), STYLES[status])
         if counts[status] and entry not in named:
             named.append(entry)
+    births = np.unique(graph.parent[graph.trees :].astype(np.int64) << 32 | graph.born[graph.trees :])
+    if (np.diff(births >> 32) == 0).any():
+        named.append((signs.again, "expanded again", AGAIN))
+    spare = width - sum(len(sign) + len(word) + 4 for sign, word, _ in named)
     for sign, word, style in named:
-        if line.cell_len + len(word) + 5 > width:
+        word = word.replace("→", signs.arrow) if spare >= 0 else word.split(" (")[0]
+        if line.cell_len + len(sign) + len(word) + 4 > width:
             break
         line.append("   " if line.cell_len else "").append(sign, style).append(f" {word}", QUIET)
     return line
