@@ -517,8 +517,7 @@ def test_a_quiet_view_says_nothing():
 def test_the_tree_to_watch_is_the_first_that_grew_and_has_no_answer():
     graph = graph_of("a", "b", "c", prompts=["x", "y", "z"], parent=[0, 1, 2], threshold=0.5)
     graph.status[3], graph.score[3] = Status.LEAF_END, 1
-    found = next(rounds_of([(graph, [3, 4, 5])]))
-    assert moving_tree(found) == 1
+    assert moving_tree(graph, np.array([3, 4, 5])) == 1
 
 
 def test_an_svg_is_the_same_for_the_same_graph_and_needs_nothing_from_outside():

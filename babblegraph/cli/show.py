@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -21,22 +22,35 @@ def show(
     node: Annotated[
         int | None, typer.Option(help="Everything about one node instead.", show_default=False)
     ] = None,
+    number: Annotated[
+        int | None, typer.Option("--round", help="The graph as it was after a round.", show_default=False)
+    ] = None,
+    replay: Annotated[bool, typer.Option("--replay", help="Play the search again.")] = False,
+    speed: Annotated[float, typer.Option(help="Of --replay; 2 is twice as fast.")] = 1.0,
 ) -> None:
     """Draw a saved graph: the tree, the answer, the path to it, the gates and the budget."""
     from babblegraph.graph_file import load
+    from babblegraph.history import at_round
     from babblegraph.view.console import PlainConsole
     from babblegraph.view.live import print_report
     from babblegraph.view.node import node_report
+    from babblegraph.view.replay import replay as play
     from babblegraph.view.signs import signs_of
 
     if width is not None and width < 20:
         raise BadInput(f"--width must be at least 20, got {width}: make it wider")
     if height < 0:
         raise BadInput(f"--height must not be negative, got {height}: use 0 for all lines")
+    if not 0 < speed < math.inf:
+        raise BadInput(f"--speed must be above zero, got {speed:g}: 1 is the usual pace")
     graph = load(file)
     console = PlainConsole(width=width)
+    _check_range("--round", number, graph.round + 1)
+    graph = graph if number is None else at_round(graph, number)
     _check_range("--tree", tree, graph.trees)
     _check_range("--node", node, graph.size)
+    if replay:
+        play(console, graph, speed=speed, tree=tree)
     if node is not None:
         console.print(
             node_report(graph, node, width=width or console.width, signs=signs_of(console.encoding))

@@ -23,7 +23,7 @@ ROWS = (  # of the map, from what is wished for to what is not
     (Status.PRUNED, (Status.PRUNED,)),
     (Status.MERGED, (Status.MERGED,)),
 )
-LABEL, COUNT = 11, 6  # cells left and right of the map
+LABEL, COUNT, WIDEST = 11, 6, 4  # cells left and right of the map, and of one depth
 
 
 def sparkline(values: ArrayLike, width: int, signs: Signs = UNICODE, least: float | None = None) -> str:
@@ -80,25 +80,25 @@ def depth_map(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[Te
         graph: any.
         width: in cells.
     """
-    deepest = int(graph.depth.max())
-    cells = max(min(width - LABEL - COUNT, deepest + 1), 1)
-    column = graph.depth.astype(np.int64) * cells // (deepest + 1)
-    table = np.bincount(graph.status.astype(np.int64) * cells + column, minlength=len(Status) * cells)
-    table = table.reshape(len(Status), cells)
-    passed = np.bincount(column[passing(graph)], minlength=cells)
+    deepest, room = int(graph.depth.max()), max(width - LABEL - COUNT, 1)
+    levels = min(room, deepest + 1)  # a column each; deep forests share columns, shallow ones have wide ones
+    wide = min(room // levels, WIDEST)
+    column = graph.depth.astype(np.int64) * levels // (deepest + 1)
+    table = np.bincount(graph.status.astype(np.int64) * levels + column, minlength=len(Status) * levels)
+    table = table.reshape(len(Status), levels)
+    passed = np.bincount(column[passing(graph)], minlength=levels)
     rows = [(signs.passed, "passed", PASSED, passed)]
     for status, kinds in ROWS:
         counts = table[list(kinds)].sum(0) - (passed if status is Status.LEAF_END else 0)
         rows.append((signs.status[status], WORDS[status], STYLES[status], counts))
     most = max(int(counts.max()) for *_, counts in rows)
-    heading = (
-        "depth".ljust(LABEL) + "0" + (str(deepest).rjust(cells - 1) if cells > len(str(deepest)) else "")
-    )
+    end = str(deepest) if deepest and levels * wide > len(str(deepest)) else ""
+    heading = "depth".ljust(LABEL) + "0" + end.rjust(levels * wide - 1)
     lines = [Text(heading, QUIET, no_wrap=True)]
     for sign, word, style, counts in rows:
         if counts.any():
             line = Text(no_wrap=True).append(f"{sign} {word}".ljust(LABEL), style)
-            line.append(_shaded(counts, most, signs), style)
+            line.append("".join(c * wide for c in _shaded(counts, most, signs)), style)
             lines.append(line.append(figures.count(int(counts.sum())).rjust(COUNT), QUIET))
     return lines
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
@@ -149,7 +151,7 @@ class View:
             found.graph,
             width=width,
             height=max(height - 1, 3),  # the last line is the status
-            tree=moving_tree(found),
+            tree=moving_tree(found.graph, found.born),
             focus=found.born.tolist(),
             spent=found.spent,
             budget=self.budget,
@@ -196,15 +198,13 @@ def print_report(
     console.file.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()))
 
 
-def moving_tree(found: Round) -> int:
+def moving_tree(graph: BabbleGraph, born: NDArray[Any]) -> int:
     """The tree to watch: of those that grew, one that still has no answer, and always the first of these.
 
     A tree whose first child was just born would draw the eye at every round; the first one holds still.
     """
-    graph = found.graph
-    grew = np.unique(graph.root[found.born]) if len(found.born) else np.arange(1)
-    answered = np.unique(graph.root[passing(graph)])
-    open_trees = np.setdiff1d(grew, answered)
+    grew = np.unique(graph.root[born]) if len(born) else np.arange(1)
+    open_trees = np.setdiff1d(grew, graph.root[passing(graph)])
     return int(open_trees[0] if len(open_trees) else grew[0])
 
 

@@ -85,6 +85,8 @@ def report(
 def title(graph: BabbleGraph, width: int, signs: Signs = UNICODE, more: str = "") -> Text:
     """One line on what the graph is: the model, the task, the strategy, the seed."""
     meta = graph.meta
+    if "at_round" in meta and not more:
+        more = "as of round {} of {}".format(*meta["at_round"])
     parts = [meta.get("task"), meta.get("model"), meta.get("strategy"), f"seed {meta.get('seed', 0)}", more]
     said = fit(f" {signs.dot} ".join(str(p) for p in parts if p), max(width - 14, 1), signs)
     return _line(("babblegraph", TITLE), ("  ", ""), (said, QUIET))

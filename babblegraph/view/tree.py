@@ -13,7 +13,7 @@ from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.step_text import no_text, step_text
 from babblegraph.view import figures
-from babblegraph.view.fold import Kind, Line, fold
+from babblegraph.view.fold import STOPPED, Kind, Line, fold
 from babblegraph.view.hidden import Folded, hidden
 from babblegraph.view.promise import best_leaf
 from babblegraph.view.signs import (
@@ -30,9 +30,6 @@ from babblegraph.view.signs import (
     Signs,
 )
 from babblegraph.view.text import fit, pad
-
-STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
-
 
 BRIEF = {
     Status.LEAF_END: "done",
