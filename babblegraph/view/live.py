@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from babblegraph.budget import Budget
@@ -186,10 +187,15 @@ def print_report(
     budget: Budget | None = None,
 ) -> None:
     """Prints the final report of a graph, as the console can show it."""
-    width, signs = width or console.width, signs_of(console.encoding)
+    print_lines(console, partial(report, graph, height=height, tree=tree, budget=budget), width)
+
+
+def print_lines(console: Console, draw: Callable[..., RenderableType], width: int | None = None) -> None:
+    """Prints what `draw(width=…, signs=…)` makes, as the console can show it."""
+    width = width or console.width
     if console.is_terminal:
         width = min(width, console.width)
-    shown = report(graph, width=width, height=height, tree=tree, budget=budget, signs=signs)
+    shown = draw(width=width, signs=signs_of(console.encoding))
     if console.is_terminal:
         console.print(shown, width=width, crop=False)
         return
