@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "subtrees": {"graph", "status"},
     "step_text": {"graph", "status"},
     "history": {"graph", "status", "errors"},
+    "page": {"clean", "graph", "status", "step_text", "subtrees"},
     "compare": {"graph", "subtrees", "errors"},
     "export": {"graph", "status", "errors"},
     "protocols": {"born", "budget", "graph", "randomness"},
@@ -70,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {EVERYTHING},
     "__main__": {"cli"},
 }
-LAZY = {"graph": {"graph_file", "export"}}
+LAZY = {"graph": {"graph_file", "export", "page"}}
 
 HEAVY = {"torch", "transformers", "tokenizers", "rich", "accelerate", "peft"}
 LIGHT = {
@@ -82,6 +83,7 @@ LIGHT = {
     "step_text",
     "history",
     "compare",
+    "page",
     "resample",
     "prune",
     "stem",
