@@ -424,7 +424,8 @@ def test_show_says_in_one_line_what_it_cannot_do(capsys, saved, options, word):
 
 
 @pytest.mark.parametrize(
-    ("form", "start"), [("graphml", "<?xml"), ("json", "{"), ("dot", "digraph"), ("svg", "<svg")]
+    ("form", "start"),
+    [("graphml", "<?xml"), ("json", "{"), ("dot", "digraph"), ("svg", "<svg"), ("html", "<!doctype html>")],
 )
 def test_export_writes_every_format_to_a_file_or_to_standard_output(capsys, saved, tmp_path, form, start):
     out, _ = said(capsys, "export", saved, "--to", form, status=0)
