@@ -68,12 +68,13 @@ ALLOWED: dict[str, set[str]] = {
     "drop_in": {"api", "lm", "scoring"} | BASE,
     "cem": {"loop", "strategies", "scoring", "lm", "estimates", "thresholds"} | BASE,
     "view": {"loop", "estimates", "subtrees", "step_text", "history", "compare"} | BASE,
+    "explore": {"view", "subtrees", "step_text"} | BASE,
     "cli": {EVERYTHING},
     "__main__": {"cli"},
 }
 LAZY = {"graph": {"graph_file", "export", "page"}}
 
-HEAVY = {"torch", "transformers", "tokenizers", "rich", "accelerate", "peft"}
+HEAVY = {"torch", "transformers", "tokenizers", "rich", "textual", "accelerate", "peft"}
 LIGHT = {
     "columns",
     "graph_check",

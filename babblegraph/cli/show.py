@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 from typing import Annotated
 
@@ -32,6 +33,9 @@ def show(
         str | None,
         typer.Option(metavar="FILE", help="Compare with another search of the prompt.", show_default=False),
     ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Explore it, full-screen; needs babblegraph[explore].")
+    ] = False,
     traps: Annotated[
         bool, typer.Option("--traps", help="Which branches cost much and gave nothing.")
     ] = False,
@@ -49,6 +53,7 @@ def show(
     if not 0 < speed < math.inf:
         raise BadInput(f"--speed must be above zero, got {speed:g}: 1 is the usual pace")
     ways = {"--node": node is not None, "--replay": replay, "--diff": diff is not None, "--traps": traps}
+    ways["--interactive"] = interactive
     if len(given := [name for name, is_given in ways.items() if is_given]) > 1:
         raise BadInput(f"show does one thing at a time, got {' and '.join(given)}: drop one")
     graph, other = load(file), None if diff is None else load(diff)
@@ -57,6 +62,12 @@ def show(
     graph = graph if number is None else at_round(graph, number)
     _check_range("--tree", tree, graph.trees)
     _check_range("--node", node, graph.size)
+    if interactive:
+        from babblegraph.explore import explore
+
+        _check_terminal()
+        explore(graph)
+        return
     if replay:
         from babblegraph.view.replay import replay as play
 
@@ -75,6 +86,11 @@ def show(
         print_lines(console, partial(trap_report, graph), width)
     else:
         print_report(console, graph, width=width, height=height or None, tree=tree)
+
+
+def _check_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise BadInput("--interactive needs a terminal, got a pipe or a file: leave it out")
 
 
 def _check_range(option: str, number: int | None, size: int) -> None:

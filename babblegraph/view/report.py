@@ -92,18 +92,18 @@ def title(graph: BabbleGraph, width: int, signs: Signs = UNICODE, more: str = ""
     return _line(("babblegraph", TITLE), ("  ", ""), (said, QUIET))
 
 
-def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> Text:
-    """What the signs mean, of those that occur."""
+def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bool = True) -> Text:
+    """What the signs mean, of those that occur; `guides`: those of the lines between nodes too."""
     line, counts = Text(no_wrap=True), np.bincount(graph.status, minlength=len(Status))
     named = [(signs.passed, "passed", PASSED)] if passing(graph).any() else []
-    if len(graph.best()):
+    if guides and graph.best():
         named.append((signs.branch[4].strip(), "way to the best", BEST))
     for status in Status:
         entry = (signs.status[status], MEANINGS.get(status, WORDS[status]), STYLES[status])
         if counts[status] and entry not in named:
             named.append(entry)
     births = np.unique(graph.parent[graph.trees :].astype(np.int64) << 32 | graph.born[graph.trees :])
-    if (np.diff(births >> 32) == 0).any():
+    if guides and (np.diff(births >> 32) == 0).any():
         named.append((signs.again, "expanded again", AGAIN))
     spare = width - sum(len(sign) + len(word) + 4 for sign, word, _ in named)
     for sign, word, style in named:
