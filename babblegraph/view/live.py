@@ -25,7 +25,8 @@ from babblegraph.view.screen import Screen
 from babblegraph.view.signs import QUIET, signs_of
 
 REDRAWS = 10  # a second, at most
-SHARE = 0.015  # of the time that frames may take
+SHARE = 0.015  # of the processor's time that frames may take
+LONGEST_WAIT = 5.0  # seconds between two frames of a search that hardly uses the processor
 PLAIN_SECONDS = 2.0  # between two lines of progress
 REPORT_LINES = 40  # of the tree in the final report
 
@@ -63,8 +64,8 @@ class View:
     """A display of one search: a status line at once, then the growing tree. A context manager.
 
     Every frame is drawn in the thread that runs the search, so that the graph is never read while it grows;
-    the screen's own thread only turns the status line's spinner. A frame that took t seconds of the processor is
-    followed by at least t / `SHARE` without one, so that watching never costs more than that share.
+    the screen's own thread only turns the status line's spinner. After a frame that took t seconds of the processor
+    the search has t / `SHARE` of them for itself, so that watching costs no more than that share.
 
     Args:
         console: where the tree and the report go.
@@ -91,7 +92,8 @@ class View:
         self._screen = Screen(console, self._clock) if moving and not quiet and can_move(console) else None
         self._status = ""
         self._turn = 0
-        self._next = 0.0
+        self._next = 0.0  # moment of the next frame
+        self._earned = 0.0  # and the processor's time that must have passed by then
         self._speed, self._history = _Speed(), History()
 
     def __enter__(self) -> View:
@@ -128,11 +130,13 @@ class View:
         if self.quiet or (now < self._next and self.rounds > 1):
             return
         if self._screen is not None:
+            if time.process_time() < self._earned and now < self._next + LONGEST_WAIT:
+                return
             start = time.thread_time()
             self._screen.draw(self._frame(found))
             cost = time.thread_time() - start
             self.cost += cost
-            self._next = now + max(1 / REDRAWS, cost / SHARE)
+            self._next, self._earned = now + 1 / REDRAWS, time.process_time() + cost / SHARE
         elif now >= self._next:
             self._next = now + PLAIN_SECONDS
             if self.rounds > 1:
