@@ -242,6 +242,12 @@ class BabbleGraph:
 
         return to_networkx(self)
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows the graph; see `page.in_notebook`."""
+        from babblegraph.page import in_notebook
+
+        return in_notebook(self)
+
     def _decode(self, nodes: Sequence[int]) -> str:
         data = b"".join(self.vocabulary[int(t)] for i in nodes for t in self.span(i))
         return codecs.getincrementaldecoder("utf-8")("replace").decode(data)  # keeps an open character back

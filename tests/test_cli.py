@@ -392,8 +392,40 @@ def test_show_knows_which_trees_and_nodes_there_are(capsys, saved, option):
     assert f"{option} must be one of" in said(capsys, "show", saved, option, "17", status=2).err
 
 
+def test_show_goes_back_to_a_round_and_plays_the_search_again(capsys, saved):
+    out, _ = said(capsys, "show", saved, "--round", "0", status=0)
+    assert "as of round 0 of 0" in out
+    out, _ = said(capsys, "show", saved, "--replay", "--speed", "50", status=0)
+    assert out.startswith("round 0 of 0")
+    assert "Gates" in out
+
+
+def test_show_compares_two_searches_and_reports_traps(capsys, saved):
+    out, _ = said(capsys, "show", saved, "--diff", saved, status=0)
+    assert "places" in out
+    assert "only A" not in out
+    assert "3 branches have no leaf that passes" not in said(capsys, "show", saved, "--traps", status=0).out
+    assert "2 branches have no leaf that passes" in said(capsys, "show", saved, "--traps", status=0).out
+
+
 @pytest.mark.parametrize(
-    ("form", "start"), [("graphml", "<?xml"), ("json", "{"), ("dot", "digraph"), ("svg", "<svg")]
+    ("options", "word"),
+    [
+        (["--round", "3"], "--round must be one of the graph's 0 to 0, got 3"),
+        (["--speed", "0", "--replay"], "--speed must be above zero, got 0"),
+        (["--traps", "--replay"], "show does one thing at a time, got --replay and --traps"),
+        (["--diff", "/no/such"], "/no/such"),
+    ],
+)
+def test_show_says_in_one_line_what_it_cannot_do(capsys, saved, options, word):
+    err = said(capsys, "show", saved, *options, status=2).err
+    assert word in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "start"),
+    [("graphml", "<?xml"), ("json", "{"), ("dot", "digraph"), ("svg", "<svg"), ("html", "<!doctype html>")],
 )
 def test_export_writes_every_format_to_a_file_or_to_standard_output(capsys, saved, tmp_path, form, start):
     out, _ = said(capsys, "export", saved, "--to", form, status=0)

@@ -16,18 +16,24 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "babblegraph"
 EVERYTHING = "*"
 
-BASE = {"errors", "status", "randomness", "born", "budget", "graph", "protocols"}
+BASE = {"errors", "clean", "status", "randomness", "born", "budget", "graph", "protocols"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {EVERYTHING},
     "errors": set(),
     "status": set(),
     "randomness": {"errors"},
+    "clean": set(),
     "born": {"status"},
     "budget": {"errors"},
     "columns": set(),
     "graph": {"born", "columns", "status", "randomness", "errors"},
     "graph_check": {"graph", "status", "errors"},
     "graph_file": {"graph", "graph_check", "status", "errors"},
+    "subtrees": {"graph", "status"},
+    "step_text": {"graph", "status"},
+    "history": {"graph", "status", "errors"},
+    "page": {"clean", "graph", "status", "step_text", "subtrees"},
+    "compare": {"graph", "subtrees", "errors"},
     "export": {"graph", "status", "errors"},
     "protocols": {"born", "budget", "graph", "randomness"},
     "loop": {"closing", "protocols", "budget", "graph", "randomness", "errors", "born", "status"},
@@ -63,18 +69,24 @@ ALLOWED: dict[str, set[str]] = {
     "learning": {"loop", "strategies", "scoring", "lm", "estimates", "thresholds", "intervals", "resample"}
     | BASE,
     "api_cem": {"api", "learning", "lm"} | BASE,
-    "view": {"loop", "estimates"} | BASE,
+    "view": {"loop", "estimates", "subtrees", "step_text", "history", "compare"} | BASE,
+    "explore": {"view", "subtrees", "step_text"} | BASE,
     "cli": {EVERYTHING},
     "__main__": {"cli"},
 }
-LAZY = {"graph": {"graph_file", "export"}}
+LAZY = {"graph": {"graph_file", "export", "page"}}
 
-HEAVY = {"torch", "transformers", "tokenizers", "rich", "accelerate", "peft"}
+HEAVY = {"torch", "transformers", "tokenizers", "rich", "textual", "accelerate", "peft"}
 LIGHT = {
     "columns",
     "graph_check",
     "graph_file",
     "export",
+    "subtrees",
+    "step_text",
+    "history",
+    "compare",
+    "page",
     "resample",
     "prune",
     "stem",

@@ -11,7 +11,18 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "tokenizers", "rich", "accelerate", "peft", "networkx", "pandas", "scipy")
+HEAVY = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "rich",
+    "textual",
+    "accelerate",
+    "peft",
+    "networkx",
+    "pandas",
+    "scipy",
+)
 LIGHT = [
     "import babblegraph",
     "from babblegraph import BabbleGraph, BadInput, Budget",

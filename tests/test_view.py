@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 import unicodedata
 from xml.dom import minidom
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
@@ -20,6 +22,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
 from babblegraph.protocols import Chosen
 from babblegraph.status import Flag, Gate, Status
+from babblegraph.step_text import step_text
 from babblegraph.view import tables
 from babblegraph.view.fold import Kind, fold
 from babblegraph.view.footer import bar, footer, time_left
@@ -28,7 +31,7 @@ from babblegraph.view.node import node_report
 from babblegraph.view.report import report
 from babblegraph.view.signs import ASCII, STYLES, UNICODE, signs_of
 from babblegraph.view.svg import to_svg
-from babblegraph.view.text import fit, step_text, visible
+from babblegraph.view.text import fit, visible
 from babblegraph.view.tree import tree, tree_lines
 
 BYTES = {i: bytes([i]) for i in range(256)}
@@ -205,8 +208,8 @@ def test_a_solved_tree_looks_like_this():
     assert [line.rstrip() for line in lines_of(solved(), 100)] == [
         "span                           status   value  conn   log w     node",
         "● 3 5 7>38⏎                                                       #0",
-        "├─ ● one⏎                              ▆ 0.90  0.50     0.0       #1",
-        "│  ├─ ★ yes⏎                   passed  ▇ 1.00           0.0       #6",
+        "┝━ ● one⏎                              ▆ 0.90  0.50     0.0       #1",
+        "│  ┝━ ★ yes⏎                   passed  ▇ 1.00           0.0       #6",
         "│  └─ ◆ no⏎                  finished  ▁ 0.00           0.0       #7",
         "├─ ✗ two⏎                        dead  ▁ 0.00  0.50     0.0       #2",
         "├─ ⊘ three⏎                 node gate  ▂ 0.20  0.50     0.0       #3",
@@ -219,8 +222,8 @@ def test_a_narrow_ascii_terminal_gets_the_same_tree_in_fewer_letters():
     assert [line.rstrip() for line in lines_of(solved(), 40, signs=ASCII)] == [
         "span                     status   value",
         r"* 3 5 7>38\n",
-        r"|-* one\n                          0.90",
-        r"| |-@ yes\n              passed    1.00",
+        r"|=* one\n                          0.90",
+        r"| |=@ yes\n              passed    1.00",
         r"| `-# no\n                 done    0.00",
         r"|-x two\n                  dead    0.00",
         r"|-/ three\n                node    0.20",
@@ -235,9 +238,26 @@ def test_folded_siblings_are_counted_by_what_became_of_them():
     graph.stop_nodes(np.arange(10, 13), Status.PRUNED, Gate.NODE)
     graph.value[1:13], graph.value[13:] = 0.41, 0.9
     last = lines_of(graph, 100, 5)[-1]
-    assert last == "└─ … 13 more: 1 live, 9 dead, 3 pruned, best 0.90" or last.startswith(
-        "└─ … 12 more: 9 dead, 3 pruned"
-    )
+    said, best, mass = "└─ … 13 more: 1 live, 9 dead, 3 pruned", "▆ 0.90", f"{np.log(10):.1f}"
+    assert last.split("  ")[0] == said
+    assert last.split()[-3:] == [*best.split(), mass]  # ten that are not pruned, of weight 1 each
+
+
+def test_a_folded_subtree_says_how_many_are_in_it_and_the_best_of_them():
+    graph = graph_of("a")
+    for parent, letter in zip([1, 1, 3, 0, 5], "bcdef", strict=True):
+        graph.add(Born.of_spans([parent], [[ord(letter)]], [-1.0]))
+    graph.value[1:] = 0.1, 0.2, 0.3, 0.8, 0.9, 0.5
+    text = "\n".join(lines_of(graph, 100, 4))
+    assert "a … 3 below, best 0.80" in text
+    assert "e … 1 below, best 0.50" in text
+
+
+def test_a_node_that_was_expanded_again_is_marked():
+    graph = graph_of("a", "b")
+    for graph.round in (1, 2, 3):
+        graph.add(Born.of_spans([1, 1], [[120], [121]], [-1.0, -1.0]))
+    assert lines_of(graph, 100)[2].split()[3:5] == ["↻", "2"]
 
 
 def test_the_path_to_the_best_leaf_is_kept_however_small_the_room():
@@ -424,7 +444,7 @@ def test_watching_in_a_terminal_redraws_and_leaves_it_as_it_was():
 def test_frames_are_no_more_than_ten_a_second(monkeypatch):
     console, _ = terminal()
     view, drawn = View(console, Budget(tokens=1000)), []
-    monkeypatch.setattr(view, "_frame", lambda found: drawn.append(found) or ["frame"])
+    monkeypatch.setattr(view, "_frame", lambda found: drawn.append(found) or [Text("frame")])
     begin = time.monotonic()
     with view:
         for _ in view.follow(rounds_of(growing(200))):
@@ -453,11 +473,17 @@ def test_a_frame_fits_the_screen_and_its_footer_never_jumps_up():
     assert heights == sorted(heights)
 
 
-@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_plain_text_is_printed_where_colour_or_cursor_are_not_wanted(monkeypatch, environ):
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    console, out = terminal(**environ)
+def test_without_colours_the_live_view_still_moves_and_writes_none():
+    console, out = terminal(NO_COLOR="1")
+    watch(rounds_of(growing()), console, Budget(tokens=1000))
+    codes = {code for found in re.findall(r"\x1b\[([0-9;]*)m", out.getvalue()) for code in found.split(";")}
+    assert codes <= {"", "0", "1", "2"}  # bold and dim at most
+    assert "step 0" in out.getvalue()
+
+
+def test_a_terminal_whose_cursor_cannot_be_moved_gets_plain_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    console, out = terminal(TERM="dumb")
     errors = Console(file=io.StringIO(), width=80, _environ={})
     watch(rounds_of(growing()), console, Budget(tokens=1000), errors=errors)
     assert not can_move(console)
@@ -491,8 +517,7 @@ def test_a_quiet_view_says_nothing():
 def test_the_tree_to_watch_is_the_first_that_grew_and_has_no_answer():
     graph = graph_of("a", "b", "c", prompts=["x", "y", "z"], parent=[0, 1, 2], threshold=0.5)
     graph.status[3], graph.score[3] = Status.LEAF_END, 1
-    found = next(rounds_of([(graph, [3, 4, 5])]))
-    assert moving_tree(found) == 1
+    assert moving_tree(graph, np.array([3, 4, 5])) == 1
 
 
 def test_an_svg_is_the_same_for_the_same_graph_and_needs_nothing_from_outside():

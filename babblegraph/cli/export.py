@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
 
-FORMATS = ("graphml", "json", "dot", "svg")
+FORMATS = ("graphml", "json", "dot", "svg", "html")
 LARGE = 20_000  # nodes; from here on it takes long enough to say so
 
 
@@ -24,7 +24,7 @@ def export(
     ] = None,
     width: Annotated[int, typer.Option(help="Of the SVG, in characters.", min=20)] = 100,
 ) -> None:
-    """Write a saved graph as GraphML, node-link JSON, DOT, or as an SVG picture of the view."""
+    """Write a saved graph as GraphML, node-link JSON, DOT, an SVG picture of the view, or one HTML page."""
     from babblegraph.cli.loading import check_writable, choose
     from babblegraph.graph_file import load
 
@@ -32,7 +32,7 @@ def export(
     if output is not None:
         check_writable(output, "--output")
     graph = load(file)
-    if graph.size > LARGE and to != "svg":
+    if graph.size > LARGE and to not in ("svg", "html"):
         print(f"babblegraph: writing {graph.size} nodes as {to}", file=sys.stderr, flush=True)
     text = _writer(to, width)(graph)
     if output is None:
@@ -46,6 +46,10 @@ def _writer(to: str, width: int) -> Callable[[BabbleGraph], str]:
         from babblegraph.view.svg import to_svg
 
         return lambda graph: to_svg(graph, width)
+    if to == "html":
+        from babblegraph.page import to_html
+
+        return to_html
     from babblegraph import export as formats
 
     return {"graphml": formats.to_graphml, "json": formats.to_json, "dot": formats.to_dot}[to]

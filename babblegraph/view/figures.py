@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-from babblegraph.graph import BabbleGraph
+import numpy as np
+from numpy.typing import NDArray
+
+from babblegraph.graph import BabbleGraph, Ids
 from babblegraph.view.signs import UNICODE, Signs
 
 
@@ -62,13 +65,21 @@ def clock(seconds: float) -> str:
     return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
 
 
+def is_weighted(graph: BabbleGraph) -> bool:
+    """Whether the weights of the graph's nodes mean something."""
+    return graph.meta.get("aim") != "solve"
+
+
 def mass_name(graph: BabbleGraph) -> str:
     """The heading of `mass`."""
-    return "log p" if graph.meta.get("aim") == "solve" else "log w"
+    return "log w" if is_weighted(graph) else "log p"
 
 
 def mass(graph: BabbleGraph, node: int) -> float:
     """How much a node stands for: its unbiased log-weight, or where weights mean nothing its log-probability."""
-    if graph.meta.get("aim") == "solve":
-        return float(graph.log_p_g[node])
-    return float(graph.log_weight(node))
+    return float(masses(graph, [node])[0])
+
+
+def masses(graph: BabbleGraph, ids: Ids) -> NDArray[np.float64]:
+    """`mass` of many nodes, [M]."""
+    return graph.log_weight(ids) if is_weighted(graph) else graph.log_p_g[ids]

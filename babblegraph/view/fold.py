@@ -18,6 +18,7 @@ from babblegraph.status import Status
 from babblegraph.view.promise import best_leaf, promise
 
 MOST_PASSES = 12  # over the hidden children of drawn nodes, each a level deeper
+STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)  # not worth a line only because they are new
 LEVELS_KEPT = 3  # at the top of a path that is longer than the room
 
 
@@ -81,7 +82,8 @@ def _pick(
     if best is not None:
         picked.add_long(best, max(height // 2, min(height, 8)))
     new = np.asarray(focus, np.intp)
-    for node in _best_first(graph, new[member[new]], height):
+    new = new[member[new] & ~np.isin(graph.status[new], STOPPED)]
+    for node in _best_first(graph, new, height):
         picked.add(node, picked.used_at_least(height // 2, height // 4))
     _pick_siblings(graph, picked, member, height - max(height // 5, 2))
     for node in _best_first(graph, frontier, height):

@@ -11,9 +11,9 @@ from rich.text import Text
 from babblegraph.budget import Budget, Spent
 from babblegraph.graph import BabbleGraph
 from babblegraph.status import Status
+from babblegraph.subtrees import passing
 from babblegraph.view import figures
 from babblegraph.view.signs import PASSED, QUIET, STRONG, STYLES, UNICODE, Signs
-from babblegraph.view.tables import passing
 
 SHORTEST_BAR, LONGEST_BAR = 8, 40
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.spinner import Spinner
+from numpy.typing import NDArray
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
-from babblegraph.view import tables
+from babblegraph.subtrees import passing
 from babblegraph.view.console import PlainConsole
-from babblegraph.view.footer import budget_line, footer, nodes_line
-from babblegraph.view.report import report, title
+from babblegraph.view.footer import budget_line, nodes_line
+from babblegraph.view.frame import History, frame
+from babblegraph.view.report import report
+from babblegraph.view.screen import Screen
 from babblegraph.view.signs import QUIET, signs_of
-from babblegraph.view.tree import tree_lines
 
 REDRAWS = 10  # a second, at most
+SHARE = 0.015  # of the processor's time that frames may take
+LONGEST_WAIT = 5.0  # seconds between two frames of a search that hardly uses the processor
 PLAIN_SECONDS = 2.0  # between two lines of progress
 REPORT_LINES = 40  # of the tree in the final report
 
@@ -61,7 +64,8 @@ class View:
     """A display of one search: a status line at once, then the growing tree. A context manager.
 
     Every frame is drawn in the thread that runs the search, so that the graph is never read while it grows;
-    rich's own thread only turns the spinner.
+    the screen's own thread only turns the status line's spinner. After a frame that took t seconds of the processor
+    the search has t / `SHARE` of them for itself, so that watching costs no more than that share.
 
     Args:
         console: where the tree and the report go.
@@ -82,37 +86,33 @@ class View:
     ) -> None:
         self.console, self.budget, self.quiet = console, budget, quiet
         self.errors = errors or PlainConsole(stderr=True)
-        self.moving = moving and not quiet and can_move(console)
         self.signs = signs_of(console.encoding)
         self.rounds = 0
-        self._live: Live | None = None
-        self._lines: list[RenderableType] = []  # of the last frame
+        self.cost = 0.0  # seconds of the processor that frames took
+        self._screen = Screen(console, self._clock) if moving and not quiet and can_move(console) else None
         self._status = ""
-        self._spinner = Spinner("line" if self.signs.ascii_only else "dots", style="cyan")
-        self._next = 0.0
-        self._most = 0  # lines of the tree so far: the footer does not jump up again
-        self._speed = _Speed()
+        self._turn = 0
+        self._next = 0.0  # moment of the next frame
+        self._earned = 0.0  # and the processor's time that must have passed by then
+        self._speed, self._history = _Speed(), History()
 
     def __enter__(self) -> View:
-        if self.moving:
-            self._live = Live(
-                console=self.console, refresh_per_second=REDRAWS, transient=True, vertical_overflow="crop"
-            )
-            self._live.start()
+        if self._screen is not None:
+            self._screen.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._screen is not None:
+            self._screen.__exit__(kind, error, trace)
+            self._screen = None
 
     def say(self, text: str) -> None:
         """Shows one line of status, such as what is being loaded."""
         self._status = text
-        if self._live is not None:
-            self._live.update(self._screen(), refresh=True)
+        if self._screen is not None:
+            self._screen.draw()
         elif not self.quiet:
             self.errors.print(Text(f"babblegraph: {text}"), soft_wrap=True)
 
@@ -129,12 +129,14 @@ class View:
         self._speed.see(now, found.spent.sampled)
         if self.quiet or (now < self._next and self.rounds > 1):
             return
-        if self._live is not None:
-            self._lines = self._frame(found)
-            self._live.update(self._screen(), refresh=self.rounds == 1)
-            self._next = max(
-                now + 1 / REDRAWS, 2 * time.monotonic() - now
-            )  # at most half of the time goes here
+        if self._screen is not None:
+            if time.process_time() < self._earned and now < self._next + LONGEST_WAIT:
+                return
+            start = time.thread_time()
+            self._screen.draw(self._frame(found))
+            cost = time.thread_time() - start
+            self.cost += cost
+            self._next, self._earned = now + 1 / REDRAWS, time.process_time() + cost / SHARE
         elif now >= self._next:
             self._next = now + PLAIN_SECONDS
             if self.rounds > 1:
@@ -145,22 +147,23 @@ class View:
         if not self.quiet:
             print_report(self.console, graph, budget=self.budget)
 
-    def _frame(self, found: Round) -> list[RenderableType]:
-        width, height = self.console.width, self.console.height
-        graph, room = found.graph, max(height - 5, 3)
-        lines: list[RenderableType] = [title(graph, width, self.signs)]
-        tree = moving_tree(found)
-        if graph.trees > 1:
-            table = tables.prompts(graph, width=width, height=max(room // 3, 4), focus=tree, signs=self.signs)
-            lines += table
-            room -= len(table)
-        drawn = tree_lines(graph, width, max(room, 3), tree, found.born.tolist(), self.signs)
-        self._most = min(max(self._most, len(drawn)), max(room, 3))
-        lines += drawn + [Text("")] * (self._most - len(drawn))
-        if self.budget is not None:
-            rate = self._speed.rate
-            lines += footer(graph, found.spent, self.budget, width=width, rate=rate, signs=self.signs)
-        return lines
+    def _frame(self, found: Round) -> list[Text]:
+        width, height = (
+            (self.console.width, self.console.height) if self._screen is None else self._screen.size
+        )
+        self._history.see(found.graph, self._speed.rate)
+        return frame(
+            found.graph,
+            width=width,
+            height=max(height - 1, 3),  # the last line is the status
+            tree=moving_tree(found.graph, found.born),
+            focus=found.born.tolist(),
+            spent=found.spent,
+            budget=self.budget,
+            history=self._history,
+            rate=self._speed.rate,
+            signs=self.signs,
+        )
 
     def _words(self, found: Round) -> str:
         parts = [nodes_line(found.graph, width=100, signs=self.signs).plain]
@@ -170,11 +173,12 @@ class View:
             parts.insert(0, line.plain.lstrip("".join(self.signs.bar) + " "))
         return f" {self.signs.dot} ".join(parts)
 
-    def _screen(self) -> Group:
-        """The last frame, and the status below it."""
-        line = Text(f"{self._status}  (Ctrl-C stops)", QUIET, no_wrap=True, overflow="crop")
-        self._spinner.update(text=line)
-        return Group(*self._lines, self._spinner)
+    def _clock(self) -> Text:
+        """The status line, its spinner a little further each time."""
+        self._turn += 1
+        turns = self.signs.spinner
+        line = Text(no_wrap=True).append(turns[self._turn % len(turns)], "cyan")
+        return line.append(f" {self._status}  (Ctrl-C stops)", QUIET)
 
 
 def print_report(
@@ -187,10 +191,15 @@ def print_report(
     budget: Budget | None = None,
 ) -> None:
     """Prints the final report of a graph, as the console can show it."""
-    width, signs = width or console.width, signs_of(console.encoding)
+    print_lines(console, partial(report, graph, height=height, tree=tree, budget=budget), width)
+
+
+def print_lines(console: Console, draw: Callable[..., RenderableType], width: int | None = None) -> None:
+    """Prints what `draw(width=…, signs=…)` makes, as the console can show it."""
+    width = width or console.width
     if console.is_terminal:
         width = min(width, console.width)
-    shown = report(graph, width=width, height=height, tree=tree, budget=budget, signs=signs)
+    shown = draw(width=width, signs=signs_of(console.encoding))
     if console.is_terminal:
         console.print(shown, width=width, crop=False)
         return
@@ -199,21 +208,19 @@ def print_report(
     console.file.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()))
 
 
-def moving_tree(found: Round) -> int:
+def moving_tree(graph: BabbleGraph, born: NDArray[Any]) -> int:
     """The tree to watch: of those that grew, one that still has no answer, and always the first of these.
 
     A tree whose first child was just born would draw the eye at every round; the first one holds still.
     """
-    graph = found.graph
-    grew = np.unique(graph.root[found.born]) if len(found.born) else np.arange(1)
-    answered = np.unique(graph.root[tables.passing(graph)])
-    open_trees = np.setdiff1d(grew, answered)
+    grew = np.unique(graph.root[born]) if len(born) else np.arange(1)
+    open_trees = np.setdiff1d(grew, graph.root[passing(graph)])
     return int(open_trees[0] if len(open_trees) else grew[0])
 
 
 def can_move(console: Console) -> bool:
-    """Whether the cursor may be moved: a real terminal, and nobody asked for plain text."""
-    return console.is_terminal and not console.is_dumb_terminal and not os.environ.get("NO_COLOR")
+    """Whether the cursor may be moved: a terminal that knows how. NO_COLOR takes away the colours only."""
+    return console.is_terminal and not console.is_dumb_terminal and not console.legacy_windows
 
 
 class _Speed:

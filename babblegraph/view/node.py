@@ -28,14 +28,15 @@ def node_report(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNI
     head = Text.assemble(
         (f"Node {node}", TITLE), "  ", (f"{signs.status[status]} {WORDS[status]}", STYLES[status])
     )
-    facts = [f"{name} {value}" for name, value in _facts(graph, node, signs) if value]
-    lines: list[RenderableType] = [head, Padding(Text(f" {signs.dot} ".join(facts), QUIET), (0, 0, 0, 2)), ""]
+    known = [f"{name} {value}" for name, value in facts(graph, node, signs) if value]
+    lines: list[RenderableType] = [head, Padding(Text(f" {signs.dot} ".join(known), QUIET), (0, 0, 0, 2)), ""]
     lines += [*path(graph, node, width=width, signs=signs), "", Text("Text", TITLE)]
     lines += whole_text(graph.text(node), width, signs)
     return Group(*lines)
 
 
-def _facts(graph: BabbleGraph, node: int, signs: Signs) -> list[tuple[str, str]]:
+def facts(graph: BabbleGraph, node: int, signs: Signs = UNICODE) -> list[tuple[str, str]]:
+    """Names and values of all that is known of a node; an empty value where nothing is."""
     gate, winners = Gate(int(graph.gate[node])), dict(graph.merges)
     flags = [f.name.lower().replace("_", " ") for f in Flag if graph.flags[node] & f and f.name]
     died = int(graph.died[node])

@@ -14,10 +14,25 @@ from rich.text import Text
 from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Status
+from babblegraph.step_text import no_text, step_text
+from babblegraph.subtrees import passing
 from babblegraph.view import figures, tables
 from babblegraph.view.promise import best_leaf, promise
-from babblegraph.view.signs import FAILED, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, WORDS, Signs
-from babblegraph.view.text import fit, head, no_text, pad, step_text, visible
+from babblegraph.view.signs import (
+    AGAIN,
+    BEST,
+    FAILED,
+    MEANINGS,
+    PASSED,
+    QUIET,
+    STRONG,
+    STYLES,
+    TITLE,
+    UNICODE,
+    WORDS,
+    Signs,
+)
+from babblegraph.view.text import fit, head, pad, visible
 from babblegraph.view.tree import tree_lines
 
 MOST_STEPS = 16  # of a path; the middle of a longer one is left out
@@ -70,21 +85,30 @@ def report(
 def title(graph: BabbleGraph, width: int, signs: Signs = UNICODE, more: str = "") -> Text:
     """One line on what the graph is: the model, the task, the strategy, the seed."""
     meta = graph.meta
+    if "at_round" in meta and not more:
+        more = "as of round {} of {}".format(*meta["at_round"])
     parts = [meta.get("task"), meta.get("model"), meta.get("strategy"), f"seed {meta.get('seed', 0)}", more]
     said = fit(f" {signs.dot} ".join(str(p) for p in parts if p), max(width - 14, 1), signs)
     return _line(("babblegraph", TITLE), ("  ", ""), (said, QUIET))
 
 
-def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> Text:
-    """What the signs mean, of those that occur."""
+def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bool = True) -> Text:
+    """What the signs mean, of those that occur; `guides`: those of the lines between nodes too."""
     line, counts = Text(no_wrap=True), np.bincount(graph.status, minlength=len(Status))
-    named = [(signs.passed, "passed", PASSED)] if tables.passing(graph).any() else []
+    named = [(signs.passed, "passed", PASSED)] if passing(graph).any() else []
+    if guides and graph.best():
+        named.append((signs.branch[4].strip(), "way to the best", BEST))
     for status in Status:
-        entry = (signs.status[status], WORDS[status], STYLES[status])
+        entry = (signs.status[status], MEANINGS.get(status, WORDS[status]), STYLES[status])
         if counts[status] and entry not in named:
             named.append(entry)
+    births = np.unique(graph.parent[graph.trees :].astype(np.int64) << 32 | graph.born[graph.trees :])
+    if guides and (np.diff(births >> 32) == 0).any():
+        named.append((signs.again, "expanded again", AGAIN))
+    spare = width - sum(len(sign) + len(word) + 4 for sign, word, _ in named)
     for sign, word, style in named:
-        if line.cell_len + len(word) + 5 > width:
+        word = word.replace("→", signs.arrow) if spare >= 0 else word.split(" (")[0]
+        if line.cell_len + len(sign) + len(word) + 4 > width:
             break
         line.append("   " if line.cell_len else "").append(sign, style).append(f" {word}", QUIET)
     return line

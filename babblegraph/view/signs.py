@@ -15,28 +15,37 @@ class Signs:
     Args:
         status: a sign for each status, one cell wide.
         passed: the sign of a leaf that passes the threshold.
-        branch: the guides of a tree: child, last child, line that goes on, nothing.
+        branch: the guides of a tree: child, last child, line that goes on, nothing; child and last child on the
+            way to the best leaf.
         sparks: characters of rising height for a value in [0, 1]; empty for none.
+        bars: characters of rising height, from nothing to full.
+        shades: characters of rising density, from nothing to full.
         bar: done, edge and left part of a bar.
         ellipsis: something is left out.
         gap: levels of a path are left out.
         dot: between two facts.
         minus: before negative numbers.
         arrow: to the node that stands for this one.
+        again: a node was expanded again later.
+        spinner: one after the other, they turn.
         controls: what stands for some control characters.
         ascii_only: whether nothing but ASCII may be written.
     """
 
     status: Mapping[Status, str]
     passed: str
-    branch: tuple[str, str, str, str]
+    branch: tuple[str, str, str, str, str, str]
     sparks: str
+    bars: str
+    shades: str
     bar: tuple[str, str, str]
     ellipsis: str
     gap: str
     dot: str
     minus: str
     arrow: str
+    again: str
+    spinner: str
     controls: Mapping[str, str]
     ascii_only: bool = False
 
@@ -54,14 +63,18 @@ UNICODE = Signs(
         Status.STEM: "≈",
     },
     passed="★",
-    branch=("├─ ", "└─ ", "│  ", "   "),
+    branch=("├─ ", "└─ ", "│  ", "   ", "┝━ ", "┕━ "),
     sparks="▁▂▃▄▅▆▇",
+    bars=" ▁▂▃▄▅▆▇█",
+    shades=" ·░▒▓█",
     bar=("━", "╸", "─"),
     ellipsis="…",
     gap="⋮",
     dot="·",
     minus="−",
     arrow="→",
+    again="↻",
+    spinner="⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏",
     controls={"\n": "⏎", "\t": "⇥"},
 )
 
@@ -78,14 +91,18 @@ ASCII = Signs(
         Status.STEM: "~",
     },
     passed="@",
-    branch=("|- ", "`- ", "|  ", "   "),
+    branch=("|- ", "`- ", "|  ", "   ", "|= ", "`= "),
     sparks="",
+    bars=" .:-=+*#",
+    shades=" .:+*#",
     bar=("=", ">", "-"),
     ellipsis="..",
     gap=":",
     dot="-",
     minus="-",
     arrow="->",
+    again="again",
+    spinner="-\\|/",
     controls={"\n": "\\n", "\t": "\\t"},
     ascii_only=True,
 )
@@ -102,6 +119,7 @@ STYLES: Mapping[Status, str] = {
     Status.MERGED: "cyan",
     Status.STEM: "dim",
 }
+BEST, AGAIN = "green", "cyan"  # the way to the best leaf, a restart
 PASSED, FAILED, QUIET, STRONG, TITLE = "bold green", "bold yellow", "dim", "bold", "bold cyan"
 
 WORDS: Mapping[Status, str] = {
@@ -114,6 +132,11 @@ WORDS: Mapping[Status, str] = {
     Status.PRUNED: "pruned",
     Status.MERGED: "merged",
     Status.STEM: "held back",
+}
+MEANINGS: Mapping[Status, str] = {
+    Status.LEAF_DEAD: "dead (worth 0)",
+    Status.PRUNED: "pruned (by a gate)",
+    Status.MERGED: "merged (into →)",
 }
 GATES: Mapping[Gate, str] = {
     Gate.TOKEN: "token gate",

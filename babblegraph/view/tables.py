@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +10,7 @@ from rich.text import Text
 from babblegraph.budget import Budget, Spent
 from babblegraph.graph import BabbleGraph
 from babblegraph.status import Gate, Status
+from babblegraph.subtrees import passing
 from babblegraph.view import figures
 from babblegraph.view.promise import best_leaf
 from babblegraph.view.signs import GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
@@ -46,14 +46,6 @@ def gate_counts(graph: BabbleGraph) -> dict[Gate, tuple[int, int]]:
     texts = {(int(graph.root[i]), graph.text(int(i))) for i in np.flatnonzero(passed)}
     found[Gate.ELITE] = int(passed.sum()), len(texts)
     return found
-
-
-def passing(graph: BabbleGraph) -> NDArray[np.bool_]:
-    """The leaves that pass the threshold, [N]; none where none was asked for."""
-    threshold = graph.meta.get("threshold")
-    if threshold is None:
-        return np.zeros(graph.size, np.bool_)
-    return graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & (graph.score >= threshold)
 
 
 def budget(spent: Spent, bounds: Budget | None, trees: int = 1, signs: Signs = UNICODE) -> Table:

@@ -1,19 +1,13 @@
-"""Generated text made safe to show: it is untrusted, and must never move the cursor or break the frame."""
+"""Generated text, safe and cut to a number of terminal cells."""
 
 from __future__ import annotations
 
-import unicodedata
-
-import numpy as np
-from numpy.typing import NDArray
 from rich.cells import cell_len, get_character_cell_size
 
-from babblegraph.graph import NO_PARENT, BabbleGraph
-from babblegraph.status import Status
+from babblegraph import clean
+from babblegraph.clean import UNKNOWN
 from babblegraph.view.signs import UNICODE, Signs
 
-UNKNOWN = "\ufffd"
-MOST_MARKS = 2  # combining marks on one character; more of them climb into the lines above
 MOST_READ = 6  # characters read for each cell of room: enough, and a novel in one span stays cheap
 
 
@@ -47,29 +41,8 @@ def fit(text: str, width: int, signs: Signs = UNICODE, middle: bool = False) -> 
 
 
 def visible(text: str, signs: Signs = UNICODE) -> str:
-    """The text on one line, with a visible sign for whatever a terminal would obey instead of showing it.
-
-    Control characters, line ends, bidirectional and zero-width controls, private and unassigned characters
-    are replaced; piles of combining marks are cut; flags and joined emoji fall apart into single characters,
-    since terminals do not agree on how wide those are.
-
-    >>> visible("a\\tb\\u202ec")
-    'a⇥b\ufffdc'
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    shown: list[str] = []
-    marks = MOST_MARKS  # a mark at the very start has nothing to stand on
-    for c in unicodedata.normalize("NFC", text):
-        kind = unicodedata.category(c)
-        if kind in ("Mn", "Me", "Mc"):
-            if marks < MOST_MARKS and not signs.ascii_only and not _is_selector(c):
-                shown.append(c)
-                marks += 1
-            continue
-        shown.append(_visible_character(c, kind, signs))
-        marks = 0 if kind[0] == "L" else MOST_MARKS
-    return "".join(shown)
+    """The text on one safe line, in the characters that `signs` may use; see `clean.visible`."""
+    return clean.visible(text, signs.controls, ascii_only=signs.ascii_only)
 
 
 def head(line: str, width: int) -> str:
@@ -89,65 +62,6 @@ def pad(line: str, width: int) -> str:
     return line + " " * (width - cell_len(line))
 
 
-def step_text(graph: BabbleGraph, node: int, characters: int) -> str:
-    """What a node adds to its parent's text, at most so many characters of it; for a root, the prompt.
-
-    A character whose bytes two nodes share belongs to the one that ends it, as in `BabbleGraph.text`.
-    """
-    if graph.parent[node] == NO_PARENT:
-        return graph.prompts[node]
-    data, at = _bytes(graph, graph.span(node)[:characters]), node
-    while data and 0x80 <= data[0] <= 0xBF:
-        at = int(graph.parent[at])
-        if graph.parent[at] == NO_PARENT:
-            break
-        before = _bytes(graph, graph.span(at)[-4:])
-        opened = _open_bytes(before)
-        data = before[len(before) - opened :] + data
-        if before and opened < len(before):
-            break
-    return data[: len(data) - _open_bytes(data)].decode("utf-8", errors="replace")[:characters]
-
-
-def no_text(graph: BabbleGraph, node: int) -> str:
-    """What to write for a node without text: an end of text has no letters, and a stem no tokens."""
-    status = int(graph.status[node])
-    return {Status.STEM: "(held back)", Status.LEAF_END: "(end)"}.get(Status(status), "(no text)")
-
-
-def _visible_character(c: str, kind: str, signs: Signs) -> str:
-    if c in signs.controls:
-        return signs.controls[c]
-    if signs.ascii_only:
-        return c if c.isascii() and c.isprintable() else _escaped(c)
-    code = ord(c)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    if 0x1F1E6 <= code <= 0x1F1FF:  # two of these make one flag on some terminals
-        return chr(code - 0x1F1E6 + ord("A"))
-    if kind == "Zs":
-        return " "
-    if kind[0] in "CZ" or 0x1F3FB <= code <= 0x1F3FF or get_character_cell_size(c) < 1:
-        return UNKNOWN
-    return c
-
-
-def _bytes(graph: BabbleGraph, tokens: NDArray[np.int32]) -> bytes:
-    return b"".join(graph.vocabulary[int(t)] for t in tokens)
-
-
-def _escaped(c: str) -> str:
-    """As Python would write it, with ASCII alone."""
-    return ascii(c)[1:-1]
-
-
-def _is_selector(c: str) -> bool:
-    """Whether the mark chooses between narrow and wide shapes, which terminals do not agree on."""
-    return "\ufe00" <= c <= "\ufe0f" or "\U000e0100" <= c <= "\U000e01ef"
-
-
 def _tail(line: str, width: int) -> str:
     used = 0
     for i in range(len(line) - 1, -1, -1):
@@ -155,15 +69,3 @@ def _tail(line: str, width: int) -> str:
         if used > width:
             return line[i + 1 :]
     return line
-
-
-def _open_bytes(data: bytes) -> int:
-    """How many bytes at the end begin a character that is not complete."""
-    for back in range(1, min(3, len(data)) + 1):
-        byte = data[-back]
-        if byte >= 0xC0:
-            need = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return back if back < need else 0
-        if byte < 0x80:
-            return 0
-    return 0

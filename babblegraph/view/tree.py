@@ -6,21 +6,30 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Group
 from rich.text import Text
 
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Flag, Gate, Status
+from babblegraph.step_text import no_text, step_text
 from babblegraph.view import figures
-from babblegraph.view.fold import Kind, Line, fold
+from babblegraph.view.fold import STOPPED, Kind, Line, fold
+from babblegraph.view.hidden import Folded, hidden
 from babblegraph.view.promise import best_leaf
-from babblegraph.view.signs import FAILED, GATES, PASSED, QUIET, STRONG, STYLES, UNICODE, WORDS, Signs
-from babblegraph.view.text import fit, no_text, pad, step_text
-
-STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
-
+from babblegraph.view.signs import (
+    AGAIN,
+    BEST,
+    FAILED,
+    GATES,
+    PASSED,
+    QUIET,
+    STRONG,
+    STYLES,
+    UNICODE,
+    WORDS,
+    Signs,
+)
+from babblegraph.view.text import fit, pad
 
 BRIEF = {
     Status.LEAF_END: "done",
@@ -29,6 +38,7 @@ BRIEF = {
     Status.STEM: "held",
 }
 STEP, LEAST = 8, 24  # the columns move in steps, lest they tremble while the tree grows
+LEAST_TEXT = 12  # cells of a node's own text, before anything is said of what is below it
 
 
 class Column(NamedTuple):
@@ -43,9 +53,9 @@ COLUMNS = (
     Column("status", 12, 72),
     Column("brief", 6, 0),  # the same in fewer letters
     Column("value", 7, 0),
-    Column("conn", 5, 84),
+    Column("conn", 5, 90),
     Column("mass", 7, 60),  # a log-weight or a log-probability
-    Column("node", 8, 100),
+    Column("node", 8, 76),
 )
 
 
@@ -98,38 +108,15 @@ class _Brush:
         brief = width < COLUMNS[0].since
         self.columns = [c for c in COLUMNS if width >= c.since and (brief or c.name != "brief")]
         self.room = max(width - sum(c.cells + 1 for c in self.columns), 1)
-        self.winners = dict(graph.merges)
-        self.folded: dict[int, tuple[NDArray[np.intp], float]] = {}
 
     def draw(self, lines: Sequence[Line]) -> list[Text]:
         """All lines below their headings; the columns stand as near to the text as they can."""
-        self.number(lines)
+        self.hidden = hidden(self.graph, lines)
         starts = [self._start(line) for line in lines]
-        longest = max(x.cell_len for x, line in zip(starts, lines, strict=True) if line.kind is Kind.NODE)
+        longest = max(x.cell_len for x in starts)
         self.room = min(self.room, max(-(-longest // STEP) * STEP, LEAST))
         rows = (self._finish(x, line) for x, line in zip(starts, lines, strict=True))
         return [self._headings(), *rows]
-
-    def number(self, lines: Sequence[Line]) -> None:
-        """Counts, for all folded lines at once, what is hidden below each: per status, and the best value."""
-        graph = self.graph
-        parents = [x.node for x in lines if x.kind is Kind.FOLD]
-        if not parents:
-            return
-        slot = np.full(graph.size, -1, np.int32)
-        slot[parents] = np.arange(len(parents))
-        shown = [x.node for x in lines if x.kind is not Kind.FOLD]
-        hidden = (slot[graph.parent] >= 0) & (graph.parent != NO_PARENT)
-        hidden[shown] = False
-        ids = np.flatnonzero(hidden)
-        at = slot[graph.parent[ids]].astype(np.intp)
-        kinds = len(Status)
-        counts = np.bincount(at * kinds + graph.status[ids], minlength=kinds * len(parents))
-        worth = np.where(np.isnan(graph.score[ids]), graph.value[ids], graph.score[ids])
-        top = np.full(len(parents), -np.inf)
-        np.fmax.at(top, at, worth)
-        for i, node in enumerate(parents):
-            self.folded[node] = counts[i * kinds : (i + 1) * kinds], float(top[i])
 
     def _headings(self) -> Text:
         row = Text(no_wrap=True).append(pad(fit("span", self.room), self.room), QUIET)
@@ -140,15 +127,16 @@ class _Brush:
 
     def _start(self, line: Line) -> Text:
         """The guides of a line, its sign and its text."""
-        row = Text(no_wrap=True).append(self._guides(line.last), QUIET)
+        best = line.kind is not Kind.FOLD and line.node in self.best
+        row = Text(no_wrap=True).append(self._guides(line.last, best), BEST if best else QUIET)
         if line.kind is not Kind.NODE:
             words = self._gap_words(line) if line.kind is Kind.GAP else self._fold_words(line)
-            return row.append(fit(words, self.width - row.cell_len, self.signs), QUIET)
+            return row.append(fit(words, self.room - row.cell_len, self.signs), QUIET)
         graph, node = self.graph, line.node
         sign, style = self._sign(node)
         faded = graph.status[node] in STOPPED
         row.append(sign + " ", f"{QUIET} {style}" if faded else style)
-        more = f" {self.signs.ellipsis} {line.hidden} below" if line.hidden else ""
+        more = self._below_words(node, self.room - row.cell_len - LEAST_TEXT) if line.hidden else ""
         said = step_text(graph, node, 6 * self.width) or no_text(graph, node)
         room = self.room - row.cell_len - len(more)
         said = fit(said, room, self.signs, middle=graph.parent[node] == NO_PARENT)
@@ -156,15 +144,28 @@ class _Brush:
 
     def _finish(self, row: Text, line: Line) -> Text:
         """Adds the columns."""
-        if line.kind is Kind.NODE:
-            row.append(" " * (self.room - row.cell_len))
-            for column in self.columns:
+        if line.kind is Kind.GAP:
+            return row
+        row.append(" " * (self.room - row.cell_len))
+        for column in self.columns:
+            row.append(" ")
+            if line.kind is Kind.FOLD:
+                self._folded_cell(row, column, self.hidden.folded[line.node])
+            else:
                 self._cell(row, column, line.node, QUIET if self.graph.status[line.node] in STOPPED else "")
         return row
 
+    def _folded_cell(self, row: Text, column: Column, folded: Folded) -> None:
+        """Of siblings that share a line: the best below, and what they stand for together."""
+        if column.name == "value":
+            self._value(row, folded.best, column.cells, QUIET)
+        elif column.name == "mass" and folded.mass > -math.inf:
+            row.append(figures.log(folded.mass, self.signs).rjust(column.cells), QUIET)
+        else:
+            row.append(" " * column.cells)
+
     def _cell(self, row: Text, column: Column, node: int, faded: str) -> None:
         graph = self.graph
-        row.append(" ")
         if column.name in ("status", "brief"):
             what, style = self._what(node, column.name == "brief")
             row.append(fit(what, column.cells, self.signs).rjust(column.cells), f"{faded} {style}".strip())
@@ -202,8 +203,8 @@ class _Brush:
         status, gate = Status(int(graph.status[node])), Gate(int(graph.gate[node]))
         if self._passed(node):
             return "passed", PASSED
-        if status == Status.MERGED and node in self.winners:
-            return f"{self.signs.arrow} #{self.winners[node]}", STYLES[status]
+        if status == Status.MERGED and node in self.hidden.winners:
+            return f"{self.signs.arrow} #{self.hidden.winners[node]}", STYLES[status]
         if status == Status.LEAF_DEAD:
             return WORDS[status], STYLES[status]
         if gate != Gate.NONE:
@@ -212,7 +213,8 @@ class _Brush:
         if graph.flags[node] & Flag.SCORER_FAILED:
             return "failed" if brief else "value failed", FAILED
         if status == Status.EXPANDED or graph.parent[node] == NO_PARENT:
-            return "", ""
+            again = self.hidden.again.get(node, 0)
+            return (f"{self.signs.again} {again}", AGAIN) if again else ("", "")
         if status == Status.FRONTIER:
             return ("new", "bold cyan") if node in self.new else ("", "")
         word = WORDS[status]
@@ -230,26 +232,32 @@ class _Brush:
         return f"{self.signs.gap} {line.hidden} more level{'s' if line.hidden > 1 else ''}"
 
     def _fold_words(self, line: Line) -> str:
-        counts, best = self.folded[line.node]
-        parts = []
+        folded, parts = self.hidden.folded[line.node], []
         for status in (Status.FRONTIER, Status.EXPANDED, *_FOLDED):
-            if n := int(sum(counts[s] for s in _FOLDED.get(status, (status,)))):
+            if n := int(sum(folded.counts[s] for s in _FOLDED.get(status, (status,)))):
                 parts.append(f"{n} {WORDS[status]}")
-        if best > 0:
-            parts.append(f"best {best:.2f}")
+        inside = f" ({figures.count(folded.nodes)} nodes)" if folded.nodes > line.hidden else ""
         if len(parts) == 1:
-            return f"{self.signs.ellipsis} {line.hidden} more {parts[0].split(maxsplit=1)[1]}"
-        return f"{self.signs.ellipsis} {line.hidden} more: {', '.join(parts)}"
+            return f"{self.signs.ellipsis} {line.hidden} more {parts[0].split(maxsplit=1)[1]}{inside}"
+        return f"{self.signs.ellipsis} {line.hidden} more{inside}: {', '.join(parts)}"
 
-    def _guides(self, last: Sequence[bool]) -> str:
+    def _below_words(self, node: int, room: int) -> str:
+        """How much is hidden below a node, in as many words as there is room for."""
+        n, best = self.hidden.below[node]
+        short = f" {self.signs.ellipsis} {figures.count(n)}"
+        long = f"{short} below"
+        full = long if math.isnan(best) else f"{long}, best {best:.2f}"
+        return next((words for words in (full, long, short) if len(words) <= room), "")
+
+    def _guides(self, last: Sequence[bool], best: bool) -> str:
         """The lines that lead to a node; cut on the left where they would take more than half of the room."""
-        branch, end, line, nothing = (g if self.width >= 64 else g[:-1] for g in self.signs.branch)
+        branch, end, line, nothing, *heavy = (g if self.width >= 64 else g[:-1] for g in self.signs.branch)
         if not last:
             return ""
         most = max(self.room // 2 // len(branch), 2)
         guides = "".join(nothing if x else line for x in last[max(len(last) - most, 0) : -1])
         cut = f"{self.signs.ellipsis} "[: len(branch)] if len(last) > most else ""
-        return cut + guides[len(cut) :] + (end if last[-1] else branch)
+        return cut + guides[len(cut) :] + (heavy if best else (branch, end))[last[-1]]
 
 
 _FOLDED = {

@@ -1,0 +1,180 @@
+"""One line of the explorer's tree, and everything about one node."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from babblegraph.explore.outline import Outline
+from babblegraph.graph import NEVER, NO_PARENT
+from babblegraph.status import Gate, Status
+from babblegraph.step_text import no_text, step_text
+from babblegraph.view import figures
+from babblegraph.view.charts import value_colour
+from babblegraph.view.node import facts
+from babblegraph.view.signs import AGAIN, GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, WORDS, Signs
+from babblegraph.view.text import fit, visible
+
+OPEN, CLOSED, LEAF = "▾ ", "▸ ", "  "
+STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
+ID, VALUE, WHAT = 9, 8, 11  # cells of the columns
+HEAT = ((0.5, ""), (0.1, "yellow underline"), (0.01, "magenta bold"), (0.0, "red reverse"))  # from which p on
+MOST_TOKENS = 2000  # of one span that are coloured
+
+
+class Lines:
+    """Draws the lines of an outline.
+
+    Args:
+        outline: what is shown.
+        signs: what to draw with; Textual needs a terminal that knows Unicode anyway.
+    """
+
+    def __init__(self, outline: Outline, signs: Signs = UNICODE) -> None:
+        self.outline, self.graph, self.signs = outline, outline.graph, signs
+        best = self.graph.best(1)
+        self.best = set(self.graph.path(best[0])) if best else set()
+        self.winners = dict(self.graph.merges)
+
+    def indent(self, node: int, width: int) -> int:
+        """Cells before a node's fold sign: two a level, as far as that leaves room."""
+        return min(2 * int(self.graph.depth[node]), max(width // 3, 2))
+
+    def line(self, node: int, width: int, chosen: bool = False) -> Text:
+        """A node on one line of at most `width` cells."""
+        outline, graph, signs = self.outline, self.graph, self.signs
+        status = Status(int(graph.status[node]))
+        faded = QUIET if status in STOPPED else ""
+        row = Text(no_wrap=True)
+        row.append(" " * self.indent(node, width)).append(self.fold_sign(node), QUIET)
+        passed = bool(outline.passed[node])
+        row.append(
+            f"{signs.passed if passed else signs.status[status]} ", PASSED if passed else STYLES[status]
+        )
+        if node in outline.marked:
+            row.append("! ", "bold yellow")
+        columns = WHAT + VALUE + ID if width >= 60 else VALUE
+        room = max(width - row.cell_len - columns, 4)
+        more = self._below(node) if outline.children[node] and not outline.is_open[node] else ""
+        more = more if room - len(more) >= 10 else ""
+        said = fit(self.said(node, room), room - len(more), signs, middle=graph.parent[node] == NO_PARENT)
+        style = "underline" if outline.found[node] else STRONG if node in self.best else faded
+        row.append(said, style).append(more, QUIET)
+        row.append(" " * (width - columns - row.cell_len))
+        if width >= 60:
+            what, colour = self.what(node)
+            row.append(fit(what, WHAT, signs).rjust(WHAT), colour)
+        value = float(outline.worth[node])
+        row.append(figures.share(value).rjust(VALUE), "" if math.isnan(value) else value_colour(value))
+        if width >= 60:
+            row.append(f"#{node}".rjust(ID), QUIET)
+        row.truncate(width)
+        return Text(row.plain, "bold reverse", no_wrap=True) if chosen else row
+
+    def said(self, node: int, room: int) -> str:
+        """What a node adds to the text, unsafe."""
+        return step_text(self.graph, node, 6 * room + 16) or no_text(self.graph, node)
+
+    def fold_sign(self, node: int) -> str:
+        """Whether there is something to fold."""
+        if not self.outline.children[node]:
+            return LEAF
+        return OPEN if self.outline.is_open[node] else CLOSED
+
+    def what(self, node: int) -> tuple[str, str]:
+        """A word on what became of a node, and its style."""
+        graph = self.graph
+        status, gate = Status(int(graph.status[node])), Gate(int(graph.gate[node]))
+        if self.outline.passed[node]:
+            return "passed", PASSED
+        if node in self.winners and status == Status.MERGED:
+            return f"{self.signs.arrow} #{self.winners[node]}", STYLES[status]
+        if status == Status.PRUNED and gate != Gate.NONE:
+            return GATES[gate], STYLES[status]
+        if status in (Status.EXPANDED, Status.FRONTIER):
+            return "", AGAIN
+        return WORDS[status], STYLES[status]
+
+    def _below(self, node: int) -> str:
+        n, best = int(self.outline.below.nodes[node]) - 1, float(self.outline.below.best[node])
+        said = "" if math.isnan(best) else f", best {best:.2f}"
+        return f" {self.signs.ellipsis} {figures.count(n)} below{said}"
+
+    def details(self, node: int, width: int) -> Group:
+        """Everything about a node: what became of it and why, whom it beat, its tokens, its whole text."""
+        graph, signs = self.graph, self.signs
+        status = Status(int(graph.status[node]))
+        passed = bool(self.outline.passed[node])
+        head = Text.assemble((f"Node {node}", TITLE), "  ")
+        head.append(
+            f"{signs.passed if passed else signs.status[status]} ", PASSED if passed else STYLES[status]
+        )
+        head.append(self.why(node), PASSED if passed else STYLES[status])
+        parts: list[RenderableType] = [head, ""]
+        for name, said in facts(graph, node, signs):
+            if said:
+                parts.append(Text.assemble((f"{name:<17}", QUIET), said))
+        parts += [*self._siblings(node), "", Text("Tokens, the unlikely ones marked", TITLE), self.heat(node)]
+        parts += [heat_legend(), "", Text("The whole text", TITLE)]
+        for step in graph.path(node):
+            text = "".join(f"{visible(part, signs)}\n" for part in self._lines_of(step))
+            style = QUIET if graph.parent[step] == NO_PARENT else STRONG if step == node else ""
+            parts.append(Text(text.rstrip("\n"), style))
+        return Group(*parts)
+
+    def why(self, node: int) -> str:
+        """What became of a node, in a sentence."""
+        graph = self.graph
+        status, gate = Status(int(graph.status[node])), Gate(int(graph.gate[node]))
+        when = "" if graph.died[node] == NEVER else f" in round {graph.died[node]}"
+        if self.outline.passed[node]:
+            return f"passed{when}"
+        if status == Status.PRUNED:
+            return f"pruned by the {GATES.get(gate, 'search')}{when}"
+        if status == Status.LEAF_DEAD:
+            return f"dead{when}: provably worth 0"
+        if status == Status.MERGED:
+            return f"merged{when}: the same state as #{self.winners.get(node, '?')}"
+        return WORDS[status] + (when if graph.is_leaf(node) else "")
+
+    def heat(self, node: int) -> Text:
+        """The tokens of a node, marked by how unlikely each was when it was drawn."""
+        graph, text = self.graph, Text()
+        start, stop = int(graph.start[node]), int(graph.stop[node])
+        for t in range(start, min(stop, start + MOST_TOKENS)):
+            piece = visible(graph.vocabulary[int(graph.tokens[t])].decode("utf-8", "replace"), self.signs)
+            p = 1.0 if graph.parent[node] == NO_PARENT else float(np.exp(graph.token_log_q[t]))
+            text.append(piece, next(style for least, style in HEAT if p >= least))
+        return text if text.plain else Text(no_text(graph, node), QUIET)
+
+    def _siblings(self, node: int) -> list[RenderableType]:
+        """Whom the node beat, and the best of the others."""
+        graph, worth = self.graph, self.outline.worth
+        up = graph.parent[node]
+        if up == NO_PARENT or np.isnan(worth[node]):
+            return []
+        others = np.flatnonzero((graph.parent == up) & ~np.isnan(worth))
+        others = others[others != node]
+        if not len(others):
+            return []
+        said = f"{int((worth[others] < worth[node]).sum())} of {len(others)}"
+        lines: list[RenderableType] = [Text.assemble((f"{'siblings beaten':<17}", QUIET), said)]
+        for i in others[np.argsort(-worth[others], kind="stable")][:3].tolist():
+            shown = fit(self.said(i, 40), 40, self.signs)
+            lines.append(Text(f"  {worth[i]:.2f}  {shown}", QUIET, no_wrap=True, overflow="ellipsis"))
+        return lines
+
+    def _lines_of(self, step: int) -> list[str]:
+        """A step's text, cut after its line ends, which stay visible."""
+        return [part for part in self.said(step, 20_000).splitlines(keepends=True) if part]
+
+
+def heat_legend() -> Text:
+    """What the marks of `Lines.heat` mean."""
+    legend = Text("p ", QUIET)
+    for (least, style), name in zip(HEAT, ("≥ 0.5", "≥ 0.1", "≥ 0.01", "< 0.01"), strict=True):
+        legend.append(name, style or QUIET).append("  " if least else "")
+    return legend

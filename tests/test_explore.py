@@ -1,0 +1,428 @@
+"""The explorer: every key pressed in a terminal that Textual pretends to be, and its lines against a slow twin."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from test_clean import hostile_graph, random_spans
+from test_view import graph_of, random_graph, solved
+
+from babblegraph.born import Born
+from babblegraph.errors import BadInput
+from babblegraph.explore import explore
+from babblegraph.explore.outline import ORDERS, Filter, Outline, next_of
+from babblegraph.status import Gate, Status
+
+# ------------------------------------------------------------------------------------------------ the outline
+
+
+def slow_rows(outline):
+    """The lines by a walk over the tree, one node at a time."""
+    graph, keys = outline.graph, {
+        "born": lambda i: i,
+        "value": lambda i: -np.nan_to_num(outline.worth[i], nan=-1),
+        "best below": lambda i: -np.nan_to_num(outline.below.best[i], nan=-1),
+        "tokens below": lambda i: -outline.below.tokens[i],
+        "probability": lambda i: -graph.log_p_g[i],
+    }  # fmt: skip
+    found, key = [], keys[outline.order]
+
+    def walk(node):
+        wanted = outline.filter == Filter() or any(
+            outline.found[i] for i in range(graph.size) if node in graph.path(i)
+        )
+        if wanted:
+            found.append(node)
+            if outline.is_open[node]:
+                for child in sorted(graph.children(node), key=lambda i: (key(i), i)):
+                    walk(child)
+
+    for tree in sorted(range(graph.trees), key=lambda i: (key(i), i)):
+        walk(tree)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_lines_are_those_of_a_walk_however_it_is_folded_sorted_and_filtered(seed):
+    draw = np.random.default_rng(seed)
+    graph = random_graph(80, seed, reach=(1, 4, 30)[seed % 3])
+    graph.meta["threshold"] = 0.5
+    outline = Outline(graph)
+    for _ in range(12):
+        {
+            0: lambda: outline.toggle(int(draw.integers(graph.size))),
+            1: lambda: outline.open_below(int(draw.integers(graph.size))),
+            2: lambda: outline.sort(ORDERS[draw.integers(len(ORDERS))]),
+            3: lambda: outline.set_filter(Filter(least=float(draw.integers(0, 10)) / 10)),
+            4: lambda: outline.set_filter(Filter(status=str(draw.choice(outline.statuses)))),
+            5: lambda: outline.reveal(int(draw.integers(graph.size))),
+        }[int(draw.integers(6))]()
+        assert outline.rows.tolist() == slow_rows(outline)
+    outline.close_all()
+    assert outline.rows.tolist() == slow_rows(outline)
+
+
+def test_several_prompts_are_so_many_roots():
+    graph = graph_of("a", "b", "c", prompts=["x", "y"], parent=[0, 1, 1])
+    outline = Outline(graph)
+    outline.open_below(1)
+    assert outline.rows.tolist() == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("text", ["a", "ab", "BA", "漢", "\n", "zz"])
+def test_a_search_finds_what_a_scan_of_every_text_finds(text):
+    spans = [b"ab\n", "x漢".encode(), b"aBa", b"", b"b", b"a", *random_spans(200, 4)]
+    graph = graph_of(*spans, parent=[0] * len(spans))
+    wanted = text.encode().lower()
+    found = [wanted in bytes(graph.span(i).tolist()).lower() for i in range(graph.size)]
+    found[0] = text.lower() in graph.prompts[0]
+    assert Outline(graph).with_text(text).tolist() == found
+
+
+def test_the_worst_wrong_kill_is_one_that_an_elite_proves_before_one_that_only_looked_good():
+    graph = graph_of("a", "b", "c", threshold=0.5)
+    graph.add(Born.of_spans([1], [[100]], [-1.0], Status.LEAF_END))
+    graph.score[4] = 1.0
+    graph.stop_nodes([2, 3], Status.PRUNED, Gate.NODE)
+    graph.value[1:4] = 0.5, 0.9, 0.1
+    assert Outline(graph).worst_kill() == 2
+    graph.state_key[[1, 3]] = 7  # node 3 was the place from which the elite came
+    assert Outline(graph).worst_kill() == 3
+    assert Outline(graph_of("a")).worst_kill() is None
+
+
+def test_the_next_of_a_ring_comes_after_the_last():
+    assert [next_of([4, 7], here) for here in (4, 7, 5, None)] == [7, 4, 4, 4]
+    assert next_of([], 3) is None
+
+
+def test_a_large_outline_is_laid_out_without_a_loop_over_nodes(monkeypatch):
+    graph = random_graph(100_000, 2)
+    monkeypatch.setattr(graph, "children", None)
+    begin = time.perf_counter()
+    outline = Outline(graph)
+    outline.open_below(0)
+    outline.set_filter(Filter(text="ab", least=0.5))
+    assert time.perf_counter() - begin < 5  # about 0.2 s on an idle core
+
+
+# ------------------------------------------------------------------------------------------------ the screen
+
+textual = pytest.importorskip(
+    "textual", reason="the explorer needs Textual: pip install babblegraph[explore]"
+)
+
+from babblegraph.explore.app import Explorer, Help  # noqa: E402
+from babblegraph.explore.tree import TreeView  # noqa: E402
+
+
+class Driver:
+    """An explorer in a pretended terminal."""
+
+    def __init__(self, app, pilot):
+        self.app, self.pilot = app, pilot
+
+    async def press(self, *keys):
+        for key in keys:
+            await self.pilot.press(key)
+        await self.pilot.pause()
+        return self.app.pane.node
+
+    def said(self):
+        """What every line of the tree shows."""
+        pane = self.app.pane
+        return [pane.render_line(y).text for y in range(pane.size.height)]
+
+    def text(self, name):
+        shown = self.app.query_one(f"#{name}").render()
+        return str(shown)
+
+
+def driven(graph, play, size=(120, 30)):
+    """Runs a test inside an explorer."""
+
+    async def run():
+        app = Explorer(graph)
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            await play(Driver(app, pilot))
+
+    asyncio.run(run())
+
+
+def explored():
+    """A graph with every kind of node: see `solved`; a second elite, a stem and a second prompt."""
+    graph = graph_of(
+        "one\n",
+        "two\n",
+        "three\n",
+        "four\n",
+        "five\n",
+        prompts=["3 5 7>38\n", "other\n"],
+        parent=[0] * 5,
+        threshold=0.5,
+    )
+    graph.add(
+        Born.of_spans(
+            [2, 2, 6], [list(b"yes\n"), list(b"no\n"), list(b"six\n")], [-0.5, -2, -3], Status.LEAF_STOP
+        )
+    )
+    graph.stop_nodes(3, Status.LEAF_DEAD)
+    graph.stop_nodes(4, Status.PRUNED, Gate.NODE)
+    graph.stop_nodes(5, Status.MERGED)
+    graph.merges.append((5, 2))
+    graph.value[2:] = 0.9, 0, 0.2, 0.8, 0.5, 1, 0, 0.7
+    graph.score[[3, 7, 8, 9]] = 0, 1, 0, 0.7
+    return graph
+
+
+MOVES = [  # a key, and the node that is chosen afterwards; it begins at the best leaf
+    ("home", 0), ("down", 2), ("j", 7), ("k", 2), ("up", 0), ("end", 1), ("pageup", 0), ("pagedown", 1), ("b", 1),
+    ("home", 0), ("b", 7), ("left", 2), ("left", 2), ("down", 3), ("up", 2), ("right", 2), ("right", 7), ("h", 2),
+    ("h", 2), ("l", 2), ("l", 7), ("e", 9), ("e", 7), ("E", 9), ("E", 7), ("w", 4), ("u", 1), ("b", 1),
+    ("p", 1), ("home", 0), ("c", 0), ("down", 1), ("up", 0), ("enter", 0), ("down", 2), ("c", 0), ("o", 0), ("end", 1),
+]  # fmt: skip
+
+
+def test_every_key_that_moves_goes_where_it_says():
+    async def play(driver):
+        assert driver.app.pane.node == 7
+        for i, (key, wanted) in enumerate(MOVES):
+            assert await driver.press(key) == wanted, (i, key)
+
+    driven(explored(), play)
+
+
+def test_a_merged_node_leads_to_the_one_that_stands_for_it_and_others_to_their_parent():
+    async def play(driver):
+        driver.app.go(5)
+        assert await driver.press("p") == 2
+        assert await driver.press("p") == 0
+
+    driven(explored(), play)
+
+
+def test_marks_are_set_shown_visited_and_taken_away():
+    async def play(driver):
+        assert await driver.press("m") == 7  # nothing is marked yet
+        await driver.press("space")
+        driver.app.go(3)
+        await driver.press("space")
+        assert driver.app.outline.marked == [7, 3]
+        assert sum("! " in line for line in driver.said()) == 2
+        assert [await driver.press("m") for _ in range(3)] == [7, 3, 7]
+        await driver.press("space")
+        assert driver.app.outline.marked == [3]
+
+    driven(explored(), play)
+
+
+def test_a_search_shows_what_it_finds_and_escape_shows_all_again():
+    async def play(driver):
+        await driver.press("home", "slash", *"e")
+        assert driver.app.query_one("#search").has_class("shown")
+        node = await driver.press("enter")
+        found = np.flatnonzero(driver.app.outline.found).tolist()
+        assert found == [1, 2, 4, 6, 7]  # other, one, three, five, yes
+        assert node == 2
+        assert [await driver.press("n") for _ in range(5)] == [7, 4, 6, 1, 2]
+        assert [await driver.press("N") for _ in range(2)] == [1, 6]
+        assert "5 found" in driver.text("status")
+        await driver.press("escape")
+        assert not driver.app.outline.found.any()
+        await driver.press("slash", "q", "escape")
+        assert driver.app.focused is driver.app.pane
+        assert driver.app.is_running
+
+    driven(explored(), play)
+
+
+def test_filters_go_through_statuses_gates_and_values():
+    async def play(driver):
+        seen = []
+        while not seen or seen[-1] != "":
+            await driver.press("f")
+            seen.append(driver.app.outline.filter.status)
+        assert seen == ["passed", "frontier", "expanded", "leaf_stop", "leaf_dead", "pruned", "merged", ""]
+        await driver.press("g")
+        assert np.flatnonzero(driver.app.outline.found).tolist() == [4]
+        assert "node gate" in driver.text("status")
+        await driver.press("g", *[">"] * 9)
+        assert np.flatnonzero(driver.app.outline.found).tolist() == [2, 7]
+        await driver.press("<")
+        assert np.flatnonzero(driver.app.outline.found).tolist() == [2, 5, 7]
+        await driver.press("escape")
+        assert driver.app.outline.filter == Filter()
+
+    driven(explored(), play)
+
+
+def test_siblings_are_sorted_by_what_the_status_line_says():
+    async def play(driver):
+        seen = []
+        for order in (*ORDERS[1:], ORDERS[0]):
+            await driver.press("s")
+            assert driver.app.outline.order == order
+            assert (order in driver.text("status")) == (order != "born")
+            seen.append([i for i in driver.app.outline.rows.tolist() if driver.app.graph.parent[i] == 0])
+        assert seen[0] == [2, 5, 6, 4, 3]
+        assert seen[-1] == [2, 3, 4, 5, 6]
+        assert driver.app.pane.node == 7
+
+    driven(explored(), play)
+
+
+def test_help_opens_closes_and_names_every_key():
+    async def play(driver):
+        await driver.press("question_mark")
+        assert isinstance(driver.app.screen, Help)
+        await driver.press("x")
+        assert not isinstance(driver.app.screen, Help)
+        await driver.press("q")
+        assert not driver.app.is_running
+
+    driven(explored(), play)
+
+
+def test_tab_goes_to_the_text_and_back():
+    async def play(driver):
+        await driver.press("tab")
+        assert driver.app.focused is driver.app.query_one("#details")
+        await driver.press("down", "tab")
+        assert driver.app.focused is driver.app.pane
+        assert driver.app.pane.node == 7
+
+    driven(explored(), play)
+
+
+def test_all_bound_keys_are_in_the_help_and_in_these_tests():
+    from babblegraph.explore.app import KEYS
+
+    bound = {key for b in (*Explorer.BINDINGS, *TreeView.BINDINGS) for key in b.key.split(",")}
+    named = {
+        "slash": "/",
+        "question_mark": "?",
+        "greater_than_sign": ">",
+        "less_than_sign": "<",
+        "escape": "esc",
+    }
+    arrows = {"up": "↑", "down": "↓", "left": "←", "right": "→", "pageup": "PgUp", "pagedown": "PgDn"}
+    helped = {word for keys, _ in KEYS for word in keys.split()}
+    assert {(named | arrows).get(key, key) for key in bound} == helped
+    source = Path(__file__).read_text("utf-8")
+    for key in bound:
+        assert f'"{key}"' in source or f'"{named[key]}"' in source, key
+
+
+def test_the_mouse_chooses_and_folds():
+    async def play(driver):
+        pane = driver.app.pane
+        row = driver.app.outline.line(6)
+        await driver.pilot.click(TreeView, offset=(20, row))
+        assert pane.node == 6
+        row = driver.app.outline.line(2)
+        await driver.pilot.click(TreeView, offset=(2, row))  # its fold sign
+        assert pane.node == 2
+        assert not driver.app.outline.is_open[2]
+        assert any("one⏎ … 2 below, best 1.00" in line for line in driver.said())
+
+    driven(explored(), play)
+
+
+def test_a_node_says_why_it_was_stopped_whom_it_beat_and_how_likely_its_tokens_were():
+    graph = explored()
+    graph.token_log_q[graph.start[6] : graph.stop[6]] = np.log([0.9, 0.3, 0.05, 0.001, 0.9])
+
+    async def play(driver):
+        details = {}
+        for node in (2, 3, 4, 5, 6, 7):
+            driver.app.go(node)
+            await driver.pilot.pause()
+            console = driver.app.console
+            with console.capture() as shown:
+                console.print(driver.app.lines.details(node, 60))
+            details[node] = shown.get()
+        assert "dead" in details[3] and "provably worth 0" in details[3]  # noqa: PT018
+        assert "pruned by the node gate" in details[4]
+        assert "the same state as #2" in details[5]
+        assert "2 of 4" in details[6]  # 0.5 beats 0 and 0.2, not 0.9 and 0.8
+        assert "passed" in details[7]
+        assert "yes⏎" in details[7]
+        heat = driver.app.lines.heat(6)
+        assert [heat.plain[s.start : s.end] for s in heat.spans] == ["i", "v", "e"]
+        assert [str(s.style) for s in heat.spans] == ["yellow underline", "magenta bold", "red reverse"]
+
+    driven(graph, play)
+
+
+@pytest.mark.parametrize("size", [(60, 12), (80, 24), (200, 50)])
+def test_hostile_text_leaves_the_explorer_whole_at_any_size(size):
+    graph = hostile_graph(random_spans(400, seed=6), 1)
+
+    async def play(driver):
+        await driver.press("home", "o")
+        for key in ("down", "pagedown", "end", "home", "s", "f", "escape"):
+            await driver.press(key)
+            for line in driver.said():
+                assert not {c for c in line if not c.isprintable()}
+        await driver.pilot.resize_terminal(100, 20)
+        await driver.press("down")
+        assert max(map(cell_len, driver.said())) <= driver.app.pane.size.width
+        assert driver.app.is_running
+
+    driven(graph, play, size)
+
+
+@pytest.mark.parametrize("make", [graph_of, lambda: graph_of("a"), lambda: random_graph(400, 0, reach=1)])
+def test_small_and_deep_graphs_survive_every_key(make):
+    async def play(driver):
+        keys = [
+            k for b in Explorer.BINDINGS for k in b.key.split(",") if k not in ("q", "slash", "question_mark")
+        ]
+        await driver.press(*keys, "down", "left", "right", "end")
+        assert driver.app.is_running
+
+    driven(make(), play)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_nodes_open_and_move():
+    graph = random_graph(100_000, 2)
+
+    async def play(driver):
+        assert time.perf_counter() - begin < 10  # about half a second on an idle core
+        await driver.press("home", "o", "end", "s", "down", "up")
+        assert len(driver.app.outline.rows) == 100_000
+
+    begin = time.perf_counter()
+    driven(graph, play)
+
+
+def test_without_textual_the_user_is_told_what_to_install(monkeypatch):
+    import builtins
+
+    real = builtins.__import__
+
+    def missing(name, *rest):
+        if name.startswith("babblegraph.explore.app"):
+            raise ModuleNotFoundError("No module named 'textual'", name="textual")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(BadInput, match=r"pip install 'babblegraph\[explore\]'"):
+        explore(graph_of())
+
+
+def test_the_first_screen_shows_the_way_to_the_best_leaf():
+    async def play(driver):
+        lines = "\n".join(driver.said())
+        assert "● 3 5 7>38⏎" in lines
+        assert "★ yes⏎" in lines
+        assert driver.app.pane.node == 6
+
+    driven(solved(), play)

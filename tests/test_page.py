@@ -1,0 +1,227 @@
+"""The HTML page: whole, safe, small, and usable in a real browser where there is one."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+from chromium import browser, executable
+from test_clean import hostile_graph, random_spans
+from test_view import graph_of, random_graph, solved
+
+from babblegraph.born import Born
+from babblegraph.clean import visible
+from babblegraph.graph import BabbleGraph
+from babblegraph.page import NATS, in_notebook, to_html
+from babblegraph.status import Status
+from babblegraph.step_text import no_text, step_text
+from babblegraph.subtrees import passing
+
+SPANS = random_spans(2000, seed=5)
+
+
+def data_of(page):
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
+    )
+
+
+def array_of(data, name):
+    kind, packed = data["arrays"][name]
+    return np.frombuffer(base64.b64decode(packed), np.dtype(kind).newbyteorder("<"))
+
+
+def test_the_page_holds_the_whole_graph():
+    graph = hostile_graph(SPANS, 1)
+    graph.merges.append((5, 3))
+    data = data_of(to_html(graph))
+    for name in (
+        "parent",
+        "start",
+        "stop",
+        "value",
+        "connectivity",
+        "score",
+        "status",
+        "gate",
+        "flags",
+        "born",
+        "died",
+    ):
+        assert np.array_equal(array_of(data, name), getattr(graph, name), equal_nan=True), name
+    assert array_of(data, "merges").tolist() == [5, 3]
+    assert array_of(data, "passed").astype(bool).tolist() == passing(graph).tolist()
+    told = array_of(data, "nats") / NATS
+    assert np.abs(told - np.clip(-graph.token_log_q, 0, 255 / NATS)).max() <= 0.5 / NATS + 1e-6
+
+
+@pytest.mark.parametrize("pieces", ["bytes", "characters"])
+def test_every_text_of_the_page_is_the_safe_text_of_its_node(pieces):
+    if pieces == "bytes":
+        graph = hostile_graph(SPANS, 1)
+    else:  # tokens of several characters, of which some join the one before
+        words = [s.decode("utf-8", "replace") for s in SPANS[:200] if s]
+        graph = BabbleGraph(["p"], [[0]], {i: w.encode() for i, w in enumerate(words)})
+        draw = np.random.default_rng(0)
+        spans = [draw.integers(0, len(words), 4).tolist() for _ in range(300)]
+        graph.add(Born.of_spans([0] * 300, spans, [-1.0] * 300))
+    data = data_of(to_html(graph))
+    tokens, start, stop = (array_of(data, name) for name in ("tokens", "start", "stop"))
+    for node in range(graph.size):
+        pieces = "".join(data["pieces"][t] for t in tokens[start[node] : stop[node]])
+        shown = data["texts"].get(str(node), pieces)
+        assert shown == (visible(step_text(graph, node, 10**6)) or no_text(graph, node)), node
+
+
+def test_nothing_in_the_page_is_obeyed_and_nothing_is_fetched():
+    graph = hostile_graph([b"</script><script>alert(1)</script>", b"<img src=http://x>", *SPANS], 1)
+    graph.prompts[0] = "</script><b>\u202e&amp;"
+    graph.meta["model"] = "</title><script>alert(2)</script>"
+    page = to_html(graph)
+    assert page == to_html(graph)
+    assert page.count("<script") == page.count("</script>") == 2
+    assert page.count("<title>") == page.count("</title>") == 1
+    assert not {c for c in page if unicodedata.category(c)[0] == "C"} - {"\n"}
+    frame = page.replace(json.dumps(data_of(page)), "")
+    program = re.sub(r'<script type="application/json".*?</script>', "", frame, flags=re.DOTALL)
+    assert "default-src 'none'" in program
+    for word in (
+        "http:",
+        "https:",
+        "src=",
+        "href=",
+        "url(",
+        "@import",
+        "fetch(",
+        "XMLHttp",
+        "innerHTML",
+        "eval(",
+    ):
+        assert word not in program, word
+
+
+def test_a_hundred_thousand_nodes_take_less_than_twenty_megabytes():
+    draw, n = np.random.default_rng(0), 100_000
+    graph = BabbleGraph(["p"], [[0]], {i: f" word{i}".encode() for i in range(30_000)})
+    while graph.size < n:
+        m = min(5000, n - graph.size)
+        spans = draw.integers(0, 30_000, (m, 12)).tolist()
+        graph.add(Born.of_spans(draw.integers(0, graph.size, m), spans, [-20.0] * m))
+    assert len(to_html(graph).encode()) < 20_000_000
+
+
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own():
+    graph = solved()
+    shown = graph._repr_html_()
+    assert shown == in_notebook(graph)
+    inside = re.fullmatch(r'<iframe sandbox="allow-scripts" style="[^"]*" srcdoc="([^"]*)"></iframe>', shown)
+    assert inside
+    assert html.unescape(inside[1]) == to_html(graph)
+    assert "20001 nodes" in random_graph(20_001, 0)._repr_html_()
+
+
+# ------------------------------------------------------------------------------------------------ in a browser
+
+
+@pytest.fixture(scope="module")
+def page():
+    path = executable()
+    if path is None:
+        pytest.skip("no Chromium is installed: the page was not tried in a browser")
+    with browser(path) as found:
+        yield found
+
+
+@pytest.fixture
+def show(page, tmp_path):
+    def shown(graph, fragment=""):
+        file = tmp_path / "graph.html"
+        file.write_text(to_html(graph), "utf-8")
+        page.requests.clear()
+        page.problems.clear()
+        page.open(file, fragment)
+        return page
+
+    return shown
+
+
+def said(page):
+    return page.evaluate("[...document.querySelectorAll('.row')].map(r => r.textContent)")
+
+
+def chosen(page):
+    page.settle()
+    return page.evaluate("+document.querySelector('.row.chosen').dataset.node")
+
+
+def test_the_browser_opens_the_page_on_the_way_to_the_best_leaf(show):
+    page = show(solved())
+    rows = said(page)
+    assert any("★ yes" in row and "passed" in row for row in rows)
+    assert any("✗ two" in row and "dead" in row for row in rows)
+    assert any("⊘ three" in row and "node gate" in row for row in rows)
+    assert any("⇢ four" in row and "→ #1" in row for row in rows)
+    assert chosen(page) == 6
+    assert "passed the threshold" in page.evaluate("document.getElementById('node').textContent")
+    assert "1 passed" in page.evaluate("document.getElementById('foot').textContent")
+    assert [r for r in page.requests if not r.startswith(("file:", "about:"))] == []
+    assert page.problems == []
+
+
+def test_every_key_of_the_page_does_what_it_says(show):
+    page = show(solved())
+    for key, wanted in [
+        ("Home", 0), ("ArrowDown", 1), ("ArrowDown", 6), ("ArrowUp", 1), ("ArrowLeft", 1), ("ArrowDown", 2),
+        ("ArrowUp", 1), ("ArrowRight", 1), ("ArrowRight", 6), ("ArrowLeft", 1), ("End", 5), ("PageUp", 0),
+        ("PageDown", 5), ("b", 6), ("Home", 0), ("Enter", 0), ("ArrowDown", 0), ("Enter", 0), ("ArrowDown", 1),
+    ]:  # fmt: skip
+        page.press(key)
+        assert chosen(page) == wanted, key
+    page.press("/")
+    assert page.evaluate("document.activeElement.id") == "search"
+
+
+def test_search_and_filters_show_what_matches_and_all_above_it(show):
+    page = show(solved(), "#search=no")
+    assert [re.sub(r"\W*(\w+).*", r"\1", row) for row in said(page)] == ["3", "one", "no"]
+    assert page.evaluate("[...document.querySelectorAll('.row.found')].map(r => +r.dataset.node)") == [7]
+    page.evaluate("$('search').value = ''; $('status').value = 'leaf_dead'; filter()")
+    assert page.evaluate("[...document.querySelectorAll('.row')].map(r => +r.dataset.node)") == [0, 2]
+    page.evaluate("$('status').value = ''; $('least').value = '0.85'; filter()")
+    assert page.evaluate("[...document.querySelectorAll('.row.found')].map(r => +r.dataset.node)") == [1, 6]
+
+
+def test_hostile_text_runs_nothing_in_the_browser(show):
+    spans = [
+        b"<img src=x onerror=alert(1)>",
+        b"</script><script>document.title='owned'</script>",
+        *SPANS[:300],
+    ]
+    page = show(hostile_graph(spans, 2), "#open=1")
+    assert page.evaluate("document.title").startswith("babblegraph")
+    assert page.evaluate("document.querySelectorAll('#rows img, #rows script, #node img').length") == 0
+    for node in range(0, 300, 37):
+        page.evaluate(f"choose({node})")
+    assert page.problems == []
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_nodes_open_scroll_and_search_at_once(show):
+    page = show(random_graph(100_000, 2), "#open=1")
+    assert page.evaluate("rows.length") == 100_000
+    assert page.evaluate("document.querySelectorAll('.row').length") < 100
+    assert page.evaluate("+document.documentElement.dataset.ready") < 15_000  # about a second on an idle core
+    page.evaluate("document.getElementById('tree').scrollTop = 1e6")
+    page.settle()
+    assert page.evaluate("document.querySelectorAll('.row').length") < 100
+    assert page.evaluate("const t = performance.now(); choose(99_999); performance.now() - t") < 3000
+
+
+def test_a_leaf_that_ended_without_text_says_so(show):
+    graph = graph_of("a", "", status=Status.LEAF_END)
+    assert any("(end)" in row for row in said(show(graph)))
