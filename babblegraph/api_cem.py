@@ -33,6 +33,7 @@ def cem(
     seed: int = 0,
     ranks: Ranks | None = None,
     say: Callable[[str, int, int], None] = lambda what, done, of: None,
+    config: dict[str, Any] | None = None,
 ) -> Run:
     """Makes the generator better by what searches with it find: the cross-entropy method, level by level.
 
@@ -53,6 +54,7 @@ def cem(
         seed: the same seed gives the same run.
         ranks: processes that share the work; see `learning.launched`.
         say: told what is going on: (what, steps done, steps in all or 0).
+        config: what else the directory is to remember: plain JSON.
 
     Raises:
         BadInput: no prompts, prompts both learned on and held out, nothing that says who is elite, or a directory
@@ -88,4 +90,5 @@ def cem(
         seed=seed,
         ranks=ranks,
         say=say,
+        config=config,
     )

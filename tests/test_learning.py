@@ -233,7 +233,7 @@ def test_adapters_serve_as_generator_and_base(tmp_path):
 
 def held(pass_1: float, passes, entropy: float = 5.0) -> Held:
     one = Measure(pass_1)
-    return Held(one, one, 64, one, one, entropy, 0.0, 1.0, tuple(passes), 0)
+    return Held(one, one, 64, one, one, entropy, 0.0, 1.0, tuple(passes), (), 0)
 
 
 def test_the_guard_knows_collapse_from_noise():

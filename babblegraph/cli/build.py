@@ -62,7 +62,7 @@ class Plan(NamedTuple):
         return self.options.threshold
 
 
-def plan(options: SearchOptions) -> Plan:
+def plan(options: SearchOptions, *, needs_prompt: bool = True) -> Plan:
     """Everything that can be made and checked in no time.
 
     Raises:
@@ -84,7 +84,7 @@ def plan(options: SearchOptions) -> Plan:
     bounds: dict[str, Any] = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
     if not any(bounds.values()):
         bounds = (graph.meta.get("budget") if graph is not None else None) or {"tokens": DEFAULT_TOKENS}
-    prompts = _prompts(options, task) if graph is None else None
+    prompts = _prompts(options, task) if graph is None and needs_prompt else None
     return Plan(options, prompts, task, Budget(**bounds), graph, function)
 
 

@@ -34,7 +34,7 @@ class Held(NamedTuple):
     """The figures of one generator on the held-out prompts.
 
     Args:
-        pass_at_1, pass_at_k: share of prompts that one of 1 or k samples at temperature 1 passes; unbiased.
+        pass_at_1, pass_at_k: share of prompts that one of 1 or k samples passes; unbiased.
         k: the samples drawn of each.
         greedy: the same for the one likeliest text, token by token.
         score: mean score of a sample; of those that have one.
@@ -42,6 +42,7 @@ class Held(NamedTuple):
         divergence: KL(g ‖ f) of such a sample in nats, from f's log-probabilities of what was drawn.
         distinct: different texts that pass, of k samples.
         passes: how many of the k samples pass, one number a prompt: what paired comparisons need.
+        greedily: whether the greedy text passes, one number a prompt.
         tokens: sampled.
     """
 
@@ -54,6 +55,7 @@ class Held(NamedTuple):
     divergence: float
     distinct: float
     passes: tuple[int, ...]
+    greedily: tuple[int, ...]
     tokens: int
 
 
@@ -70,7 +72,7 @@ def measure(
     """Samples from the generator, and lets it write one text greedily.
 
     Args:
-        babbler: the generator, at temperature 1.
+        babbler: the generator; the first samples are drawn at its temperature.
         prompts: held out.
         score: fills in scores.
         threshold: what a score must reach to pass; None: any finished text passes.
@@ -94,16 +96,18 @@ def measure(
     greedy = _searched(once, prompts, 1, score, seed)
     found = np.flatnonzero(greedy.is_leaf())
     found = found[passing(greedy, found, threshold)]
+    right_once = np.bincount(greedy.root[found], minlength=greedy.trees) > 0
     return Held(
         pass_at_1=mean_of(right / np.maximum(n, 1)),
         pass_at_k=mean_of(np.array([pass_at_k(draws, c, draws) for c in right])),
         k=draws,
-        greedy=mean_of((np.bincount(greedy.root[found], minlength=greedy.trees) > 0).astype(float)),
+        greedy=mean_of(right_once.astype(float)),
         score=mean_of(scored / np.maximum(n, 1)),
         entropy=float(-(count @ log_g) / max(count.sum(), 1)),
         divergence=float(count @ (log_g - base) / max(count.sum(), 1)),
         distinct=len(texts) / graph.trees,
         passes=tuple(right.tolist()),
+        greedily=tuple(right_once.astype(int).tolist()),
         tokens=int(np.sum(graph.meta["spent"]["counts"]["sampled"])),
     )
 

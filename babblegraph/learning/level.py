@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str, int, int], None]  # what is going on, steps done, steps in all (0: unknown)
 
+PER_PROMPT = ("passes", "greedily")
 NOTHING = Chance(None, reason="nothing was searched")
 
 
@@ -79,7 +80,7 @@ class Level:
             found["held"] |= {
                 n: v._asdict() for n, v in self.held._asdict().items() if isinstance(v, Measure)
             }
-            found["held"]["passes"] = list(self.held.passes)
+            found["held"] |= {name: list(getattr(self.held, name)) for name in PER_PROMPT}
         return found
 
     @classmethod
@@ -92,7 +93,7 @@ class Level:
             held: dict[str, Any] = {
                 n: Measure(**v) if isinstance(v, dict) else v for n, v in saved["held"].items()
             }
-            saved["held"] = Held(**{**held, "passes": tuple(held["passes"])})
+            saved["held"] = Held(**{**held, **{name: tuple(held[name]) for name in PER_PROMPT}})
         return cls(**saved)
 
 

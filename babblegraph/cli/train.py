@@ -1,0 +1,321 @@
+"""`babblegraph train`: the generator learns from its own best texts, level by level."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from babblegraph.cli.loading import words
+from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, flag
+from babblegraph.errors import BadInput
+
+if TYPE_CHECKING:
+    from babblegraph.cli.train_output import Output
+    from babblegraph.learning import Run, Settings
+
+DONE, INTERRUPTED = 0, 130
+ELITE, LEARN, GUARD = "Who is elite", "How to learn", "How to be sure"
+WRITTEN = {  # settings whose option has another name
+    "prompts": "--batch-prompts", "power": "--lambda", "base_share": "--epsilon", "learning_rate": "--lr",
+    "mode": "--lora", "lora_rank": "--lora",
+}  # fmt: skip
+TRAINING, HELD_OUT = 2048, 200  # prompts of a task, where no file gives any
+
+
+def train(
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A new directory for the run.", rich_help_panel=FILES)
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Go on with a run.", rich_help_panel=FILES)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A task with a verifier, such as countdown.", rich_help_panel=WHAT)
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Prompts to learn on: one a line, or JSON Lines.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Prompts never learned on; a tenth by default.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
+        ),
+    ] = False,
+    value: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:NAME", help="A Python function of texts.", rich_help_panel=WORTH),
+    ] = None,
+    reward_model: Annotated[
+        str | None, typer.Option(help="A sequence classifier.", rich_help_panel=WORTH)
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE", help="Let the base judge: words behind a text.", rich_help_panel=WORTH
+        ),
+    ] = None,
+    good: Annotated[
+        list[str] | None, typer.Option(metavar="WORDS", help="Its good verdicts.", rich_help_panel=WORTH)
+    ] = None,
+    bad: Annotated[
+        list[str] | None, typer.Option(metavar="WORDS", help="Its bad verdicts.", rich_help_panel=WORTH)
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="The final γ; 1 with a task.", rich_help_panel=WORTH)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="cem (weighted), expert (expert iteration) or raft (best-of-n).", rich_help_panel=LEARN
+        ),
+    ] = None,
+    levels: Annotated[int | None, typer.Option(help="Searches and updates.", rich_help_panel=LEARN)] = None,
+    batch_prompts: Annotated[
+        int | None, typer.Option(help="Prompts of a level.", rich_help_panel=HOW)
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="independent, frontier or babble.", rich_help_panel=HOW)
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option("--draws", "-n", help="Samples of a prompt, or below a node.", rich_help_panel=HOW),
+    ] = None,
+    trees: Annotated[int | None, typer.Option(help="Repetitions of a prompt.", rich_help_panel=HOW)] = None,
+    keep: Annotated[int | None, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = None,
+    tokens: Annotated[int | None, typer.Option(help="Sampled tokens of a tree.", rich_help_panel=HOW)] = None,
+    span: Annotated[int | None, typer.Option(help="Tokens of a node, at most.", rich_help_panel=HOW)] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A string that ends a node.", rich_help_panel=HOW)
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of a text, at most.", rich_help_panel=HOW)
+    ] = None,
+    power: Annotated[
+        float | None,
+        typer.Option("--lambda", help="λ: 1 weighs toward the base, 0 not at all.", rich_help_panel=ELITE),
+    ] = None,
+    base_share: Annotated[
+        float | None, typer.Option("--epsilon", help="Share of trees from the base.", rich_help_panel=ELITE)
+    ] = None,
+    rho: Annotated[
+        float | None, typer.Option(help="Share of the weight that is elite.", rich_help_panel=ELITE)
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(help="The k best texts of a prompt.", rich_help_panel=ELITE)
+    ] = None,
+    pooled: Annotated[
+        bool | None, typer.Option("--pooled", help="One γ for all prompts.", rich_help_panel=ELITE)
+    ] = None,
+    cap: Annotated[
+        int | None, typer.Option(help="Texts of a prompt, at most.", rich_help_panel=ELITE)
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="N of the soft elite F(S)^(N-1).", rich_help_panel=ELITE)
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="β of the soft elite exp(S/β).", rich_help_panel=ELITE)
+    ] = None,
+    lora: Annotated[
+        int | None, typer.Option(metavar="RANK", help="Train adapters of this rank.", rich_help_panel=LEARN)
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--lr", help="At its peak.", rich_help_panel=LEARN)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the elite.", rich_help_panel=LEARN)] = None,
+    batch: Annotated[int | None, typer.Option(help="Texts of a step.", rich_help_panel=LEARN)] = None,
+    kl_previous: Annotated[
+        float | None, typer.Option(help="α, to the level before.", rich_help_panel=LEARN)
+    ] = None,
+    kl_base: Annotated[float | None, typer.Option(help="β, to the base.", rich_help_panel=LEARN)] = None,
+    restart: Annotated[
+        bool | None, typer.Option("--restart", help="From the base at each level.", rich_help_panel=LEARN)
+    ] = None,
+    replay: Annotated[
+        int | None, typer.Option(help="Earlier levels to learn again.", rich_help_panel=LEARN)
+    ] = None,
+    average: Annotated[
+        float | None, typer.Option(help="Share of the weights before in the new ones.", rich_help_panel=LEARN)
+    ] = None,
+    held_draws: Annotated[int | None, typer.Option(help="k of pass@k.", rich_help_panel=GUARD)] = None,
+    entropy_drop: Annotated[
+        float | None, typer.Option(help="Share of the entropy whose loss alarms.", rich_help_panel=GUARD)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same run.", rich_help_panel=HOW)
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write its events too.", rich_help_panel=FILES)
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a level only.", rich_help_panel=FILES)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing.", rich_help_panel=FILES)
+    ] = False,
+) -> int:
+    """Let the generator learn from its own best texts, level by level (the cross-entropy method).
+
+    Each level searches many prompts, keeps the elite, moves the generator toward it, and measures it on held-out
+    prompts. A run that was stopped in any way goes on with --resume DIR.
+    """
+    given = {
+        "levels": levels, "prompts": batch_prompts, "sampler": sampler, "draws": draws, "trees": trees, "keep": keep,
+        "tokens": tokens, "power": power, "base_share": base_share, "rho": rho, "top": top, "pooled": pooled,
+        "cap": cap, "rank": rank, "beta": beta, "learning_rate": learning_rate, "epochs": epochs, "batch": batch,
+        "kl_previous": kl_previous, "kl_base": kl_base, "restart": restart, "replay": replay, "average": average,
+        "held_draws": held_draws, "entropy_drop": entropy_drop, "lora_rank": lora,
+        "mode": None if lora is None else "lora",
+    }  # fmt: skip
+    changed = {name: one for name, one in given.items() if one is not None}
+    options = SearchOptions(
+        prompts=prompts, task=task, model=model, value=value, reward_model=reward_model, judge=judge,
+        good=words(good), bad=words(bad), threshold=threshold, span=span, stop=tuple(stop or ()),
+        max_new_tokens=max_new_tokens, seed=seed, device=device, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    if (out is None) == (resume is None):
+        raise BadInput(
+            "a run needs --out DIR to begin or --resume DIR to go on, got both or neither: give one"
+        )
+    if resume is not None:
+        settings, options, held_out = _remembered(resume, changed, preset, options, held_out)
+    else:
+        from babblegraph.learning.settings import preset as settings_of
+
+        settings = settings_of(preset or "expert", **changed)
+    from babblegraph.cli.train_output import Output
+
+    how = Output(json, quiet, tensorboard)
+    return _run(options, settings, held_out, Path(out or resume or ""), resume is not None, how)
+
+
+def _run(
+    options: SearchOptions,
+    settings: Settings,
+    held_out: str | None,
+    directory: Path,
+    resume: bool,
+    how: Output,
+) -> int:
+    from babblegraph.cli import build
+
+    plan = build.plan(options, needs_prompt=False)
+    texts, aside = _prompts(plan, held_out)
+    with how:
+        try:
+            how.say(f"loading the model {plan.model}", 0, 0)
+            run = _begun(plan, texts, aside, settings, directory, resume, how, held_out)
+            how.levels = list(run.levels)
+            for level in run:
+                how.done(level, directory)
+        except KeyboardInterrupt:
+            go_on = f"babblegraph train --resume {shlex.quote(str(directory))}"
+            how.errors.print(f"babblegraph: stopped; all finished levels are kept: {go_on}", soft_wrap=True)
+            return INTERRUPTED
+    return DONE
+
+
+def _begun(
+    plan: Any,
+    texts: list[Any],
+    aside: list[Any] | None,
+    settings: Settings,
+    directory: Path,
+    resume: bool,
+    how: Output,
+    held_out: str | None,
+) -> Run:
+    from babblegraph.api_cem import cem
+    from babblegraph.cli import build
+    from babblegraph.learning import launched
+
+    babbler = build.generator(plan)
+    return cem(
+        babbler,
+        texts,
+        task=plan.task,
+        value=_value(plan, babbler),
+        threshold=plan.threshold,
+        held_out=aside,
+        settings=settings,
+        directory=directory,
+        resume=resume,
+        seed=plan.seed,
+        ranks=launched(),
+        say=how.say,
+        config={"options": _plain(plan.options), "held_out": held_out},
+    )
+
+
+def _value(plan: Any, babbler: Any) -> Any:
+    """The value that the user named; the judge is the base, whatever the generator becomes."""
+    from babblegraph.cli import build
+
+    options = plan.options
+    if options.judge is not None:
+        from babblegraph.scoring import JudgeValue
+
+        return JudgeValue(babbler, options.judge, list(options.good), list(options.bad), frozen=True)
+    return build.value(plan, babbler) if options.value or options.reward_model else None
+
+
+def _prompts(plan: Any, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
+    """What to learn on, and what is held out; None for a tenth of the former."""
+    from babblegraph.cli.loading import read_prompts
+
+    aside = None if held_out is None else read_prompts(held_out)
+    if plan.options.prompts is not None:
+        return read_prompts(plan.options.prompts), aside
+    name = getattr(plan.task, "name", None)
+    if name is None:
+        raise BadInput("a run needs prompts to learn on, got none: give --prompts FILE or --task")
+    from babblegraph.tasks.training import task_prompts
+
+    found = task_prompts(name, "train", TRAINING, plan.seed)
+    return found, aside if aside is not None else task_prompts(name, "validation", HELD_OUT, plan.seed)
+
+
+def _remembered(
+    directory: str, changed: dict[str, Any], preset: str | None, options: SearchOptions, held_out: str | None
+) -> tuple[Settings, SearchOptions, str | None]:
+    """What a run was begun with; more levels may be asked for, nothing else."""
+    from babblegraph.learning import Directory, Settings
+
+    saved = Directory(directory).config()
+    given = [flag(name) for name, one in options.to_meta().items() if one] + [
+        flag(n) for n in changed if n != "levels"
+    ]
+    given += ["--preset"] * (preset is not None) + ["--held-out"] * (held_out is not None)
+    given += ["--seed"] * (options.seed is not None)
+    if given:
+        raise BadInput(f"a resumed run goes on as it began, got {given[0]} too: only --levels may change")
+    settings = Settings.from_json(saved["settings"])
+    if "levels" in changed:
+        settings = replace(settings, levels=changed["levels"])
+    known: dict[str, Any] = {
+        name: tuple(x) if isinstance(x, list) else x for name, x in saved["options"].items()
+    }
+    return settings, SearchOptions(**known), saved.get("held_out")
+
+
+def _plain(options: SearchOptions) -> dict[str, Any]:
+    kept = {**options.to_meta(), "prompts": options.prompts, "seed": options.seed, "device": options.device}
+    kept["trust_remote_code"] = options.trust_remote_code
+    return {name: x for name, x in kept.items() if x not in (None, (), False)}

@@ -1,0 +1,98 @@
+"""What `babblegraph train` prints and writes: a live table, lines for a pipe, JSON, TensorBoard's events."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Any
+
+from babblegraph.errors import BadInput
+
+
+class Output:
+    """What is printed and written, one level after the other."""
+
+    def __init__(self, json: bool, quiet: bool, tensorboard: bool) -> None:
+        from rich.live import Live
+
+        from babblegraph.view.console import PlainConsole
+        from babblegraph.view.live import can_move
+        from babblegraph.view.signs import signs_of
+
+        self.json, self.quiet, self.tensorboard = json, quiet or json, tensorboard
+        self.console, self.errors = PlainConsole(), PlainConsole(stderr=True)
+        self.signs = signs_of(self.console.encoding)
+        self.levels: list[Any] = []
+        self.live: Any = None
+        if not self.quiet and can_move(self.console):
+            self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self._picture)
+        self.now = ""
+        self.writer: Any = None
+
+    def __enter__(self) -> Output:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.now = ""
+        if self.live is not None:
+            self.live.stop()
+        elif not self.quiet and self.levels:
+            self.console.print(self._picture())
+        if self.writer is not None:
+            self.writer.close()
+
+    def say(self, what: str, done: int, of: int) -> None:
+        """What is going on."""
+        text = f"level {len(self.levels)}: {what}" + (f" {done} of {of}" if of else "")
+        if self.live is None and not self.quiet and what != self.now and not done:
+            if what.split(":")[0] != self.now.split(":")[0]:
+                self.errors.print(f"babblegraph: {text.split(':')[0]}:{text.split(':')[1]}", soft_wrap=True)
+            self.now = what
+        elif self.live is not None:
+            self.now = text
+
+    def done(self, level: Any, directory: Path) -> None:
+        """A level is done."""
+        from babblegraph.view.levels import level_line
+
+        self.levels.append(level)
+        if self.json:
+            print(json_format.dumps(level.to_json(), ensure_ascii=False), flush=True)
+        elif self.live is None and not self.quiet:
+            self.errors.print(f"babblegraph: {level_line(level)}", soft_wrap=True)
+        if self.tensorboard:
+            self._write(level, directory)
+
+    def _picture(self) -> Any:
+        from babblegraph.view.levels import levels_report
+
+        return levels_report(self.levels, width=self.console.width, signs=self.signs, now=self.now)
+
+    def _write(self, level: Any, directory: Path) -> None:
+        if self.writer is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as missing:
+                raise BadInput(
+                    "--tensorboard needs the tensorboard package, got none: pip install tensorboard"
+                ) from missing
+            self.writer = SummaryWriter(str(directory / "tensorboard"))
+        held, learned = level.held, level.learned
+        figures = {
+            "elite": level.elite,
+            "effective": level.effective,
+            "gamma": level.gamma,
+            "p_g": level.p_g.value,
+        }
+        if held is not None:
+            figures |= {
+                name: getattr(held, name).value for name in ("pass_at_1", "pass_at_k", "greedy", "score")
+            }
+            figures |= {"entropy": held.entropy, "divergence": held.divergence}
+        if learned is not None:
+            figures |= {"loss": learned.after, "rate": learned.rate}
+        for name, number in figures.items():
+            if number is not None:
+                self.writer.add_scalar(name, number, level.number)
