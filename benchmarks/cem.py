@@ -1,0 +1,221 @@
+"""Does the generator learn from its own elite, and from which elite most?
+
+The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm samples the same number of
+texts a level and learns in the same number of levels: weighted CEM (λ = 1 and 0.5, a tenth of the samples from the
+base), expert iteration (λ = 0), best-of-N fine-tuning (RAFT), and as a control the recipe that made the generator,
+continued for as many texts as expert iteration learns. A row is a model: its figures on held-out test puzzles at
+T = 1, at lower temperatures and greedy. Runs are kept in a directory, and a benchmark that was stopped goes on there.
+Left out: other models, reward models, TRL's trainers.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+import babblegraph as bg
+from babblegraph.api import score_of
+from babblegraph.embedded import data
+from babblegraph.intervals import student
+from babblegraph.learning import Directory
+from babblegraph.learning.held_out import base_log_p, measure
+from babblegraph.learning.level import Level
+from babblegraph.learning.update import Lessons, update
+from babblegraph.randomness import Rng
+from babblegraph.tasks.training import task_prompts
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import claim, parser, report
+
+BASE, CONTROL = "base", "recipe, continued"
+ARMS = {
+    "expert iteration": {"preset": "expert"},
+    "CEM, λ = 1": {"preset": "cem"},
+    "CEM, λ = 0.5": {"preset": "cem", "power": 0.5},
+    "RAFT": {"preset": "raft", "epochs": 6},
+    CONTROL: {},
+}
+TEMPERATURES = (0.7, 0.5)
+TASKS = {"countdown": bg.Countdown, "game24": bg.Game24}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--task", default="countdown", choices=list(TASKS))
+    options.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--levels", type=int, default=3)
+    options.add_argument("--prompts", type=int, default=512, help="of a level")
+    options.add_argument("--draws", type=int, default=16)
+    options.add_argument("--test", type=int, default=300, help="held-out test puzzles")
+    options.add_argument("--test-draws", type=int, default=64)
+    options.add_argument("--runs", type=Path, default=Path("cem-runs"), help="where runs are kept")
+    options.add_argument("--threads", type=int, default=1)
+    chosen = options.parse_args()
+    if chosen.quick:
+        chosen.seeds, chosen.levels, chosen.prompts, chosen.draws = 1, 1, 32, 8
+        chosen.test, chosen.test_draws, chosen.arms = 20, 8, ["expert iteration", CONTROL]
+    torch.set_num_threads(chosen.threads)
+    logging.disable_progress_bar()
+    rows = list(measured(chosen))
+    shown = [{k: v for k, v in row.items() if k not in ("passes", "greedily")} for row in rows]
+    title = f"{chosen.task}, {chosen.test} test puzzles × {chosen.test_draws} samples"
+    report(title, rows, claims(rows), chosen, tables=[(title, shown)])
+
+
+def measured(chosen) -> Iterator[dict]:
+    """A row for the base and for every arm and seed; what was measured once is read again."""
+    base, task = bg.Babbler.embedded(), TASKS[chosen.task]()
+    test = [task.prepare(p) for p in task_prompts(chosen.task, "test", chosen.test, seed=7)]
+    for arm in (BASE, *chosen.arms):
+        for seed in range(1 if arm == BASE else chosen.seeds):
+            size = f"{chosen.task}-{chosen.levels}x{chosen.prompts}x{chosen.draws}"
+            place = chosen.runs / size / f"{arm}-{seed}".replace(" ", "-").replace(",", "")
+            done = place.parent / f"{place.name}-{chosen.test}x{chosen.test_draws}.json"
+            if done.exists():
+                yield json.loads(done.read_text())
+                continue
+            model, told = trained(base, task, arm, seed, place, chosen)
+            row = {"arm": arm, "seed": seed, **figures(base, model, test, task, chosen.test_draws), **told}
+            done.parent.mkdir(parents=True, exist_ok=True)
+            done.write_text(json.dumps(row))
+            brief = {k: v for k, v in row.items() if isinstance(v, int | float | str)}
+            print(json.dumps(brief, ensure_ascii=False), file=sys.stderr, flush=True)
+            yield row
+
+
+def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Babbler, dict]:
+    """The babbler of an arm and what it cost."""
+    if arm == BASE:
+        return base, {"tokens": 0, "texts": 0, "updates": 0, "cpu_s": 0}
+    began = time.process_time()
+    if arm == CONTROL:
+        return continued(base, seed, place, chosen, began)
+    settings = bg.preset(
+        **({"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws} | named(ARMS[arm]))
+    )
+    prompts = task_prompts(chosen.task, "train", chosen.levels * chosen.prompts, seed=seed)
+    there = (place / "config.json").exists()
+    run = bg.cem(
+        base, prompts, task=task, held_out=(), settings=settings, directory=place, resume=there, seed=seed
+    )
+    for _ in run:
+        pass
+    return run.generators.current, cost(run.levels, began)
+
+
+def named(arm: dict) -> dict:
+    """The arguments of `preset`."""
+    return {"name" if k == "preset" else k: v for k, v in arm.items()}
+
+
+def cost(levels: list[Level], began: float) -> dict:
+    return {
+        "tokens": sum(level.tokens for level in levels),
+        "texts": sum(level.elite for level in levels),
+        "updates": sum(level.learned.steps for level in levels if level.learned),
+        "cpu_s": round(time.process_time() - began),
+    }
+
+
+def continued(base, seed: int, place: Path, chosen, began: float) -> tuple[bg.Babbler, dict]:
+    """The recipe's own babble, fresh random solutions, for as many texts as expert iteration learned."""
+    expert = place.parent / f"expert-iteration-{seed}"
+    texts = sum(level.elite for level in Directory(expert).done())
+    rows = data.solutions(random.Random(seed), texts, judged=False)
+    start = (rows.aim == data.GENERATE).argmax(1) + 1
+    tokens = [row[:n].astype(np.int32) for row, n in zip(rows.ids, rows.length, strict=True)]
+    model = bg.Babbler.embedded().model
+    learned = update(model, Lessons(tokens, start.astype(np.int64), np.ones(texts)), epochs=3, rng=Rng(seed))
+    told = {
+        "tokens": 0,
+        "texts": texts,
+        "updates": learned.steps,
+        "cpu_s": round(time.process_time() - began),
+    }
+    return base.again(model=model), told
+
+
+def figures(base, model, test, task, draws: int) -> dict:
+    """Per cent of the test puzzles, and what was sampled."""
+    ask = {"score": score_of(task, None, 1.0), "threshold": 1.0, "log_f": base_log_p(base.model)}
+    plain = measure(model, test, draws=draws, **ask)
+    lower = {
+        t: measure(model.again(temperature=t), test, draws=max(draws // 4, 1), **ask) for t in TEMPERATURES
+    }
+    return {
+        "pass@1": percent(plain.pass_at_1.value),
+        **{f"pass@1, T = {t}": percent(found.pass_at_1.value) for t, found in lower.items()},
+        "greedy": percent(plain.greedy.value),
+        f"pass@{draws}": percent(plain.pass_at_k.value),
+        "entropy": plain.entropy,
+        "KL to base": plain.divergence,
+        "distinct": plain.distinct,
+        "passes": plain.passes,
+        "greedily": plain.greedily,
+    }
+
+
+def percent(share: float) -> float:
+    return round(100 * share, 2)
+
+
+def claims(rows: list[dict]) -> list[dict]:
+    """Each arm against the base, and expert iteration's rivals against it, paired by puzzle."""
+    base = next(row for row in rows if row["arm"] == BASE)
+    found = []
+    arms = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if arm != BASE]
+    for arm in arms:
+        mine = [row for row in rows if row["arm"] == arm]
+        ratio = np.mean([row["pass@1"] for row in mine]) / base["pass@1"]
+        found.append(claim(f"{arm}: pass@1 at T = 1 ÷ the base's", ratio, "≥ 1.35", ratio >= 1.35))
+        gain, interval = paired(mine, [base], "greedily")
+        found.append(
+            claim(
+                f"{arm}: greedy, points",
+                gain,
+                "≥ 4, interval above 0",
+                gain >= 4 and interval[0] > 0,
+                interval,
+            )
+        )
+        lost, interval = paired(mine, [base], "passes")
+        k = next(
+            name for name in base if name.startswith("pass@") and name not in ("pass@1",) and "T" not in name
+        )
+        found.append(claim(f"{arm}: {k}, points", lost, "lower limit > -2", interval[0] > -2, interval))
+    ours = [row for row in rows if row["arm"].startswith(("CEM", "expert"))]
+    if ours:
+        best = max(dict.fromkeys(row["arm"] for row in ours), key=lambda a: mean_greedy(rows, a))
+        for rival in [arm for arm in arms if arm in ("RAFT", CONTROL)]:
+            theirs = [row for row in rows if row["arm"] == rival]
+            gain, interval = paired([row for row in rows if row["arm"] == best], theirs, "greedily")
+            found.append(
+                claim(
+                    f"{best} − {rival}: greedy, points", gain, "interval above 0", interval[0] > 0, interval
+                )
+            )
+    return found
+
+
+def mean_greedy(rows: list[dict], arm: str) -> float:
+    return float(np.mean([row["greedy"] for row in rows if row["arm"] == arm]))
+
+
+def paired(mine: list[dict], theirs: list[dict], what: str) -> tuple[float, tuple[float, float]]:
+    """Mean difference in points over puzzles, each the mean over seeds, with Student's interval over puzzles."""
+    a, b = (np.mean([np.array(row[what]) > 0 for row in some], 0) for some in (mine, theirs))
+    d = 100 * (a - b)
+    return float(d.mean()), student(float(d.mean()), float(d.std(ddof=1)) / len(d) ** 0.5, len(d) - 1)
+
+
+if __name__ == "__main__":
+    main()
