@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -172,6 +173,60 @@ def test_a_run_that_is_killed_at_any_moment_loses_no_level(tmp_path):
     resumed = learn(directory=directory, resume=(tmp_path / "run" / "config.json").exists())
     list(resumed)
     assert same_weights(whole, resumed)
+
+
+SHARED = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    import torch
+    torch.set_num_threads(1)
+    from test_learning import learn
+    from babblegraph.learning import launched
+    run = learn(ranks=launched(), directory={directory!r})
+    for level in run:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path):
+    """accelerate shares out searches and batches; the sums differ by rounding only."""
+    pytest.importorskip("accelerate")
+    whole = learn()
+    list(whole)
+    script, directory = tmp_path / "run.py", tmp_path / "run"
+    script.write_text(
+        textwrap.dedent(SHARED.format(tests=str(Path(__file__).parent), directory=str(directory)))
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    shared |= {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script)], env=os.environ | shared | {"RANK": str(i), "LOCAL_RANK": str(i)}
+        )
+        for i in range(2)
+    ]
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    levels = [
+        Level.from_json(json.loads(line)) for line in (directory / "metrics.jsonl").read_text().splitlines()
+    ]
+    for mine, theirs in zip(whole.levels[1:], levels[1:], strict=True):
+        assert (mine.elite, mine.taught, mine.tokens) == (theirs.elite, theirs.taught, theirs.tokens)
+        assert mine.learned.after == pytest.approx(theirs.learned.after, rel=1e-3)
+    found = AutoModelForCausalLM.from_pretrained(directory / "levels" / "001", dtype=torch.float32)
+    one = learn(settings=replace(FAST, levels=1))
+    list(one)
+    ours = dict(one.generators.learner.named_parameters())
+    apart = [(float((p - ours[n]).detach().abs().max()), n) for n, p in found.named_parameters()]
+    assert max(apart)[0] < 1e-4, max(apart)
 
 
 def test_a_level_loads_in_plain_transformers_and_writes_the_same(tmp_path):

@@ -246,6 +246,7 @@ def _begun(
     from babblegraph.cli import build
     from babblegraph.learning import launched
 
+    ranks = launched()  # first, since it chooses the device of this process
     babbler = build.generator(plan)
     return cem(
         babbler,
@@ -258,7 +259,7 @@ def _begun(
         directory=directory,
         resume=resume,
         seed=plan.seed,
-        ranks=launched(),
+        ranks=ranks,
         say=how.say,
         config={"options": _plain(plan.options), "held_out": held_out},
     )
