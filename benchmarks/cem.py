@@ -2,7 +2,7 @@
 
 The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm samples the same number of
 texts a level and learns in the same number of levels: weighted CEM (λ = 1 and 0.5, a tenth of the samples from the
-base), expert iteration (λ = 0), best-of-N fine-tuning (RAFT), and as a control the recipe that made the generator,
+base), expert iteration (λ = 0; plain, from the base at each level, and held near it), best-of-N fine-tuning (RAFT), and as a control the recipe that made the generator,
 continued for as many texts as expert iteration learns. A row is a model: its figures on held-out test puzzles at
 T = 1, at lower temperatures and greedy. Runs are kept in a directory, and a benchmark that was stopped goes on there.
 Left out: other models, reward models, TRL's trainers.
@@ -38,6 +38,8 @@ from common import claim, parser, report
 BASE, CONTROL = "base", "recipe, continued"
 ARMS = {
     "expert iteration": {"preset": "expert"},
+    "expert, from the base": {"preset": "expert", "restart": True},
+    "expert, KL to the base": {"preset": "expert", "kl_base": 0.3},
     "CEM, λ = 1": {"preset": "cem"},
     "CEM, λ = 0.5": {"preset": "cem", "power": 0.5},
     "RAFT": {"preset": "raft", "epochs": 6},

@@ -160,7 +160,7 @@ def preset(name: str, **changed: Any) -> Settings:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "cem": {"power": 1.0, "trees": 2},
+    "cem": {"power": 1.0},
     "expert": {"power": 0.0},
     "raft": {"power": 0.0, "top": 1},
 }
