@@ -326,7 +326,7 @@ def test_the_mouse_chooses_and_folds():
         await driver.pilot.click(TreeView, offset=(20, row))
         assert pane.node == 6
         row = driver.app.outline.line(2)
-        await driver.pilot.click(TreeView, offset=(2, row))  # its fold sign
+        await driver.pilot.click(TreeView, offset=(3, row))  # its fold sign
         assert pane.node == 2
         assert not driver.app.outline.is_open[2]
         assert any("one⏎ … 2 below, best 1.00" in line for line in driver.said())
