@@ -74,7 +74,7 @@ class Lines:
         if width >= 60:
             row.append(f"#{node}".rjust(ID), QUIET)
         row.truncate(width)
-        return Text(row.plain, CHOSEN, no_wrap=True) if chosen else row
+        return Text(no_wrap=True).append(row.plain, CHOSEN) if chosen else row
 
     def said(self, node: int, room: int) -> str:
         """What a node adds to the text, unsafe."""
