@@ -300,6 +300,33 @@ def test_tab_goes_to_the_text_and_back():
     driven(explored(), play)
 
 
+def test_a_narrow_terminal_shows_the_tree_or_the_text():
+    async def play(driver):
+        pane, details = driver.app.pane, driver.app.query_one("#details")
+        assert (pane.display, details.display) == (True, False)
+        await driver.press("tab")
+        assert (pane.display, details.display) == (False, True)
+        await driver.press("tab")
+        assert (pane.display, details.display) == (True, False)
+        await driver.pilot.resize_terminal(120, 30)
+        await driver.pilot.pause()
+        assert (pane.display, details.display) == (True, True)
+
+    driven(explored(), play, (70, 20))
+
+
+def test_the_chosen_line_has_a_sign_and_a_colour_of_its_own():
+    async def play(driver):
+        pane = driver.app.pane
+        lines = [pane.render_line(y) for y in range(8)]
+        marked = [line for line in lines if line.text.startswith("›")]
+        assert len(marked) == 1
+        assert "★ yes" in marked[0].text
+        assert marked[0]._segments[0].style.bgcolor.name == "cyan"
+
+    driven(explored(), play)
+
+
 def test_all_bound_keys_are_in_the_help_and_in_these_tests():
     from babblegraph.explore.app import KEYS
 
@@ -326,7 +353,7 @@ def test_the_mouse_chooses_and_folds():
         await driver.pilot.click(TreeView, offset=(20, row))
         assert pane.node == 6
         row = driver.app.outline.line(2)
-        await driver.pilot.click(TreeView, offset=(2, row))  # its fold sign
+        await driver.pilot.click(TreeView, offset=(3, row))  # its fold sign
         assert pane.node == 2
         assert not driver.app.outline.is_open[2]
         assert any("one⏎ … 2 below, best 1.00" in line for line in driver.said())

@@ -22,6 +22,7 @@ from babblegraph.view.report import best_tree, legend, title
 from babblegraph.view.signs import GATES, QUIET, TITLE
 from babblegraph.view.text import fit
 
+BOTH_FROM = 90  # cells; a narrower terminal has no room for the tree and the text side by side
 KEYS = (
     ("↑ ↓  k j", "the line above, below"),
     ("← →  h l", "fold, unfold; from a folded node to its parent, from an open one to its first child"),
@@ -41,7 +42,7 @@ KEYS = (
     ("<  >", "show smaller, only larger values"),
     ("s", "sort siblings: as born, by value, best or tokens below, probability"),
     ("esc", "show everything again"),
-    ("tab", "scroll the text on the right; again to come back"),
+    ("tab", "the whole text, to scroll; again to come back"),
     ("?  q", "this help, quit"),
 )
 
@@ -62,7 +63,6 @@ class Explorer(App[None]):
     #details { width: 2fr; border-left: solid gray; padding: 0 1; }
     #search { display: none; height: 1; border: none; padding: 0 1; }
     #search.shown { display: block; }
-    Explorer.narrow #details { display: none; }
     """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -122,8 +122,8 @@ class Explorer(App[None]):
         self.go(tree if best is None else best)
 
     def on_resize(self) -> None:
-        """A narrow terminal shows the tree alone."""
-        self.set_class(self.size.width < 90, "narrow")
+        """A narrow terminal shows the tree or the text alone."""
+        self._show(text=self.size.width >= BOTH_FROM)
         self.query_one("#title", Static).update(title(self.graph, self.size.width - 2))
         self._legend = legend(self.graph, self.size.width // 2, guides=False)
         self.call_after_refresh(self.pane.lay_out)
@@ -278,13 +278,20 @@ class Explorer(App[None]):
         self._filter(Filter())
 
     def action_other_side(self) -> None:
-        """Between the tree and the text."""
+        """Between the tree and the text, which a narrow terminal shows one at a time."""
+        to_text = self.focused is self.pane
+        self._show(
+            tree=not to_text or self.size.width >= BOTH_FROM, text=to_text or self.size.width >= BOTH_FROM
+        )
         details = self.query_one("#details", VerticalScroll)
-        (details if self.focused is self.pane and details.display else self.pane).focus()
+        (details if to_text else self.pane).focus()
 
     def action_help(self) -> None:
         """The keys."""
         self.push_screen(Help())
+
+    def _show(self, *, tree: bool = True, text: bool = True) -> None:
+        self.pane.display, self.query_one("#details").display = tree, text
 
     def _filter(self, wish: Filter) -> None:
         node = self.pane.node

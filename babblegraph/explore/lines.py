@@ -19,6 +19,7 @@ from babblegraph.view.signs import AGAIN, GATES, PASSED, QUIET, STRONG, STYLES, 
 from babblegraph.view.text import fit, visible
 
 OPEN, CLOSED, LEAF = "▾ ", "▸ ", "  "
+CURSOR, CHOSEN = "›", "bold black on cyan"  # the chosen line has a sign beside its colours
 STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
 ID, VALUE, WHAT = 9, 8, 11  # cells of the columns
 HEAT = ((0.5, ""), (0.1, "yellow underline"), (0.01, "magenta bold"), (0.0, "red reverse"))  # from which p on
@@ -41,7 +42,7 @@ class Lines:
 
     def indent(self, node: int, width: int) -> int:
         """Cells before a node's fold sign: two a level, as far as that leaves room."""
-        return min(2 * int(self.graph.depth[node]), max(width // 3, 2))
+        return 1 + min(2 * int(self.graph.depth[node]), max(width // 3, 2))
 
     def line(self, node: int, width: int, chosen: bool = False) -> Text:
         """A node on one line of at most `width` cells."""
@@ -49,7 +50,8 @@ class Lines:
         status = Status(int(graph.status[node]))
         faded = QUIET if status in STOPPED else ""
         row = Text(no_wrap=True)
-        row.append(" " * self.indent(node, width)).append(self.fold_sign(node), QUIET)
+        row.append(CURSOR if chosen else " ").append(" " * (self.indent(node, width) - 1))
+        row.append(self.fold_sign(node), QUIET)
         passed = bool(outline.passed[node])
         row.append(
             f"{signs.passed if passed else signs.status[status]} ", PASSED if passed else STYLES[status]
@@ -72,7 +74,7 @@ class Lines:
         if width >= 60:
             row.append(f"#{node}".rjust(ID), QUIET)
         row.truncate(width)
-        return Text(row.plain, "bold reverse", no_wrap=True) if chosen else row
+        return Text(no_wrap=True).append(row.plain, CHOSEN) if chosen else row
 
     def said(self, node: int, room: int) -> str:
         """What a node adds to the text, unsafe."""

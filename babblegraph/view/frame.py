@@ -132,5 +132,6 @@ def _values(graph: BabbleGraph, width: int, signs: Signs) -> list[Text]:
     known = graph.value[~np.isnan(graph.value)]
     if not len(known):
         return []
-    heading = Text(f"values of {figures.count(len(known))} nodes", QUIET, no_wrap=True)
+    said = "one node" if len(known) == 1 else f"{figures.count(len(known))} nodes"
+    heading = Text(f"values of {said}", QUIET, no_wrap=True)
     return [heading, *charts.histogram(known, width, BARS, signs)]

@@ -25,8 +25,8 @@ from babblegraph.view.screen import Screen
 from babblegraph.view.signs import QUIET, signs_of
 
 REDRAWS = 10  # a second, at most
-SHARE = 0.015  # of the processor's time that frames may take
-LONGEST_WAIT = 5.0  # seconds between two frames of a search that hardly uses the processor
+SHARE = 0.012  # of the processor's time that frames may take
+LONGEST_WAIT = 10.0  # seconds between two frames of a search that hardly uses the processor
 PLAIN_SECONDS = 2.0  # between two lines of progress
 REPORT_LINES = 40  # of the tree in the final report
 

@@ -38,6 +38,7 @@ class Screen:
         self.console, self.clock = console, clock
         self._lines: list[Text] = []
         self._shown: list[str] = []  # what the terminal shows, line by line
+        self._written: dict[Any, str] = {}  # the sequences of the last frame's lines
         self._size = (0, 0)
         self._whole = 0.0  # when all lines were written
         self._busy = threading.RLock()
@@ -93,7 +94,11 @@ class Screen:
             if size != self._size:
                 out.append("\x1b[2J")
             self._shown, self._size, self._whole = [], size, now
-        written = [self._sequence(line, width) for line in lines]
+        before, self._written = self._written, {}
+        for line in lines:
+            key = (line.plain, tuple(line.spans), width)
+            self._written[key] = before.get(key) or self._sequence(line, width)
+        written = [self._written[line.plain, tuple(line.spans), width] for line in lines]
         for i, text in enumerate(written):
             if i >= len(self._shown) or self._shown[i] != text:
                 out.append(f"\x1b[{i + 1};1H{text}")

@@ -134,7 +134,7 @@ WORDS: Mapping[Status, str] = {
     Status.STEM: "held back",
 }
 MEANINGS: Mapping[Status, str] = {
-    Status.LEAF_DEAD: "dead (worth 0)",
+    Status.LEAF_DEAD: "dead (cannot pass)",
     Status.PRUNED: "pruned (by a gate)",
     Status.MERGED: "merged (into →)",
 }

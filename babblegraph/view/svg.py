@@ -54,7 +54,11 @@ def to_svg(graph: BabbleGraph, width: int = 100, height: int | None = 40, tree: 
 
 def as_svg(console: Console, title: str) -> str:
     """What a recording console was given, as SVG."""
-    svg = console.export_svg(title=title, theme=THEME, unique_id="babblegraph")
+    return portable(console.export_svg(title=title, theme=THEME, unique_id="babblegraph"))
+
+
+def portable(svg: str) -> str:
+    """An SVG that rich wrote, whose classes begin with babblegraph, for renderers without its font or the network."""
     svg = FONT_FACE.sub("", svg).replace("Fira Code, monospace", FONTS)
     svg = svg.replace("font-family: Fira Code;", f"font-family: {FONTS};")
     return TEXT.sub(_as_words, svg)

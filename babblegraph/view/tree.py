@@ -50,7 +50,7 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column("status", 12, 72),
+    Column("status", 13, 72),
     Column("brief", 6, 0),  # the same in fewer letters
     Column("value", 7, 0),
     Column("conn", 5, 90),
@@ -206,7 +206,7 @@ class _Brush:
         if status == Status.MERGED and node in self.hidden.winners:
             return f"{self.signs.arrow} #{self.hidden.winners[node]}", STYLES[status]
         if status == Status.LEAF_DEAD:
-            return WORDS[status], STYLES[status]
+            return WORDS[status] if brief else f"{WORDS[status]}, worth 0", STYLES[status]
         if gate != Gate.NONE:
             name = GATES[gate]
             return (name.removesuffix(" gate") if brief else name), STYLES[Status.PRUNED]
