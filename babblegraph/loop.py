@@ -71,7 +71,7 @@ def search(
     try:
         while len(chosen := _choose(graph, meter, strategy, closing)):
             graph.round += 1
-            born = graph.add(generator.expand(graph, chosen, rng, paying, strategy.fresh))
+            born = graph.add(generator.expand(graph, chosen, rng, paying, strategy.draws))
             meter.count("nodes", graph.root[born])
             score(graph, born, paying)
             stopped = strategy.prune(graph, rng)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.protocols import Chosen, Generator, Scorer
+from babblegraph.protocols import Chosen, Draws, Generator, Scorer
 from babblegraph.randomness import Rng, chain
 
 COPY, CUT, DEAL = 1 << 44, 1 << 45, 1 << 46  # words of random keys, beyond every token id
@@ -103,7 +103,7 @@ class Particles:
         while len(going):
             graph.round += 1
             ids, draws = np.unique(at[going], return_counts=True)
-            born = self.generator.expand(graph, Chosen(ids, draws), self.rng, self.meter, False)
+            born = self.generator.expand(graph, Chosen(ids, draws), self.rng, self.meter, Draws.MULTINOMIAL)
             new = graph.add(born)
             self.meter.count("nodes", graph.root[new])
             self.score(graph, new, self.meter)

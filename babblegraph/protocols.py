@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +15,15 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.randomness import Rng
 
 ALL = 0  # as a number of draws: expand into every possible next token
+
+
+class Draws(Enum):
+    """How the draws of one expansion go together."""
+
+    MULTINOMIAL = "multinomial"  # each for itself, with replacement
+    FRESH = (
+        "fresh"  # like these, but never a span that the node already has as a child (biased: only to solve)
+    )
 
 
 class Chosen(NamedTuple):
@@ -34,12 +44,8 @@ class Generator(Protocol):
         """A graph with one root a prompt."""
         ...
 
-    def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool) -> Born:
-        """Draws spans below the chosen nodes. The next `graph.add` must be of what this returns.
-
-        With `fresh`, spans that a node already has as children are never drawn again (which is biased, and so
-        only for the aim `solve`).
-        """
+    def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, draws: Draws) -> Born:
+        """Draws spans below the chosen nodes. The next `graph.add` must be of what this returns."""
         ...
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
@@ -90,7 +96,7 @@ class Strategy(NamedTuple):
     select: Select
     prune: Prune
     aim: str = "solve"  # or "estimate": unbiased weights, pruning is final
-    fresh: bool = False  # whether a span is never drawn twice below one node (biased)
+    draws: Draws = Draws.MULTINOMIAL
 
 
 class ValueFunction(Protocol):

@@ -16,7 +16,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.loop import search
 from babblegraph.ordering import by_state, by_value
-from babblegraph.protocols import ALL, Chosen
+from babblegraph.protocols import ALL, Chosen, Draws
 from babblegraph.prune import merge_by_weight, resample_frontier, roulette
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
@@ -27,8 +27,10 @@ from babblegraph.strategies import frontier
 class Forest:
     """Trees of one table. A text is a number: a leading 1, then its tokens as digits to the base V."""
 
-    def __init__(self, lm: TableLM, trees: int, seed: int, temperature: float = 1.0) -> None:
-        self.lm, self.rng, self.temperature = lm, Rng(seed), temperature
+    def __init__(
+        self, lm: TableLM, trees: int, seed: int, temperature: float = 1.0, draws: Draws = Draws.MULTINOMIAL
+    ) -> None:
+        self.lm, self.rng, self.temperature, self.draws = lm, Rng(seed), temperature, draws
         self.graph = lm.start(["p"] * trees, seed)
         self.graph.meta |= {"aim": "estimate"}
         self.meter = Meter(Budget(seconds=1e9), trees)
@@ -60,7 +62,7 @@ class Forest:
         warp = None if self.temperature == 1 else lambda log_f: log_f / self.temperature
         rules = Rules(lm.rule, np.full(graph.trees, 1 + lm.length), lm.vocabulary, warp)
         chosen = Chosen(np.asarray(ids, np.intp), draws)
-        born = graph.add(expand(_Rows(lm), graph, chosen, self.rng, self.meter, rules, False))
+        born = graph.add(expand(_Rows(lm), graph, chosen, self.rng, self.meter, rules, self.draws))
         self.read_codes()
         graph.state_key[born] = self.state[self.code[born]]
         return born

@@ -10,6 +10,7 @@ import torch
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.spans import SpanRule
+from babblegraph.protocols import Draws
 
 
 class TableLM:
@@ -40,9 +41,9 @@ class TableLM:
     def start(self, prompts, seed: int = 0) -> BabbleGraph:
         return BabbleGraph(prompts, [[0]] * len(prompts), self.vocabulary, seed, {"model": "table"})
 
-    def expand(self, graph, chosen, rng, meter, fresh=False):
+    def expand(self, graph, chosen, rng, meter, draws=Draws.MULTINOMIAL):
         rules = Rules(self.rule, np.full(graph.trees, 1 + self.length), self.vocabulary)
-        return expand(_Rows(self), graph, chosen, rng, meter, rules, fresh)
+        return expand(_Rows(self), graph, chosen, rng, meter, rules, draws)
 
     def release(self, graph, ids) -> None:
         pass

@@ -39,7 +39,7 @@ class Player:
             list(prompts), [list(p.encode()) for p in prompts], BYTES, seed, {"model": "player"}
         )
 
-    def expand(self, graph, chosen, rng, meter, fresh):
+    def expand(self, graph, chosen, rng, meter, draws):
         graph.vocabulary.update(BYTES)  # a loaded graph knows only the tokens that it uses
         parents, spans, exhausted = [], [], []
         for node, draws in zip(chosen.ids.tolist(), chosen.draws.tolist(), strict=True):

@@ -22,6 +22,7 @@ from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.warp import warper
+from babblegraph.protocols import Draws
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -206,11 +207,18 @@ class Babbler:
         }
         return BabbleGraph(texts, tokens, self.vocabulary, seed, meta | {"stop": list(self.span.stop)})
 
-    def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool = False) -> Born:
+    def expand(
+        self,
+        graph: BabbleGraph,
+        chosen: Chosen,
+        rng: Rng,
+        meter: Meter,
+        draws: Draws = Draws.MULTINOMIAL,
+    ) -> Born:
         """Draws spans below the chosen nodes; see `lm.expand.expand`."""
         graph.vocabulary = self.vocabulary  # a loaded graph knows only the tokens that it has
         with self._running(graph) as trie:
-            return expand(trie, graph, chosen, rng, meter, self._rules(graph), fresh)
+            return expand(trie, graph, chosen, rng, meter, self._rules(graph), draws)
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
         """Gives up the keys and values of nodes; when no node holds any, their memory is free again."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.constraint import Constraint
-    from babblegraph.protocols import Chosen
+    from babblegraph.protocols import Chosen, Draws
     from babblegraph.randomness import Rng
 
 Ints = NDArray[np.integer[Any]]
@@ -60,7 +60,7 @@ class Rules(NamedTuple):
 
 
 def expand(
-    source: Source, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, rules: Rules, fresh: bool
+    source: Source, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, rules: Rules, draws: Draws
 ) -> Born:
     """Draws spans below nodes.
 
@@ -71,13 +71,13 @@ def expand(
         rng: uniforms.
         meter: sampled tokens are counted here, and its budget cuts spans short.
         rules: see `Rules`.
-        fresh: never draw a span again that the node already has as a child (biased; for `solve`).
+        draws: how the draws of a node go together.
 
     Returns:
         The new nodes. The weight of a child drawn c times of m is its parent's · c / (m q), see
         "One bookkeeping for every operation" in the docs on statistics.
     """
-    rows, out = Rows.begin(graph, chosen, fresh, rules), Emitted()
+    rows, out = Rows.begin(graph, chosen, draws, rules), Emitted()
     left = allowed = meter.tokens_left()
     logits = source.open(graph, chosen.ids, meter)
     while True:
@@ -87,8 +87,8 @@ def expand(
             _count_token_gate(graph, log_q)
         rows.draw(log_q, rng)
         newer = rows.affordable(left)
-        for row, draws in rows.cut_short(newer):
-            out.add(rows, row, draws, Status.FRONTIER, Flag.CUT)
+        for row, count in rows.cut_short(newer):
+            out.add(rows, row, count, Status.FRONTIER, Flag.CUT)
             _keep(source, graph, out, row)
         if not newer.any():
             break

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm.invert import Inverse
-from babblegraph.protocols import ALL
+from babblegraph.protocols import ALL, Draws
 from babblegraph.randomness import chain
 from babblegraph.status import Status
 
@@ -61,7 +61,7 @@ class Rows:
     draw_pair: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [D]
 
     @classmethod
-    def begin(cls, graph: BabbleGraph, chosen: Chosen, fresh: bool, rules: Rules) -> Rows:
+    def begin(cls, graph: BabbleGraph, chosen: Chosen, draws: Draws, rules: Rules) -> Rows:
         """One empty row below each chosen node, with all its draws."""
         n, ids = len(chosen), np.asarray(chosen.ids)
         drawn = np.where(chosen.draws == ALL, 0, chosen.draws)
@@ -80,7 +80,7 @@ class Rows:
             key=graph.key[ids].copy(),
             tails=[rules.span.tail_of(graph, i) for i in ids.tolist()],
             twins=[np.array(graph.children(int(i)), np.int64) for i in ids],
-            fresh=fresh,
+            fresh=draws is Draws.FRESH,
             draw_row=row,
             draw_id=graph.draws[ids][row] + number,
             expanded=np.zeros(n, np.bool_),

@@ -89,7 +89,7 @@ def frontier(
         most = _most(graph, [graph.size if k is None else k for k in keeps])
         return np.r_[merged, resample_frontier(graph, priority, most, rng, order=order)]
 
-    return Strategy("frontier", select, prune, "estimate", fresh=False)
+    return Strategy("frontier", select, prune, "estimate")
 
 
 def _started_anew(graph: BabbleGraph, restarts: int, threshold: float | None, trees: Ids) -> Ids:
