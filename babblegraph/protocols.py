@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,16 +22,39 @@ class Draws(Enum):
     """How the draws of one expansion go together."""
 
     MULTINOMIAL = "multinomial"  # each for itself, with replacement
+    SYSTEMATIC = (
+        "systematic"  # m points at equal distances: a span of probability q is drawn m q times, rounded
+    )
+    DISTINCT = "distinct"  # without replacement: m different spans
     FRESH = (
         "fresh"  # like these, but never a span that the node already has as a child (biased: only to solve)
     )
+
+
+@dataclass
+class Contest:
+    """Draws without replacement that go on over several expansions: the nodes of a tree compete with each other.
+
+    What a node is worth is its perturbed log-probability: log q plus a Gumbel number that is the largest of those
+    of all texts below it.
+    """
+
+    perturbed: NDArray[np.float64]  # [F] of the chosen nodes; NaN where it is still to be drawn
+    joined: NDArray[
+        np.bool_
+    ]  # [F] whether a node takes part; the children of another one compete among themselves
+    bound: NDArray[np.float64]  # [F] the best that each node's tree has lost so far; `expand` raises it
+    born: NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros(0)
+    )  # [M] of the new nodes, from `expand`
 
 
 class Chosen(NamedTuple):
     """What to expand in one round: distinct node ids, and how many draws each gets (or `ALL`)."""
 
     ids: NDArray[np.intp]  # [F]
-    draws: NDArray[np.intp]  # [F]
+    draws: NDArray[np.intp]  # [F] of all that take part in a contest of one tree, the same
+    contest: Contest | None = None  # for `Draws.DISTINCT`
 
     def __len__(self) -> int:  # the number of nodes, so that an empty choice ends the search
         return len(self.ids)

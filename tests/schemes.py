@@ -276,6 +276,17 @@ SCHEMES: dict[str, tuple[Callable[[Forest], None], dict]] = {
     "spans of two tokens": (to_the_end(grown(4, pruned(3))), {"span": 2}),
     "hot sampling, pruned": (to_the_end(grown(3, pruned(3))), {"temperature": 2.0}),
     "cold sampling, roulette": (to_the_end(grown(4, thinned(4))), {"temperature": 0.7}),
+    "points at equal distances": (to_the_end(grown(3, pruned(3))), {"draws": Draws.SYSTEMATIC}),
+    "points at equal distances, spans of two": (
+        to_the_end(grown(5, pruned(3))),
+        {"draws": Draws.SYSTEMATIC, "span": 2, "temperature": 1.5},
+    ),
+    "without replacement": (to_the_end(grown(2, pruned(4))), {"draws": Draws.DISTINCT}),
+    "without replacement, spans of two": (
+        to_the_end(grown(4, pruned(3))),
+        {"draws": Draws.DISTINCT, "span": 2, "temperature": 1.5},
+    ),
+    "without replacement, whole texts": (to_the_end(grown(6)), {"draws": Draws.DISTINCT, "span": None}),
     "the loop, closed": (searched, {}),
     "the loop, begun anew": (begun_anew, {}),
 }

@@ -24,7 +24,7 @@ PROMPTS = ["3 5>8\n", "1 2 3 4 5 6 7 8 9>45\n", "7"]
 
 
 def grown(babbler, seed, rounds=7, prompts=PROMPTS, watch=None):
-    """A random forest: forks, spans that end early, releases, revived nodes, re-expansion with and without fresh.
+    """A random forest: forks, spans that end early, releases, revived nodes, re-expansion with and without fresh draws.
 
     `watch` is called after each round with the graph and the ids of all nodes to look at.
     """

@@ -35,7 +35,8 @@ Z = t_quantile(1 - FALSE_ALARM / (2 * len(SCHEMES) * len(SIZES) * SEEDS * FUNCTI
 def forest_of(name, size, seed=0, trees=TREES):
     scheme, options = SCHEMES[name]
     lm = TableLM(*size, seed=11 + seed, span=options.get("span", 1))
-    return scheme, Forest(lm, trees, seed, options.get("temperature", 1.0))
+    how = {name: options[name] for name in ("temperature", "draws") if name in options}
+    return scheme, Forest(lm, trees, seed, **how)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"V={s[0]} L={s[1]}")

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm.emitted import Emitted
+from babblegraph.lm.race import Race
 from babblegraph.lm.rows import Rows
 from babblegraph.lm.spans import SpanRule
 from babblegraph.status import Flag, Status
@@ -74,8 +75,8 @@ def expand(
         draws: how the draws of a node go together.
 
     Returns:
-        The new nodes. The weight of a child drawn c times of m is its parent's · c / (m q), see
-        "One bookkeeping for every operation" in the docs on statistics.
+        The new nodes; see "One bookkeeping for every operation" in the docs on statistics for their weights.
+        Spans that lost against others of a contest are born pruned.
     """
     rows, out = Rows.begin(graph, chosen, draws, rules), Emitted()
     left = allowed = meter.tokens_left()
@@ -99,7 +100,7 @@ def expand(
             if end is None:
                 continue
             if (child := rows.repeated(row)) is not None:
-                out.repeat(child, int(rows.count[row]))
+                out.repeat(rows, row, child, int(rows.count[row]))
             else:
                 out.add(rows, row, int(rows.count[row]), end)
                 _keep(source, graph, out, int(parents[row]))
@@ -109,6 +110,8 @@ def expand(
         rows.take(np.flatnonzero(~ended))
     source.close()
     born = out.born(chosen, rows)
+    if isinstance(rows.way, Race):
+        rows.way.tell(chosen)
     meter.count("sampled", np.arange(len(left)), allowed - left)
     return born
 
