@@ -29,7 +29,7 @@ class Ended(NamedTuple):
     """What has ended, in that order."""
 
     group: list[int]
-    perturbed: list[float]
+    perturbed: list[float]  # NaN where every token was taken: no contest
     new: list[bool]  # not a node that was there already
     lost: list[bool]
 
@@ -80,7 +80,7 @@ class Race:
         racing = np.flatnonzero(alive & ~rows.full)
         row, token, value = self._candidates(rows, racing, log_q, rng)
         ended = self._ended
-        waiting = [i for i, lost in enumerate(ended.lost) if not lost]
+        waiting = [i for i, lost in enumerate(ended.lost) if not lost and not np.isnan(ended.perturbed[i])]
         group = np.r_[self.group[rows.origin[row]], [ended.group[i] for i in waiting]].astype(np.intp)
         kept = self._best(group, np.r_[value, [ended.perturbed[i] for i in waiting]])
         for i, stays in zip(waiting, kept[len(row) :].tolist(), strict=True):
@@ -126,7 +126,7 @@ class Race:
 
     def _begin(self, rng: Rng) -> None:
         """The numbers of the chosen nodes that have none: the largest Gumbel of all spans below."""
-        new = np.isnan(self.perturbed)
+        new = np.isnan(self.perturbed) & (self.most[self.group] > 0)
         u = rng.uniforms(self.key[new], self.first[new], 0)
         self.perturbed[new] = self.before[new] - np.log(_exponential(u))
 
