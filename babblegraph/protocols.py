@@ -43,10 +43,14 @@ class Contest:
     joined: NDArray[
         np.bool_
     ]  # [F] whether a node takes part; the children of another one compete among themselves
-    bound: NDArray[np.float64]  # [F] the best that each node's tree has lost so far; `expand` raises it
-    born: NDArray[np.float64] = field(
-        default_factory=lambda: np.zeros(0)
-    )  # [M] of the new nodes, from `expand`
+    bound: NDArray[np.float64]  # [trees] the best that each tree has lost so far; `expand` raises it
+    born: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    # [M] what the new nodes are worth, from `expand`; NaN below nodes that did not take part
+
+    def keep(self, chosen: NDArray[np.integer[Any]] | NDArray[np.bool_], more: int = 0) -> None:
+        """Of the chosen nodes only some are expanded, and as many more that take no part."""
+        self.perturbed = np.r_[self.perturbed[chosen], np.full(more, np.nan)]
+        self.joined = np.r_[self.joined[chosen], np.zeros(more, np.bool_)]
 
 
 class Chosen(NamedTuple):

@@ -21,7 +21,7 @@ from babblegraph.prune import merge_by_weight, resample_frontier, roulette
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
 from babblegraph.stem import hold_back
-from babblegraph.strategies import frontier
+from babblegraph.strategies import frontier, stochastic_beam
 
 
 class Forest:
@@ -261,6 +261,29 @@ def begun_anew(forest: Forest) -> None:
     assert len(set(np.bincount(forest.graph.root[forest.graph.start == forest.graph.stop]).tolist())) > 1
 
 
+def beam(width, tokens=10**6, fixed=False):
+    """The real loop with a stochastic beam; fixed: the mistake that roots are worth 0."""
+
+    def scheme(forest: Forest) -> None:
+        strategy = stochastic_beam(width=width)
+
+        def select(graph, meter):
+            chosen = strategy.select(graph, meter)
+            if fixed and chosen.contest is not None:
+                chosen.contest.perturbed[np.isnan(chosen.contest.perturbed)] = 0.0
+            return chosen
+
+        def score(graph, ids, meter):
+            pass
+
+        how = {"strategy": strategy._replace(select=select), "budget": Budget(tokens=tokens)}
+        for _ in search(forest.lm, graph=forest.graph, score=score, close=True, **how):
+            pass
+        forest.read_codes()
+
+    return scheme
+
+
 SCHEMES: dict[str, tuple[Callable[[Forest], None], dict]] = {
     "four independent samples": (rollouts(4), {}),
     "full expansion, pruned by weight": (to_the_end(grown(ALL, pruned(5, guided=False))), {}),
@@ -287,6 +310,9 @@ SCHEMES: dict[str, tuple[Callable[[Forest], None], dict]] = {
         {"draws": Draws.DISTINCT, "span": 2, "temperature": 1.5},
     ),
     "without replacement, whole texts": (to_the_end(grown(6)), {"draws": Draws.DISTINCT, "span": None}),
+    "stochastic beam": (beam(6), {}),
+    "stochastic beam, spans of three": (beam(4), {"span": 3}),
+    "stochastic beam, closed": (beam(6, tokens=14), {}),
     "the loop, closed": (searched, {}),
     "the loop, begun anew": (begun_anew, {}),
 }

@@ -53,10 +53,11 @@ class Race:
     def __init__(self, graph: BabbleGraph, chosen: Chosen) -> None:
         ids, draws = np.asarray(chosen.ids), np.asarray(chosen.draws)
         n, contest = len(ids), chosen.contest
+        self.tree = graph.root[ids]  # [F]
         self.joined = np.zeros(n, np.bool_) if contest is None else contest.joined & (draws != ALL)  # [F]
         self.key, self.first = chain(graph.key[ids], GUMBEL), graph.draws[ids]  # [F]
         self.before = np.where(self.joined, graph.log_q[ids], 0.0)  # [F] log q above the span, if it counts
-        trees = np.where(self.joined, graph.root[ids], graph.trees + np.arange(n))
+        trees = np.where(self.joined, self.tree, graph.trees + np.arange(n))
         self.group = np.unique(trees, return_inverse=True)[1]  # [F]
         groups = int(self.group.max(initial=-1)) + 1
         self.most, self.bound = np.zeros(groups, np.intp), np.full(groups, -np.inf)  # [G] m, and κ so far
@@ -64,7 +65,7 @@ class Race:
         self.perturbed = np.full(n, np.nan)  # [R]
         if contest is not None:
             self.perturbed[self.joined] = contest.perturbed[self.joined]
-            np.maximum.at(self.bound, self.group[self.joined], contest.bound[self.joined])
+            self.bound[self.group[self.joined]] = contest.bound[self.tree[self.joined]]
         self._pairs = np.zeros(0)  # [P] perturbed log-probabilities of the pairs last drawn
         self._ended = Ended([], [], [], [])
 
@@ -118,8 +119,12 @@ class Race:
     def tell(self, chosen: Chosen) -> None:
         """Tells the contest what its new nodes are worth, and what it has lost."""
         if chosen.contest is not None:
-            chosen.contest.born = self._of_new(self._ended.perturbed)
-            chosen.contest.bound = np.where(self.joined, self.bound[self.group], -np.inf)
+            joined = np.zeros(len(self.most), np.bool_)
+            joined[self.group[self.joined]] = True
+            born, group = self._of_new(self._ended.perturbed), self._of_new(self._ended.group)
+            chosen.contest.born = np.where(joined[group.astype(np.intp)], born, np.nan)
+            chosen.contest.bound = chosen.contest.bound.copy()
+            chosen.contest.bound[self.tree[self.joined]] = self.bound[self.group[self.joined]]
 
     def _of_new(self, column: list[Any]) -> NDArray[Any]:
         return np.array(column)[np.array(self._ended.new, np.bool_)]
