@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm import Babbler
     from babblegraph.loop import Round, search
+    from babblegraph.protocols import Draws
     from babblegraph.tasks import Countdown, Game24
 
 try:
@@ -31,6 +32,7 @@ _HOMES = {
     "BadInput": "errors",
     "Budget": "budget",
     "Countdown": "tasks",
+    "Draws": "protocols",
     "Estimate": "estimates",
     "Game24": "tasks",
     "Result": "api",
@@ -44,8 +46,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Estimate", "Game24", "Result", "Round",
-    "babble", "estimate", "generate", "multilevel", "rounds", "scoring", "search", "strategies", "tasks",
+    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Draws", "Estimate", "Game24", "Result",
+    "Round", "babble", "estimate", "generate", "multilevel", "rounds", "scoring", "search", "strategies", "tasks",
 ]  # fmt: skip
 
 

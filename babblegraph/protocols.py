@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from babblegraph.born import Born
 from babblegraph.budget import Meter
+from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.randomness import Rng
 
@@ -22,13 +23,22 @@ class Draws(Enum):
     """How the draws of one expansion go together."""
 
     MULTINOMIAL = "multinomial"  # each for itself, with replacement
-    SYSTEMATIC = (
-        "systematic"  # m points at equal distances: a span of probability q is drawn m q times, rounded
-    )
+    SYSTEMATIC = "systematic"  # m points at equal distances: a span is drawn m q times, rounded up or down
     DISTINCT = "distinct"  # without replacement: m different spans
-    FRESH = (
-        "fresh"  # like these, but never a span that the node already has as a child (biased: only to solve)
-    )
+    FRESH = "fresh"  # with replacement, but never a span that is there already (biased: only to solve)
+
+    @classmethod
+    def named(cls, way: Draws | str) -> Draws:
+        """The way of this name, or itself.
+
+        Raises:
+            BadInput: there is none.
+        """
+        try:
+            return cls(way)
+        except ValueError:
+            names = ", ".join(each.value for each in cls)
+            raise BadInput(f"draws must be one of {names}, got {way!r}: see protocols.Draws") from None
 
 
 @dataclass

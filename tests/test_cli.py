@@ -117,6 +117,8 @@ def said(capsys, *arguments, status):
         (["search", "-n", "0"], "--width must be above zero"),
         (["search", "--task", "contdown"], "did you mean 'countdown'"),
         (["search", "--strategy", "bable"], "did you mean 'babble'"),
+        (["search", "--draws", "systemic", "a"], "did you mean 'systematic'"),
+        (["search", "--draws", "systematic"], "--draws needs the strategy frontier, got 'babble'"),
         (["search", ""], "must not be empty"),
         (["search", "--task", "countdown", "no puzzle"], "no puzzle"),
         (["search", "--model", "somewhere"], "needs a prompt"),

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "graph_check": {"graph", "status", "errors"},
     "graph_file": {"graph", "graph_check", "status", "errors"},
     "export": {"graph", "status", "errors"},
-    "protocols": {"born", "budget", "graph", "randomness"},
+    "protocols": {"born", "budget", "errors", "graph", "randomness"},
     "loop": {"closing", "protocols", "budget", "graph", "randomness", "errors", "born", "status"},
     "resample": set(),
     "prune": {"resample", "protocols", "graph", "budget", "randomness", "errors", "status"},

@@ -31,7 +31,7 @@ def frontier(
     order: Order | None = None,
     restarts: int = 0,
     threshold: float | None = None,
-    draws: Draws = Draws.MULTINOMIAL,
+    draws: Draws | str = Draws.MULTINOMIAL,
 ) -> Strategy:
     """Expands the whole frontier with `width` draws each, then prunes each tree's to `keep` nodes.
 
@@ -59,8 +59,8 @@ def frontier(
             that in which its nodes were born.
         restarts: how many times a tree may begin anew.
         threshold: what a leaf's score must reach to end the restarts; None never ends them.
-        draws: how the draws below a node go together. Points at equal distances vary less than independent draws;
-            without replacement improbable spans are seen too.
+        draws: how the draws below a node go together, a `protocols.Draws` or its name: "multinomial" ones are
+            independent, "systematic" ones vary less, "distinct" ones are without replacement.
 
     Raises:
         BadInput: a negative width or number of restarts, `keep` or `floor` not above zero, biased draws.
@@ -73,7 +73,8 @@ def frontier(
         need_positive("keep", kept)
     need_positive("restarts", restarts or None)
     need_positive("floor", floor)
-    if draws is Draws.FRESH:
+    way = Draws.named(draws)
+    if way is Draws.FRESH:
         raise BadInput("an estimate needs unbiased draws, got 'fresh': take 'systematic' or 'distinct'")
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
@@ -95,7 +96,7 @@ def frontier(
         most = _most(graph, [graph.size if k is None else k for k in keeps])
         return np.r_[merged, resample_frontier(graph, priority, most, rng, order=order)]
 
-    return Strategy("frontier", select, prune, "estimate", draws)
+    return Strategy("frontier", select, prune, "estimate", way)
 
 
 def _started_anew(graph: BabbleGraph, restarts: int, threshold: float | None, trees: Ids) -> Ids:
