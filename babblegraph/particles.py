@@ -36,9 +36,9 @@ class Particles:
         self.generator, self.score, self.rng = generator, score, Rng(seed)
         self.graph = generator.start([prompt] * trees, seed)
         sampling = self.graph.meta.get("sampling", {})
-        if any(sampling.get(name) not in (None, 1.0) for name in ("temperature", "top_k", "top_p")):
+        if any(sampling.get(name) not in (None, 1.0) for name in ("temperature", "top_k", "top_p", "base")):
             raise BadInput(
-                f"splitting needs texts of the generator itself, got {sampling}: sample at temperature 1"
+                f"splitting needs texts of the generator itself, got {sampling}: take temperature 1 and no base"
             )
         self.graph.meta |= {"aim": "levels", "strategy": "multilevel"}
         self.meter = Meter(Budget(seconds=np.inf), trees)

@@ -13,7 +13,7 @@ from table_lm import TableLM, _Rows
 
 from babblegraph import resample
 from babblegraph.budget import Budget, Meter
-from babblegraph.lm.expand import Rules, expand
+from babblegraph.lm.expand import expand
 from babblegraph.loop import search
 from babblegraph.ordering import by_state, by_value
 from babblegraph.protocols import ALL, Chosen, Draws
@@ -60,7 +60,7 @@ class Forest:
         draws = np.broadcast_to(np.asarray(draws, np.intp), np.shape(ids)).copy()
         graph.round += 1
         warp = None if self.temperature == 1 else lambda log_f: log_f / self.temperature
-        rules = Rules(lm.rule, np.full(graph.trees, 1 + lm.length), lm.vocabulary, warp)
+        rules = lm.rules(graph, warp)
         chosen = Chosen(np.asarray(ids, np.intp), draws)
         born = graph.add(expand(_Rows(lm), graph, chosen, self.rng, self.meter, rules, self.draws))
         self.read_codes()
@@ -310,6 +310,17 @@ SCHEMES: dict[str, tuple[Callable[[Forest], None], dict]] = {
         {"draws": Draws.DISTINCT, "span": 2, "temperature": 1.5},
     ),
     "without replacement, whole texts": (to_the_end(grown(6)), {"draws": Draws.DISTINCT, "span": None}),
+    "moved g": (to_the_end(grown(4, pruned(4))), {"moved": True}),
+    "moved g, cold, without replacement": (
+        to_the_end(grown(4, pruned(4))),
+        {"moved": True, "temperature": 0.8, "draws": Draws.DISTINCT},
+    ),
+    "mixture": (to_the_end(grown(4, pruned(4))), {"moved": True, "mixture": 0.2}),
+    "mixture, points at equal distances": (
+        to_the_end(grown(5, thinned(4))),
+        {"moved": True, "mixture": 0.05, "span": 2, "draws": Draws.SYSTEMATIC},
+    ),
+    "mixture, stochastic beam": (beam(5), {"moved": True, "mixture": 0.3}),
     "stochastic beam": (beam(6), {}),
     "stochastic beam, spans of three": (beam(4), {"span": 3}),
     "stochastic beam, closed": (beam(6, tokens=14), {}),

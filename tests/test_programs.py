@@ -34,7 +34,8 @@ Z = t_quantile(1 - FALSE_ALARM / (2 * len(SCHEMES) * len(SIZES) * SEEDS * FUNCTI
 
 def forest_of(name, size, seed=0, trees=TREES):
     scheme, options = SCHEMES[name]
-    lm = TableLM(*size, seed=11 + seed, span=options.get("span", 1))
+    table = {"span": options.get("span", 1), "mixture": options.get("mixture")}
+    lm = TableLM(*size, seed=11 + seed, moved=5 + seed if options.get("moved") else None, **table)
     how = {name: options[name] for name in ("temperature", "draws") if name in options}
     return scheme, Forest(lm, trees, seed, **how)
 

@@ -21,7 +21,7 @@ class Emitted:
     def __init__(self) -> None:
         self.spans: list[np.ndarray] = []
         self.token_log_q: list[np.ndarray] = []
-        self.numbers: list[tuple[int, float, float, int, bool]] = []  # origin, log f, log q, draws, full
+        self.numbers: list[tuple[float, ...]] = []  # origin, log f, log g, log q, draws, full
         self.keys: list[int] = []
         self.marks: list[tuple[int, int]] = []  # status, flags
         self.repeats: list[tuple[int, int]] = []  # child that is there already, draws
@@ -34,7 +34,10 @@ class Emitted:
         self.spans.append(rows.tokens[row])
         self.token_log_q.append(rows.token_log_q[row])
         self.numbers.append(
-            (int(rows.origin[row]), rows.log_f[row], rows.log_q[row], draws, bool(rows.full[row]))
+            (
+                *(rows.origin[row], rows.log_f[row], rows.log_g[row], rows.log_q[row]),
+                *(draws, rows.full[row]),
+            )
         )
         self.keys.append(int(rows.key[row]))
         self.marks.append((status, flags))
@@ -47,9 +50,9 @@ class Emitted:
 
     def born(self, chosen: Chosen, rows: Rows) -> Born:
         """The new nodes' columns."""
-        numbers = np.array(self.numbers, np.float64).reshape(-1, 5)
-        log_f, log_q = numbers[:, 1], numbers[:, 2]
-        origin, draws, full = (numbers[:, i].astype(np.intp) for i in (0, 3, 4))
+        numbers = np.array(self.numbers, np.float64).reshape(-1, 6)
+        log_f, log_g, log_q = numbers[:, 1:4].T
+        origin, draws, full = (numbers[:, i].astype(np.intp) for i in (0, 4, 5))
         status = np.array([s for s, _ in self.marks], np.uint8)
         inclusion, lost = rows.way.inclusion(origin, log_q, draws)
         status[lost] = Status.PRUNED
@@ -61,7 +64,7 @@ class Emitted:
             lengths=np.array([len(s) for s in self.spans], np.int32),
             token_log_q=np.concatenate([*self.token_log_q, np.zeros(0, np.float32)]),
             log_p_f=log_f,
-            log_p_g=log_f,
+            log_p_g=log_g,
             log_q=log_q,
             log_inclusion=np.where(full > 0, 0.0, inclusion),
             count=draws.astype(np.int32),

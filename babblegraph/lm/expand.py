@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm.emitted import Emitted
+from babblegraph.lm.mixture import Both, mixed
 from babblegraph.lm.race import Race
 from babblegraph.lm.rows import Rows
 from babblegraph.lm.spans import SpanRule
@@ -32,16 +33,27 @@ Warp = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Source(Protocol):
-    """Next-token logits of rows in flight. `lm.trie.Trie` has them from a model, a test from a table."""
+    """Next-token logits of rows in flight. `lm.trie.Trie` has them from a model, a test from a table.
 
-    def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor: ...
-    def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor: ...
+    Logits of both generators where f and g are not the same.
+    """
+
+    def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor | Both: ...
+    def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor | Both: ...
     def keep(self, node: int, row: int) -> None: ...
     def close(self) -> None: ...
 
 
+class Next(NamedTuple):
+    """Log-probabilities of the next token under f, g and q, each [R, V]; the same object where they are the same."""
+
+    f: torch.Tensor
+    g: torch.Tensor
+    q: torch.Tensor
+
+
 class Rules(NamedTuple):
-    """How texts grow: where spans end, how long texts may be, and the map from f's log-probabilities to q's."""
+    """How texts grow: where spans end, how long texts may be, and the map from f and g to q."""
 
     span: SpanRule
     max_length: NDArray[np.int64]  # tokens of each tree's texts, prompts included, [trees]
@@ -51,10 +63,24 @@ class Rules(NamedTuple):
         None  # logits processors, which come before the warp, and stopping criteria
     )
 
-    def log_q(self, rows: Rows, logits: torch.Tensor, log_f: torch.Tensor) -> torch.Tensor:
-        """What the next tokens are sampled from, [R, V]; f itself where nothing changes it."""
+    mixture: float | None = None  # the share of f in what is sampled from, with neither warp nor processors
+
+    def next(self, rows: Rows, logits: torch.Tensor | Both) -> Next:
+        """The distributions of what follows each row."""
+        if isinstance(logits, torch.Tensor):
+            log_f = log_g = torch.log_softmax(logits, -1)
+            return Next(log_f, log_g, self._log_q(rows, logits, log_g))
+        log_f, log_g = torch.log_softmax(logits.f, -1), torch.log_softmax(logits.g, -1)
+        if self.mixture is None:
+            return Next(log_f, log_g, self._log_q(rows, logits.g, log_g))
+        above_f, above_g = rows.graph.log_p_f[rows.node], rows.graph.log_p_g[rows.node]
+        log_q = mixed(log_f, log_g, above_f + rows.log_f, above_g + rows.log_g, self.mixture)
+        return Next(log_f, log_g, log_q)
+
+    def _log_q(self, rows: Rows, logits: torch.Tensor, log_g: torch.Tensor) -> torch.Tensor:
+        """g as it is warped; g itself where nothing changes it."""
         if self.constraint is None or not self.constraint.processors:
-            return log_f if self.warp is None else torch.log_softmax(self.warp(log_f), -1)
+            return log_g if self.warp is None else torch.log_softmax(self.warp(log_g), -1)
         log_q = torch.log_softmax(self.constraint.scores(rows, logits), -1)
         log_q = log_q if self.warp is None else torch.log_softmax(self.warp(log_q), -1)
         return torch.where(log_q.isnan(), -torch.inf, log_q)  # where no token is allowed
@@ -82,18 +108,17 @@ def expand(
     left = allowed = meter.tokens_left()
     logits = source.open(graph, chosen.ids, meter)
     while True:
-        log_f = torch.log_softmax(logits, -1)
-        log_q = rules.log_q(rows, logits, log_f)
-        if log_q is not log_f:
-            _count_token_gate(graph, log_q)
-        rows.draw(log_q, rng)
+        log_p = rules.next(rows, logits)
+        if log_p.q is not log_p.g:
+            _count_token_gate(graph, log_p.q)
+        rows.draw(log_p.q, rng)
         newer = rows.affordable(left)
         for row, count in rows.cut_short(newer):
             out.add(rows, row, count, Status.FRONTIER, Flag.CUT)
             _keep(source, graph, out, row)
         if not newer.any():
             break
-        parents = rows.step(newer, log_f, log_q, rules)
+        parents = rows.step(newer, log_p, rules)
         left = left - np.bincount(rows.tree[rows.novel], minlength=len(left))
         ended = np.array([s is not None for s in rows.ends])
         for row, end in enumerate(rows.ends):

@@ -22,7 +22,7 @@ from babblegraph.status import Status
 
 if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
-    from babblegraph.lm.expand import Rules
+    from babblegraph.lm.expand import Next, Rules
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
 
@@ -44,6 +44,7 @@ class Rows:
     tokens: NDArray[np.int32]  # [R, t]
     token_log_q: NDArray[np.float32]  # [R, t]
     log_f: NDArray[np.float64]  # [R]
+    log_g: NDArray[np.float64]  # [R]
     log_q: NDArray[np.float64]  # [R]
     key: NDArray[np.uint64]  # [R] hash of the path
     tails: list[bytes]  # [R] the bytes that matter to stop strings
@@ -76,6 +77,7 @@ class Rows:
             tokens=np.zeros((n, 0), np.int32),
             token_log_q=np.zeros((n, 0), np.float32),
             log_f=np.zeros(n),
+            log_g=np.zeros(n),
             log_q=np.zeros(n),
             key=graph.key[ids].copy(),
             tails=[rules.span.tail_of(graph, i) for i in ids.tolist()],
@@ -130,14 +132,11 @@ class Rows:
             if self.tokens.shape[1] and not len(self.twins[row]):
                 yield int(row), int(draws[row])
 
-    def step(
-        self, allowed: NDArray[np.bool_], log_f: torch.Tensor, log_q: torch.Tensor, rules: Rules
-    ) -> Ints:
+    def step(self, allowed: NDArray[np.bool_], log_p: Next, rules: Rules) -> Ints:
         """Appends the drawn tokens: every allowed pair becomes a row. Returns the old row of each, [R]."""
         rows, tokens = self.pair_row[allowed], self.pair_token[allowed]
-        at = torch.as_tensor(rows * log_q.shape[1] + tokens, device=log_q.device)
-        both = torch.stack([log_f.reshape(-1)[at].double(), log_q.reshape(-1)[at].double()])
-        step_f, step_q = both.cpu().numpy()
+        at = torch.as_tensor(rows * log_p.q.shape[1] + tokens, device=log_p.q.device)
+        step_f, step_g, step_q = torch.stack([x.reshape(-1)[at].double() for x in log_p]).cpu().numpy()
         twins = [self.pair_twins[p] for p in np.flatnonzero(allowed)]
         place = np.full(len(allowed) + 1, -1)  # the last entry is for what has no pair
         place[:-1][allowed] = np.arange(len(rows))
@@ -148,7 +147,7 @@ class Rows:
         self.count = self.pair_count[allowed]
         self.tokens = np.c_[self.tokens, tokens.astype(np.int32)]
         self.token_log_q = np.c_[self.token_log_q, step_q.astype(np.float32)]
-        self.log_f, self.log_q = self.log_f + step_f, self.log_q + step_q
+        self.log_f, self.log_g, self.log_q = self.log_f + step_f, self.log_g + step_g, self.log_q + step_q
         self.key = chain(self.key, tokens)
         if rules.span.strings:
             self.tails = [
@@ -158,7 +157,7 @@ class Rows:
         room = rules.max_length[self.tree] - self.graph.length[self.node] - length
         self.ends = rules.span.ends(tokens.tolist(), self.tails, length, room.tolist())
         if rules.constraint is not None:
-            for row in np.flatnonzero(rules.constraint.done(self, log_q.device)):
+            for row in np.flatnonzero(rules.constraint.done(self, log_p.q.device)):
                 if self.ends[row] in (None, Status.FRONTIER):
                     self.ends[row] = Status.LEAF_STOP
         for row in np.flatnonzero(self.full):  # a node for every next token: spans of one token
@@ -176,7 +175,18 @@ class Rows:
         self._select(rows)
 
     def _select(self, rows: Ints) -> None:
-        for name in ("origin", "node", "tree", "full", "tokens", "token_log_q", "log_f", "log_q", "key"):
+        for name in (
+            "origin",
+            "node",
+            "tree",
+            "full",
+            "tokens",
+            "token_log_q",
+            "log_f",
+            "log_g",
+            "log_q",
+            "key",
+        ):
             setattr(self, name, getattr(self, name)[rows])
         self.tails = [self.tails[r] for r in rows]
         self.twins = [self.twins[r] for r in rows]
