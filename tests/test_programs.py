@@ -57,7 +57,9 @@ def test_every_planted_mistake_is_caught(name):
     mistake, options = MISTAKES[name]
     worst = 0.0
     for size in SIZES:
-        lm = TableLM(*size, seed=11)
+        lm = TableLM(
+            *size, seed=11, moved=5 if options.get("moved") else None, mixture=options.get("mixture")
+        )
         forest = Forest(lm, options.get("trees", TREES), 5, options.get("temperature", 1.0))
         extra = mistake(forest)
         worst = max(worst, *map(abs, forest.z(0.0 if extra is None else extra).values()))
