@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from babblegraph.learning import Level, Settings, preset
     from babblegraph.lm import Babbler
     from babblegraph.loop import Round, search
+    from babblegraph.protocols import Draws
     from babblegraph.tasks import Countdown, Game24
 
 try:
@@ -33,6 +34,7 @@ _HOMES = {
     "BadInput": "errors",
     "Budget": "budget",
     "Countdown": "tasks",
+    "Draws": "protocols",
     "Estimate": "estimates",
     "Game24": "tasks",
     "Level": "learning",
@@ -50,9 +52,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Estimate", "Game24", "Level", "Result",
-    "Round", "Settings", "babble", "cem", "estimate", "generate", "multilevel", "preset", "rounds", "scoring",
-    "search", "strategies", "tasks",
+    "Answer", "BabbleGraph", "Babbler", "BadInput", "Budget", "Countdown", "Draws", "Estimate", "Game24", "Level",
+    "Result", "Round", "Settings", "babble", "cem", "estimate", "generate", "multilevel", "preset", "rounds",
+    "scoring", "search", "strategies", "tasks",
 ]  # fmt: skip
 
 

@@ -52,7 +52,9 @@ class Closing:
         live = live[self.closing[graph.root[live]]]
         going = ~self.closing[graph.root[chosen.ids]]
         draws = np.r_[chosen.draws[going], np.ones(len(live), np.intp)]
-        return Chosen(np.r_[chosen.ids[going], live], draws)
+        if chosen.contest is not None:
+            chosen.contest.keep(going, len(live))
+        return Chosen(np.r_[chosen.ids[going], live], draws, chosen.contest)
 
     def note(self, graph: BabbleGraph) -> NDArray[np.intp]:
         """After a round: counts what closing has cost; returns the ids that it stopped."""
@@ -80,14 +82,19 @@ class Closing:
         if not len(chosen):
             return chosen
         tree = graph.root[chosen.ids]
-        cost = np.where(chosen.draws == ALL, _children(graph)[tree], chosen.draws) * _span(graph)[tree]
+        draws = np.where(chosen.draws == ALL, _children(graph)[tree], chosen.draws)
+        if chosen.contest is not None:  # all nodes of a tree share them
+            draws = draws / np.bincount(tree)[tree]
+        cost = draws * _span(graph)[tree]
         order = np.argsort(tree, kind="stable")
         before = np.cumsum(cost[order]) - cost[order]
         before -= np.maximum.accumulate(np.where(np.r_[True, np.diff(tree[order]) != 0], before, 0.0))
         meter = self._within_reserve()
         left = np.minimum(meter.tokens_left(), meter.nodes_left())
         paid = np.sort(order[before < left[tree[order]]])
-        return Chosen(chosen.ids[paid], chosen.draws[paid])
+        if chosen.contest is not None:
+            chosen.contest.keep(paid)
+        return Chosen(chosen.ids[paid], chosen.draws[paid], chosen.contest)
 
     def _prune(self, graph: BabbleGraph) -> NDArray[np.intp]:
         """Prunes each closing tree to as many nodes as its budget can finish, at least one."""

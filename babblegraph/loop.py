@@ -15,6 +15,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Generator, Scorer, Strategy
 from babblegraph.randomness import Rng
+from babblegraph.status import Status
 
 
 class Round(NamedTuple):
@@ -71,14 +72,16 @@ def search(
     try:
         while len(chosen := _choose(graph, meter, strategy, closing)):
             graph.round += 1
-            born = graph.add(generator.expand(graph, chosen, rng, paying, strategy.fresh))
+            born = graph.add(generator.expand(graph, chosen, rng, paying, strategy.draws))
             meter.count("nodes", graph.root[born])
-            score(graph, born, paying)
+            score(graph, born[graph.status[born] != Status.PRUNED], paying)
             stopped = strategy.prune(graph, rng)
             if closing is not None:
                 stopped = np.concatenate([stopped, closing.note(graph)])
             over = chosen.ids if strategy.aim == "estimate" else chosen.ids[:0]  # never expanded again
-            generator.release(graph, np.concatenate([stopped, born[graph.is_leaf(born)], over]))
+            generator.release(
+                graph, np.concatenate([stopped, born[graph.status[born] != Status.FRONTIER], over])
+            )
             graph.meta["spent"] = meter.to_json()
             yield Round(graph, chosen, born, stopped, meter.read())
     finally:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.protocols import Chosen, Generator, Scorer
+from babblegraph.protocols import Chosen, Draws, Generator, Scorer
 from babblegraph.randomness import Rng, chain
 
 COPY, CUT, DEAL = 1 << 44, 1 << 45, 1 << 46  # words of random keys, beyond every token id
@@ -36,9 +36,9 @@ class Particles:
         self.generator, self.score, self.rng = generator, score, Rng(seed)
         self.graph = generator.start([prompt] * trees, seed)
         sampling = self.graph.meta.get("sampling", {})
-        if any(sampling.get(name) not in (None, 1.0) for name in ("temperature", "top_k", "top_p")):
+        if any(sampling.get(name) not in (None, 1.0) for name in ("temperature", "top_k", "top_p", "base")):
             raise BadInput(
-                f"splitting needs texts of the generator itself, got {sampling}: sample at temperature 1"
+                f"splitting needs texts of the generator itself, got {sampling}: take temperature 1 and no base"
             )
         self.graph.meta |= {"aim": "levels", "strategy": "multilevel"}
         self.meter = Meter(Budget(seconds=np.inf), trees)
@@ -103,7 +103,7 @@ class Particles:
         while len(going):
             graph.round += 1
             ids, draws = np.unique(at[going], return_counts=True)
-            born = self.generator.expand(graph, Chosen(ids, draws), self.rng, self.meter, False)
+            born = self.generator.expand(graph, Chosen(ids, draws), self.rng, self.meter, Draws.MULTINOMIAL)
             new = graph.add(born)
             self.meter.count("nodes", graph.root[new])
             self.score(graph, new, self.meter)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,17 +12,63 @@ from numpy.typing import ArrayLike, NDArray
 
 from babblegraph.born import Born
 from babblegraph.budget import Meter
+from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.randomness import Rng
 
 ALL = 0  # as a number of draws: expand into every possible next token
 
 
+class Draws(Enum):
+    """How the draws of one expansion go together."""
+
+    MULTINOMIAL = "multinomial"  # each for itself, with replacement
+    SYSTEMATIC = "systematic"  # m points at equal distances: a span is drawn m q times, rounded up or down
+    DISTINCT = "distinct"  # without replacement: m different spans
+    FRESH = "fresh"  # with replacement, but never a span that is there already (biased: only to solve)
+
+    @classmethod
+    def named(cls, way: Draws | str) -> Draws:
+        """The way of this name, or itself.
+
+        Raises:
+            BadInput: there is none.
+        """
+        try:
+            return cls(way)
+        except ValueError:
+            names = ", ".join(each.value for each in cls)
+            raise BadInput(f"draws must be one of {names}, got {way!r}: see protocols.Draws") from None
+
+
+@dataclass
+class Contest:
+    """Draws without replacement that go on over several expansions: the nodes of a tree compete with each other.
+
+    What a node is worth is its perturbed log-probability: log q plus a Gumbel number that is the largest of those
+    of all texts below it.
+    """
+
+    perturbed: NDArray[np.float64]  # [F] of the chosen nodes; NaN where it is still to be drawn
+    joined: NDArray[
+        np.bool_
+    ]  # [F] whether a node takes part; the children of another one compete among themselves
+    bound: NDArray[np.float64]  # [trees] the best that each tree has lost so far; `expand` raises it
+    born: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    # [M] what the new nodes are worth, from `expand`; NaN below nodes that did not take part
+
+    def keep(self, chosen: NDArray[np.integer[Any]] | NDArray[np.bool_], more: int = 0) -> None:
+        """Of the chosen nodes only some are expanded, and as many more that take no part."""
+        self.perturbed = np.r_[self.perturbed[chosen], np.full(more, np.nan)]
+        self.joined = np.r_[self.joined[chosen], np.zeros(more, np.bool_)]
+
+
 class Chosen(NamedTuple):
     """What to expand in one round: distinct node ids, and how many draws each gets (or `ALL`)."""
 
     ids: NDArray[np.intp]  # [F]
-    draws: NDArray[np.intp]  # [F]
+    draws: NDArray[np.intp]  # [F] of all that take part in a contest of one tree, the same
+    contest: Contest | None = None  # for `Draws.DISTINCT`
 
     def __len__(self) -> int:  # the number of nodes, so that an empty choice ends the search
         return len(self.ids)
@@ -34,12 +82,8 @@ class Generator(Protocol):
         """A graph with one root a prompt."""
         ...
 
-    def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool) -> Born:
-        """Draws spans below the chosen nodes. The next `graph.add` must be of what this returns.
-
-        With `fresh`, spans that a node already has as children are never drawn again (which is biased, and so
-        only for the aim `solve`).
-        """
+    def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, draws: Draws) -> Born:
+        """Draws spans below the chosen nodes. The next `graph.add` must be of what this returns."""
         ...
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
@@ -90,7 +134,7 @@ class Strategy(NamedTuple):
     select: Select
     prune: Prune
     aim: str = "solve"  # or "estimate": unbiased weights, pruning is final
-    fresh: bool = False  # whether a span is never drawn twice below one node (biased)
+    draws: Draws = Draws.MULTINOMIAL
 
 
 class ValueFunction(Protocol):

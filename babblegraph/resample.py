@@ -106,6 +106,23 @@ def inclusion(log_size: Floats, k: int) -> Floats:
     return np.where(s >= least_sure[:, None], 0.0, np.minimum(log_size + log_c[:, None], 0.0))
 
 
+def reached(log_q: ArrayLike, kappa: ArrayLike) -> Floats:
+    """log of the probability that a perturbed log-probability exceeds κ: log(1 − exp(−exp(log q − κ))).
+
+    Args:
+        log_q, kappa: shapes broadcast; −inf as κ is exceeded for sure.
+
+    Source: Kool, van Hoof & Welling, "Stochastic beams and where to find them", 2019.
+
+    >>> np.exp(reached(np.log([0.5, 0.25]), [-np.inf, np.log(0.25)])).round(6).tolist()
+    [1.0, 0.632121]
+    """
+    log_rate = np.asarray(log_q, np.float64) - np.asarray(kappa, np.float64)
+    rate = np.exp(np.minimum(log_rate, 700.0))
+    small = log_rate < np.log(1e-8)  # where 1 − exp(−x) is x − x² / 2
+    return np.where(small, log_rate - rate / 2, np.log(-np.expm1(-np.where(small, 1.0, rate))))
+
+
 def _systematic(expected: Floats, k: NDArray[Any], uniform: Floats) -> NDArray[np.int64]:
     """How often each is hit by k points at distance one; `expected` sums to k in each row, [G, n]."""
     edges = np.cumsum(expected, axis=1)

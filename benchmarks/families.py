@@ -26,7 +26,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.babbler import EMBEDDED
-from babblegraph.protocols import Chosen
+from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 
 ENGINES = ("cascade", "dense", "recompute")
@@ -284,7 +284,11 @@ def forest(
         fits = np.flatnonzero(~graph.is_leaf())
         ids = np.sort(draw.choice(fits, min(len(fits), int(draw.integers(1, 5))), replace=False))
         chosen = Chosen(ids, draw.choice([1, 3, 8], len(ids)))
-        born = graph.add(babbler.expand(graph, chosen, rng, meter, fresh=bool(draw.random() < 0.6)))
+        born = graph.add(
+            babbler.expand(
+                graph, chosen, rng, meter, Draws.FRESH if draw.random() < 0.6 else Draws.MULTINOMIAL
+            )
+        )
         yield graph, np.arange(graph.size) if draw.random() < 0.3 else born, meter
         babbler.release(graph, draw.choice(graph.size, graph.size // 3, replace=False))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from schemes import Forest, grown, has_hit, pruned, restarts, rollouts, to_the_end
+from schemes import Forest, beam, grown, has_hit, pruned, restarts, rollouts, to_the_end
 
 from babblegraph import resample
 from babblegraph.protocols import ALL
@@ -106,6 +106,21 @@ def stems_that_leave_their_nodes_whole(forest: Forest) -> None:
     restarts(forest)
 
 
+def kappa_among_those_that_stay(forest: Forest) -> None:
+    """The k-th perturbed log-probability in the place of the (k+1)-th."""
+    beam(4)(forest)
+    graph, kept = forest.graph, forest.graph.meta["beam"]
+    nodes, kappa = np.array(kept["nodes"]), np.full(graph.trees, np.inf)
+    np.minimum.at(kappa, graph.root[nodes], kept["perturbed"])
+    graph.log_inclusion[nodes] = resample.reached(graph.log_q[nodes], kappa[graph.root[nodes]])
+
+
+def a_mixture_weighted_as_g(forest: Forest):
+    """What was drawn from the mixture, divided by g's probability alone."""
+    rollouts(4)(forest)
+    return forest.graph.log_q - forest.graph.log_p_g
+
+
 def stopped_too_early(forest: Forest) -> None:
     for _ in range(forest.lm.length - 1):
         grown(3, pruned(4))(forest)
@@ -122,5 +137,11 @@ MISTAKES: dict[str, tuple[Planted, dict]] = {
     "merging by adding the A's": (to_the_end(grown(ALL, merging(the_sum_of_factors))), {}),
     "q divided out twice": (ratio_twice, {"temperature": 2.0, "trees": 600}),
     "a stem that leaves its node whole": (stems_that_leave_their_nodes_whole, {}),
+    "the root fixed at 0": (beam(3, fixed=True), {"trees": 1500}),
+    "κ among those that stay": (kappa_among_those_that_stay, {"trees": 600}),
+    "a mixture weighted as if it were g": (
+        a_mixture_weighted_as_g,
+        {"moved": True, "mixture": 0.5, "trees": 600},
+    ),
     "stopping with weight on unfinished nodes": (stopped_too_early, {}),
 }

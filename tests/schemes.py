@@ -13,22 +13,24 @@ from table_lm import TableLM, _Rows
 
 from babblegraph import resample
 from babblegraph.budget import Budget, Meter
-from babblegraph.lm.expand import Rules, expand
+from babblegraph.lm.expand import expand
 from babblegraph.loop import search
 from babblegraph.ordering import by_state, by_value
-from babblegraph.protocols import ALL, Chosen
+from babblegraph.protocols import ALL, Chosen, Draws
 from babblegraph.prune import merge_by_weight, resample_frontier, roulette
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
 from babblegraph.stem import hold_back
-from babblegraph.strategies import frontier
+from babblegraph.strategies import frontier, stochastic_beam
 
 
 class Forest:
     """Trees of one table. A text is a number: a leading 1, then its tokens as digits to the base V."""
 
-    def __init__(self, lm: TableLM, trees: int, seed: int, temperature: float = 1.0) -> None:
-        self.lm, self.rng, self.temperature = lm, Rng(seed), temperature
+    def __init__(
+        self, lm: TableLM, trees: int, seed: int, temperature: float = 1.0, draws: Draws = Draws.MULTINOMIAL
+    ) -> None:
+        self.lm, self.rng, self.temperature, self.draws = lm, Rng(seed), temperature, draws
         self.graph = lm.start(["p"] * trees, seed)
         self.graph.meta |= {"aim": "estimate"}
         self.meter = Meter(Budget(seconds=1e9), trees)
@@ -58,9 +60,9 @@ class Forest:
         draws = np.broadcast_to(np.asarray(draws, np.intp), np.shape(ids)).copy()
         graph.round += 1
         warp = None if self.temperature == 1 else lambda log_f: log_f / self.temperature
-        rules = Rules(lm.rule, np.full(graph.trees, 1 + lm.length), lm.vocabulary, warp)
+        rules = lm.rules(graph, warp)
         chosen = Chosen(np.asarray(ids, np.intp), draws)
-        born = graph.add(expand(_Rows(lm), graph, chosen, self.rng, self.meter, rules, False))
+        born = graph.add(expand(_Rows(lm), graph, chosen, self.rng, self.meter, rules, self.draws))
         self.read_codes()
         graph.state_key[born] = self.state[self.code[born]]
         return born
@@ -259,6 +261,29 @@ def begun_anew(forest: Forest) -> None:
     assert len(set(np.bincount(forest.graph.root[forest.graph.start == forest.graph.stop]).tolist())) > 1
 
 
+def beam(width, tokens=10**6, fixed=False):
+    """The real loop with a stochastic beam; fixed: the mistake that roots are worth 0."""
+
+    def scheme(forest: Forest) -> None:
+        strategy = stochastic_beam(width=width)
+
+        def select(graph, meter):
+            chosen = strategy.select(graph, meter)
+            if fixed and chosen.contest is not None:
+                chosen.contest.perturbed[np.isnan(chosen.contest.perturbed)] = 0.0
+            return chosen
+
+        def score(graph, ids, meter):
+            pass
+
+        how = {"strategy": strategy._replace(select=select), "budget": Budget(tokens=tokens)}
+        for _ in search(forest.lm, graph=forest.graph, score=score, close=True, **how):
+            pass
+        forest.read_codes()
+
+    return scheme
+
+
 SCHEMES: dict[str, tuple[Callable[[Forest], None], dict]] = {
     "four independent samples": (rollouts(4), {}),
     "full expansion, pruned by weight": (to_the_end(grown(ALL, pruned(5, guided=False))), {}),
@@ -274,6 +299,31 @@ SCHEMES: dict[str, tuple[Callable[[Forest], None], dict]] = {
     "spans of two tokens": (to_the_end(grown(4, pruned(3))), {"span": 2}),
     "hot sampling, pruned": (to_the_end(grown(3, pruned(3))), {"temperature": 2.0}),
     "cold sampling, roulette": (to_the_end(grown(4, thinned(4))), {"temperature": 0.7}),
+    "points at equal distances": (to_the_end(grown(3, pruned(3))), {"draws": Draws.SYSTEMATIC}),
+    "points at equal distances, spans of two": (
+        to_the_end(grown(5, pruned(3))),
+        {"draws": Draws.SYSTEMATIC, "span": 2, "temperature": 1.5},
+    ),
+    "without replacement": (to_the_end(grown(2, pruned(4))), {"draws": Draws.DISTINCT}),
+    "without replacement, spans of two": (
+        to_the_end(grown(4, pruned(3))),
+        {"draws": Draws.DISTINCT, "span": 2, "temperature": 1.5},
+    ),
+    "without replacement, whole texts": (to_the_end(grown(6)), {"draws": Draws.DISTINCT, "span": None}),
+    "moved g": (to_the_end(grown(4, pruned(4))), {"moved": True}),
+    "moved g, cold, without replacement": (
+        to_the_end(grown(4, pruned(4))),
+        {"moved": True, "temperature": 0.8, "draws": Draws.DISTINCT},
+    ),
+    "mixture": (to_the_end(grown(4, pruned(4))), {"moved": True, "mixture": 0.2}),
+    "mixture, points at equal distances": (
+        to_the_end(grown(5, thinned(4))),
+        {"moved": True, "mixture": 0.05, "span": 2, "draws": Draws.SYSTEMATIC},
+    ),
+    "mixture, stochastic beam": (beam(5), {"moved": True, "mixture": 0.3}),
+    "stochastic beam": (beam(6), {}),
+    "stochastic beam, spans of three": (beam(4), {"span": 3}),
+    "stochastic beam, closed": (beam(6, tokens=14), {}),
     "the loop, closed": (searched, {}),
     "the loop, begun anew": (begun_anew, {}),
 }

@@ -9,16 +9,29 @@ import torch
 
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.expand import Rules, expand
+from babblegraph.lm.mixture import Both
 from babblegraph.lm.spans import SpanRule
+from babblegraph.protocols import Draws
 
 
 class TableLM:
     """V tokens, texts of exactly L of them; every prefix has its own random next-token distribution.
 
-    It is a `Generator` on the same expansion code as `Babbler`: only the logits come from a table.
+    It is a `Generator` on the same expansion code as `Babbler`: only the logits come from a table. With `moved`, the
+    seed of a second table, texts are sampled from that one (g), alone or in a mixture with the first (f).
     """
 
-    def __init__(self, vocabulary: int = 3, length: int = 4, seed: int = 0, span: int | None = 1) -> None:
+    def __init__(
+        self,
+        vocabulary: int = 3,
+        length: int = 4,
+        seed: int = 0,
+        span: int | None = 1,
+        moved: int | None = None,
+        mixture: float | None = None,
+    ) -> None:
+        self.moved = None if moved is None else TableLM(vocabulary, length, moved, span)
+        self.mixture = mixture
         draw = np.random.default_rng(seed)
         self.v, self.length = vocabulary, length
         self.vocabulary = {i: bytes([97 + i]) for i in range(vocabulary)}
@@ -40,9 +53,14 @@ class TableLM:
     def start(self, prompts, seed: int = 0) -> BabbleGraph:
         return BabbleGraph(prompts, [[0]] * len(prompts), self.vocabulary, seed, {"model": "table"})
 
-    def expand(self, graph, chosen, rng, meter, fresh=False):
-        rules = Rules(self.rule, np.full(graph.trees, 1 + self.length), self.vocabulary)
-        return expand(_Rows(self), graph, chosen, rng, meter, rules, fresh)
+    def expand(self, graph, chosen, rng, meter, draws=Draws.MULTINOMIAL):
+        rules = self.rules(graph)
+        return expand(_Rows(self), graph, chosen, rng, meter, rules, draws)
+
+    def rules(self, graph, warp=None) -> Rules:
+        """How texts of a graph grow."""
+        most = np.full(graph.trees, 1 + self.length)
+        return Rules(self.rule, most, self.vocabulary, warp, mixture=self.mixture)
 
     def release(self, graph, ids) -> None:
         pass
@@ -73,4 +91,7 @@ class _Rows:
 
     def _logits(self):
         self.lm.calls += len(self.texts)
-        return torch.as_tensor(np.stack([self.lm.table[t] for t in self.texts]))
+        f = torch.as_tensor(np.stack([self.lm.table[t] for t in self.texts]))
+        if self.lm.moved is None:
+            return f
+        return Both(f, torch.as_tensor(np.stack([self.lm.moved.table[t] for t in self.texts])))

@@ -15,7 +15,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.lm import Babbler, layout
 from babblegraph.lm.attention import NAME
 from babblegraph.lm.plan import Plan
-from babblegraph.protocols import ALL, Chosen
+from babblegraph.protocols import ALL, Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
 
@@ -24,7 +24,7 @@ PROMPTS = ["3 5>8\n", "1 2 3 4 5 6 7 8 9>45\n", "7"]
 
 
 def grown(babbler, seed, rounds=7, prompts=PROMPTS, watch=None):
-    """A random forest: forks, spans that end early, releases, revived nodes, re-expansion with and without fresh.
+    """A random forest: forks, spans that end early, releases, revived nodes, re-expansion with and without fresh draws.
 
     `watch` is called after each round with the graph and the ids of all nodes to look at.
     """
@@ -36,7 +36,13 @@ def grown(babbler, seed, rounds=7, prompts=PROMPTS, watch=None):
         ids = np.sort(draw.choice(fits, min(len(fits), int(draw.integers(1, 5))), replace=False))
         draws = draw.choice([1, 3, 8], len(ids))
         born = graph.add(
-            babbler.expand(graph, Chosen(ids, draws), rng, meter, fresh=bool(draw.random() < 0.6))
+            babbler.expand(
+                graph,
+                Chosen(ids, draws),
+                rng,
+                meter,
+                Draws.FRESH if draw.random() < 0.6 else Draws.MULTINOMIAL,
+            )
         )
         if watch:
             watch(graph, np.arange(graph.size) if draw.random() < 0.3 else born, meter)

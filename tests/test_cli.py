@@ -39,7 +39,7 @@ class Player:
             list(prompts), [list(p.encode()) for p in prompts], BYTES, seed, {"model": "player"}
         )
 
-    def expand(self, graph, chosen, rng, meter, fresh):
+    def expand(self, graph, chosen, rng, meter, draws):
         graph.vocabulary.update(BYTES)  # a loaded graph knows only the tokens that it uses
         parents, spans, exhausted = [], [], []
         for node, draws in zip(chosen.ids.tolist(), chosen.draws.tolist(), strict=True):
@@ -117,6 +117,8 @@ def said(capsys, *arguments, status):
         (["search", "-n", "0"], "--width must be above zero"),
         (["search", "--task", "contdown"], "did you mean 'countdown'"),
         (["search", "--strategy", "bable"], "did you mean 'babble'"),
+        (["search", "--draws", "systemic", "a"], "did you mean 'systematic'"),
+        (["search", "--draws", "systematic"], "--draws needs the strategy frontier, got 'babble'"),
         (["search", ""], "must not be empty"),
         (["search", "--task", "countdown", "no puzzle"], "no puzzle"),
         (["search", "--model", "somewhere"], "needs a prompt"),

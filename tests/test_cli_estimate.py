@@ -29,6 +29,13 @@ def test_one_json_object_tells_the_estimate_and_what_it_cost(saved, capsys):
     assert found["effective"] > 1
 
 
+@pytest.mark.parametrize("draws", ["systematic", "distinct"])
+def test_draws_can_go_together_in_every_way(draws, capsys):
+    small = ["--trees", "4", "--tokens", "60", "--keep", "4", "--draws", draws, "--json"]
+    assert main(["estimate", "--task", "countdown", PUZZLE, *small]) == 0
+    assert json.loads(capsys.readouterr().out)["trees"] == 4
+
+
 def test_a_saved_graph_gives_the_same_table_again(saved, capsys):
     assert main(["estimate", "--graph", str(saved), "--threshold", "0"]) == 0
     out = capsys.readouterr().out
@@ -65,6 +72,7 @@ def test_pass_at_k_and_the_ratio_are_there_for_the_asking(saved, capsys):
         (["--task", "countdwn"], "did you mean 'countdown'?"),
         (["--graph", "missing.safetensors"], "missing.safetensors"),
         (["--temperature", "0"], "--temperature must be above zero"),
+        (["--draws", "fresh"], "an estimate needs unbiased draws"),
         (["--width", "0"], "--width must be above zero"),
     ],
 )

@@ -11,6 +11,7 @@ from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
 from babblegraph.estimates import probability, why_not
 from babblegraph.loop import search
+from babblegraph.protocols import Draws
 from babblegraph.scoring import Score
 from babblegraph.status import Status
 from babblegraph.strategies import frontier
@@ -111,3 +112,17 @@ def test_numbers_below_one_are_refused_in_one_line(options):
     with pytest.raises(BadInput, match="must be above 0") as error:
         frontier(**options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("draws", ["systematic", Draws.DISTINCT])
+def test_draws_are_named_or_given(draws):
+    assert frontier(draws=draws).draws is Draws.named(draws)
+    *_, last = rounds_of(TableLM(3, 4, seed=2), frontier(width=9, keep=None, draws=draws))
+    assert why_not(last.graph) == ""
+
+
+def test_biased_and_unknown_draws_are_refused():
+    for draws, said in (("fresh", "unbiased draws"), ("systemic", "must be one of")):
+        with pytest.raises(BadInput, match=said) as error:
+            frontier(draws=draws)
+        assert "\n" not in str(error.value)

@@ -20,7 +20,7 @@ from test_stem import grow
 
 from babblegraph.intervals import t_quantile
 from babblegraph.ordering import by_state
-from babblegraph.protocols import ALL
+from babblegraph.protocols import ALL, Draws
 from babblegraph.prune import FLOOR, _same_state, merge_by_weight, resample_frontier, roulette
 from babblegraph.resample import fearnhead_clifford, systematic
 from babblegraph.status import Status
@@ -34,8 +34,10 @@ Z = t_quantile(1 - FALSE_ALARM / (2 * len(SCHEMES) * len(SIZES) * SEEDS * FUNCTI
 
 def forest_of(name, size, seed=0, trees=TREES):
     scheme, options = SCHEMES[name]
-    lm = TableLM(*size, seed=11 + seed, span=options.get("span", 1))
-    return scheme, Forest(lm, trees, seed, options.get("temperature", 1.0))
+    table = {"span": options.get("span", 1), "mixture": options.get("mixture")}
+    lm = TableLM(*size, seed=11 + seed, moved=5 + seed if options.get("moved") else None, **table)
+    how = {name: options[name] for name in ("temperature", "draws") if name in options}
+    return scheme, Forest(lm, trees, seed, **how)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"V={s[0]} L={s[1]}")
@@ -55,7 +57,9 @@ def test_every_planted_mistake_is_caught(name):
     mistake, options = MISTAKES[name]
     worst = 0.0
     for size in SIZES:
-        lm = TableLM(*size, seed=11)
+        lm = TableLM(
+            *size, seed=11, moved=5 if options.get("moved") else None, mixture=options.get("mixture")
+        )
         forest = Forest(lm, options.get("trees", TREES), 5, options.get("temperature", 1.0))
         extra = mistake(forest)
         worst = max(worst, *map(abs, forest.z(0.0 if extra is None else extra).values()))
@@ -162,16 +166,18 @@ class Program:
     def live(self, *status):
         return np.flatnonzero(np.isin(self.graph.status, status))
 
-    def expand(self, which, m):
+    def expand(self, which, m, way=Draws.MULTINOMIAL):
         ids = self.live(Status.FRONTIER, Status.STEM)
-        self._grow(ids[[which % len(ids)]] if len(ids) else ids, m)
+        self._grow(ids[[which % len(ids)]] if len(ids) else ids, m, way)
 
-    def expand_all(self, m):
-        self._grow(self.live(Status.FRONTIER), m)
+    def expand_all(self, m, way=Draws.MULTINOMIAL):
+        self._grow(self.live(Status.FRONTIER), m, way)
 
-    def _grow(self, ids, m):
+    def _grow(self, ids, m, way):
         graph = self.graph
-        for i in grow(self.lm, graph, ids, m, self.rng) if len(ids) else ():
+        if way is Draws.SYSTEMATIC and m > 1:  # one uniform a node; a single draw is like any other
+            self.rng.expect(np.cumsum(np.exp(self.lm.table[self.texts[i]])) * m % 1.0 for i in ids)
+        for i in grow(self.lm, graph, ids, m, self.rng, way) if len(ids) else ():
             if graph.status[i] == Status.FRONTIER:  # a state that forgets the order of tokens
                 graph.state_key[i] = int("1" + "".join(map(str, sorted(self.lm.generated(graph, i)))))
 
@@ -211,9 +217,11 @@ def backwards(graph, ids):
     return -ids
 
 
+# without replacement weights are continuous in the uniforms: exact in test_draws.py, and by z-scores above
+WAYS = st.sampled_from([Draws.MULTINOMIAL, Draws.SYSTEMATIC])
 OPERATION = st.one_of(
-    st.tuples(st.just("expand"), st.integers(0, 5), st.integers(0, 2)),
-    st.tuples(st.just("expand_all"), st.integers(0, 2)),
+    st.tuples(st.just("expand"), st.integers(0, 5), st.integers(0, 2), WAYS),
+    st.tuples(st.just("expand_all"), st.integers(0, 3), WAYS),
     st.tuples(
         st.just("prune"),
         st.integers(1, 3),

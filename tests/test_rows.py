@@ -18,7 +18,7 @@ from tiny_models import counting_real_tokens, plain_logits, tiny_llama
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.lm import Babbler
-from babblegraph.protocols import ALL, Chosen
+from babblegraph.protocols import ALL, Chosen, Draws
 from babblegraph.randomness import Rng, uniforms
 from babblegraph.status import Flag, Status
 
@@ -171,12 +171,12 @@ def test_fresh_draws_exhaust_a_node_exactly(batch):
     lm = TableLM(vocabulary=3, length=5, seed=1, span=3)
     graph, spans, rounds = lm.start(["p"]), [], 0
     while not graph.flags[0] & Flag.EXHAUSTED:
-        born = graph.add(lm.expand(graph, one(0, batch), Rng(3), meter_of(graph), fresh=True))
+        born = graph.add(lm.expand(graph, one(0, batch), Rng(3), meter_of(graph), draws=Draws.FRESH))
         spans += [tuple(graph.span(int(i)).tolist()) for i in born]
         rounds += 1
         assert rounds < 500
     assert len(spans) == len(set(spans)) == 3**3, "every span once, none twice"
-    again = lm.expand(graph, one(0, 4), Rng(3), meter_of(graph), fresh=True)
+    again = lm.expand(graph, one(0, 4), Rng(3), meter_of(graph), draws=Draws.FRESH)
     assert len(again.parent) == 0
     assert again.parent_flags.tolist() == [Flag.EXHAUSTED]
 
@@ -186,13 +186,13 @@ class RoundingTable(TableLM):
 
     noise = np.random.default_rng(0)
 
-    def expand(self, graph, chosen, rng, meter, fresh=False):
+    def expand(self, graph, chosen, rng, meter, draws=Draws.MULTINOMIAL):
         true = self.table
         self.table = {
             k: np.float32(v) + self.noise.normal(0, 2e-5, len(v)).astype(np.float32) for k, v in true.items()
         }
         try:
-            return super().expand(graph, chosen, rng, meter, fresh)
+            return super().expand(graph, chosen, rng, meter, draws)
         finally:
             self.table = true
 
@@ -202,7 +202,7 @@ def test_rounding_neither_repeats_a_span_nor_hides_that_a_node_is_exhausted(seed
     lm = RoundingTable(vocabulary=3, length=5, seed=seed, span=3)
     graph, rounds = lm.start(["p"], seed), 0
     while not graph.flags[0] & Flag.EXHAUSTED:
-        graph.add(lm.expand(graph, one(0, 2), Rng(seed), meter_of(graph), fresh=True))
+        graph.add(lm.expand(graph, one(0, 2), Rng(seed), meter_of(graph), draws=Draws.FRESH))
         rounds += 1
         assert rounds < 500, "an exhausted node must not be expanded for ever"
     spans = [tuple(graph.span(i).tolist()) for i in graph.children(0)]
@@ -215,7 +215,9 @@ def test_fresh_on_a_model_never_repeats_and_exhausts_even_when_nodes_come_back(c
     graph, other, rounds = babbler.start(["7", "3 5>8\n"]), 1, 0
     while not graph.flags[0] & Flag.EXHAUSTED:
         ids = np.array([0, other]) if rounds % 2 else np.array([0])  # batches of changing shapes
-        born = babbler.expand(graph, Chosen(ids, np.full(len(ids), 4)), Rng(0), meter_of(graph), fresh=True)
+        born = babbler.expand(
+            graph, Chosen(ids, np.full(len(ids), 4)), Rng(0), meter_of(graph), draws=Draws.FRESH
+        )
         graph.add(born)
         babbler.release(graph, np.arange(graph.size))
         other, rounds = int(graph.frontier()[-1]), rounds + 1
@@ -263,7 +265,7 @@ def test_fresh_draws_one_by_one_are_sampling_without_replacement():
     graph = lm.start(["p"] * n)  # as many trees, each with random numbers of its own
     roots = Chosen(np.arange(n), np.ones(n, np.int64))
     for _ in lm.texts:
-        graph.add(lm.expand(graph, roots, Rng(0), meter_of(graph), fresh=True))
+        graph.add(lm.expand(graph, roots, Rng(0), meter_of(graph), draws=Draws.FRESH))
     orders = Counter(tuple(lm.generated(graph, c) for c in graph.children(root)) for root in range(n))
     every = list(permutations(lm.texts))
     p = np.array([np.exp(sum(without_replacement(lm, order))) for order in every])
@@ -281,14 +283,14 @@ def without_replacement(lm, order):
 
 
 @pytest.mark.parametrize("budget", [1, 2, 7, 23])
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_budget_is_never_exceeded_and_what_it_cut_is_marked(budget, fresh):
+@pytest.mark.parametrize("draws", [Draws.MULTINOMIAL, Draws.FRESH])
+def test_a_budget_is_never_exceeded_and_what_it_cut_is_marked(budget, draws):
     lm = TableLM(vocabulary=3, length=6, seed=3, span=4)
     graph = lm.start(["p", "q"])
     meter = meter_of(graph, budget)
     for _ in range(4):
         ids = np.arange(graph.trees)
-        graph.add(lm.expand(graph, Chosen(ids, np.array([5, 9])), Rng(0), meter, fresh=fresh))
+        graph.add(lm.expand(graph, Chosen(ids, np.array([5, 9])), Rng(0), meter, draws=draws))
         assert (meter.counts["sampled"] <= budget).all()
     assert (meter.counts["sampled"] == budget).all()
     cut = np.flatnonzero((graph.flags & Flag.CUT) > 0)
@@ -327,14 +329,14 @@ def paths(graph):
     return [(int(graph.root[i]), tuple(graph.path_tokens(i).tolist())) for i in range(graph.size)]
 
 
-def forest(lm, prompts, order=1, fresh=False):
+def forest(lm, prompts, order=1, draws=Draws.MULTINOMIAL):
     graph = lm.start(prompts, seed=11)
     for _ in range(4):
         ids = graph.frontier()[::order]
         if not len(ids):
             break
         chosen = Chosen(ids, np.full(len(ids), 3))
-        graph.add(lm.expand(graph, chosen, Rng(11), meter_of(graph), fresh=fresh))
+        graph.add(lm.expand(graph, chosen, Rng(11), meter_of(graph), draws=draws))
     return graph
 
 
@@ -351,7 +353,7 @@ def test_a_prompt_alone_and_among_others_has_the_same_tokens(span):
 
 def test_the_same_seed_gives_the_same_graph_bit_for_bit(llama, characters):
     babbler = Babbler(llama, characters, span=3, stop=" ", max_new_tokens=16, temperature=1.3, top_p=0.95)
-    one_, two = (forest(babbler, PROMPTS, fresh=True) for _ in range(2))
+    one_, two = (forest(babbler, PROMPTS, draws=Draws.FRESH) for _ in range(2))
     for name in one_._columns:
         assert np.array_equal(getattr(one_, name), getattr(two, name), equal_nan=True), name
     assert np.array_equal(one_.tokens, two.tokens)

@@ -12,18 +12,18 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm import Babbler
 from babblegraph.lm.trie import Trie
-from babblegraph.protocols import ALL, Chosen
+from babblegraph.protocols import ALL, Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
 from babblegraph.stem import hold_back
 
 
-def grow(lm, graph, ids, draws, rng=None):
+def grow(lm, graph, ids, draws, rng=None, way=Draws.MULTINOMIAL):
     """Expands nodes without a bound; returns the ids of the new ones."""
     meter = Meter(Budget(seconds=1e9), graph.trees)
     chosen = Chosen(np.asarray(ids, np.intp), np.full(len(ids), draws, np.intp))
     graph.round += 1
-    return graph.add(lm.expand(graph, chosen, rng or Rng(0), meter, False))
+    return graph.add(lm.expand(graph, chosen, rng or Rng(0), meter, way))
 
 
 def test_a_stem_takes_its_share_and_leaves_the_rest():

@@ -16,7 +16,7 @@ from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler
 from babblegraph.lm.store import Store
 from babblegraph.loop import search
-from babblegraph.protocols import Chosen
+from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.scoring import Score
 from babblegraph.strategies import babble, best_of_n, frontier
@@ -162,7 +162,7 @@ def test_three_hundred_rounds_leak_nothing(characters):
     for _ in range(300):
         open_nodes = np.flatnonzero(~graph.is_leaf())
         ids = np.sort(draw.choice(open_nodes, min(3, len(open_nodes)), replace=False))
-        born = babbler.expand(graph, Chosen(ids, draw.integers(1, 4, len(ids))), rng, meter, fresh=True)
+        born = babbler.expand(graph, Chosen(ids, draw.integers(1, 4, len(ids))), rng, meter, Draws.FRESH)
         graph.add(born)
         held = np.array(list(babbler.trie(graph).held), int)
         babbler.release(graph, draw.choice(held, max(0, len(held) - 12), replace=False))

@@ -85,7 +85,9 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True) -> Plan:
     if not any(bounds.values()):
         bounds = (graph.meta.get("budget") if graph is not None else None) or {"tokens": DEFAULT_TOKENS}
     prompts = _prompts(options, task) if graph is None and needs_prompt else None
-    return Plan(options, prompts, task, Budget(**bounds), graph, function)
+    found = Plan(options, prompts, task, Budget(**bounds), graph, function)
+    _strategy(found)  # so that what is wrong with its options is said before a model is loaded
+    return found
 
 
 def strategy_names() -> list[str]:
@@ -170,6 +172,12 @@ def _strategy(plan: Plan) -> Any:
     takes = inspect.signature(make).parameters
     if plan.options.width is not None:
         how["n" if "n" in takes else "width"] = plan.options.width
+    if plan.options.draws is not None:
+        if "draws" not in takes:
+            raise BadInput(
+                f"--draws needs the strategy frontier, got {plan.strategy!r}: add --strategy frontier"
+            )
+        how["draws"] = plan.options.draws
     if "threshold" in takes and not plan.options.every:
         how["threshold"] = plan.threshold
     return make(**how)

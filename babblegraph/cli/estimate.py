@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from babblegraph.estimates import Estimate
     from babblegraph.graph import BabbleGraph
 
-TREES, TOKENS, WIDTH, KEEP = 32, 1000, 4, 16
+TREES, TOKENS, WIDTH, KEEP, DRAWS = 32, 1000, 4, 16, "multinomial"
 
 
 def estimate(
@@ -68,6 +68,10 @@ def estimate(
     width: Annotated[
         int, typer.Option("--width", "-n", help="Draws for each expansion.", rich_help_panel=HOW)
     ] = WIDTH,
+    draws: Annotated[
+        str,
+        typer.Option(help="How they go together: multinomial, systematic, distinct.", rich_help_panel=HOW),
+    ] = DRAWS,
     keep: Annotated[int, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = KEEP,
     span: Annotated[int | None, typer.Option(help="Tokens of a node, at most.", rich_help_panel=HOW)] = None,
     stop: Annotated[
@@ -128,6 +132,7 @@ def estimate(
         tokens=tokens,
         seconds=seconds,
         width=width,
+        draws=draws,
         span=span,
         stop=tuple(unescaped(s) for s in stop or ()),
         max_new_tokens=max_new_tokens,
@@ -176,7 +181,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
         babbler,
         [prompt] * trees,
         score=Score(plan.task, value, entropy_to_go, plan.threshold),
-        strategy=frontier(width=options.width or WIDTH, keep=keep),
+        strategy=frontier(width=options.width or WIDTH, keep=keep, draws=options.draws or DRAWS),
         budget=plan.budget,
         seed=plan.seed,
         close=True,

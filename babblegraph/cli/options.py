@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from babblegraph.cli.loading import choose
 from babblegraph.errors import BadInput
 
 JUDGES = ("value", "reward_model", "judge")
@@ -17,7 +18,7 @@ WHAT, WORTH, BUDGET, HOW, FILES = (
     "How to babble",
     "Files and output",
 )
-DRAWN = ("temperature", "top_k", "top_p", "width", "span", "max_new_tokens")
+DRAWN = ("temperature", "top_k", "top_p", "width", "draws", "span", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class SearchOptions:
         every: whether to go on after the first leaf that passes.
         tokens, nodes, seconds: the budget.
         width: draws for each expansion.
+        draws: how they go together.
         span: tokens of a node at most.
         stop: strings that end a node.
         temperature, top_k, top_p, max_new_tokens: of sampling.
@@ -56,6 +58,7 @@ class SearchOptions:
     nodes: int | None = None
     seconds: float | None = None
     width: int | None = None
+    draws: str | None = None
     span: int | None = None
     stop: tuple[str, ...] = ()
     temperature: float | None = None
@@ -79,6 +82,10 @@ class SearchOptions:
             bound = getattr(self, name)
             if bound is not None and not bound > 0:
                 raise BadInput(f"{flag(name)} must be above zero, got {bound:g}: give a positive number")
+        if self.draws is not None:
+            from babblegraph.protocols import Draws
+
+            choose(self.draws, [way.value for way in Draws], "--draws")
         if self.seed is not None and self.seed < 0:
             raise BadInput(f"--seed must not be negative, got {self.seed}: use 0 or above")
         if self.temperature is not None and not 0 < self.temperature < math.inf:

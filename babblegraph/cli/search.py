@@ -85,6 +85,10 @@ def search(
     width: Annotated[
         int | None, typer.Option("--width", "-n", help="Draws for each expansion.", rich_help_panel=HOW)
     ] = None,
+    draws: Annotated[
+        str | None,
+        typer.Option(help="How they go together: multinomial, systematic, distinct.", rich_help_panel=HOW),
+    ] = None,
     span: Annotated[int | None, typer.Option(help="Tokens of a node, at most.", rich_help_panel=HOW)] = None,
     stop: Annotated[
         list[str] | None,
@@ -143,6 +147,7 @@ def search(
         nodes=nodes,
         seconds=seconds,
         width=width,
+        draws=draws,
         span=span,
         stop=tuple(unescaped(s) for s in stop or ()),
         temperature=temperature,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
+from babblegraph.lm.base import Base, context_of, moved
 from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, describe
 from babblegraph.lm.engine import choose
 from babblegraph.lm.expand import Rules, expand
@@ -22,6 +23,7 @@ from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.warp import warper
+from babblegraph.protocols import Draws
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from babblegraph.born import Born
     from babblegraph.budget import Meter
     from babblegraph.lm.engine import Engine
+    from babblegraph.lm.mixture import Pair
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
 
@@ -56,6 +59,10 @@ class Babbler:
         memory_limit: bytes that a graph's keys, values and remembered logits may take in all; None for no bound.
             When they are used up, the paths that were used longest ago are given up, and computed again (counted
             as prefilled) if they are needed.
+        base: f, a frozen model of the same tokenizer that estimates are about, where the model (g) has moved away
+            from it; the model itself if its adapters are what has moved it. Both run: log_p_f is the base's.
+        mixture: ε, above 0 and below 1: texts are sampled from ε f + (1−ε) g, so that no weight f/q exceeds 1/ε.
+            It takes a base, temperature 1 and no truncation; see `lm.mixture`.
         engine: "cascade", "dense" or "recompute"; by default the first of them that passes the check.
         name: what to call the model in files and reports.
 
@@ -65,7 +72,8 @@ class Babbler:
         error: of that engine against plain forward passes, in the check at load.
 
     Raises:
-        BadInput: no engine passes the check against plain forward passes, or a bad option.
+        BadInput: no engine passes the check against plain forward passes, or a bad option (a base of another
+            vocabulary or without adapters, a mixture without a base).
 
     >>> babbler = Babbler.embedded(stop="\\n")
     >>> graph = babbler.start(["3 5 7 11>24\\n"])
@@ -90,6 +98,8 @@ class Babbler:
         max_new_tokens: int | None = None,
         cache_bytes: int = 1 << 26,
         memory_limit: int | None = None,
+        base: PreTrainedModel | None = None,
+        mixture: float | None = None,
         engine: str | None = None,
         name: str | None = None,
     ) -> None:
@@ -110,7 +120,7 @@ class Babbler:
         self.model = model.eval()
         self.tokenizer: Any = tokenizer
         self.name = name or model.name_or_path or model.config.model_type
-        self.context = _context(model)
+        self.context = context_of(model)
         if max_new_tokens is not None and max_new_tokens < 1:
             raise BadInput(
                 f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it"
@@ -129,9 +139,15 @@ class Babbler:
         self._rung, self.error, reach, token_bytes = choose(model, engine)
         self.engine = self._rung.name
         self.context = min(self.context, reach or self.context)
+        self.mixture = mixture
+        self._base = None if base is None else Base(base, model, memory_limit, cache_bytes, engine)
+        if self._base is not None:
+            self.context = min(self.context, self._base.context)
+            memory_limit = memory_limit and memory_limit // 2  # the base has the other half
         self._memory = self._rung.memory(memory_limit, cache_bytes, token_bytes)
         self.fingerprint = fingerprint(model)
-        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine] = weakref.WeakKeyDictionary()
+        self.sampling |= moved(self._base, mixture, self.warp is not None or bool(self.logits_processor))
+        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
 
     @classmethod
     def from_pretrained(
@@ -236,11 +252,18 @@ class Babbler:
         }
         return BabbleGraph(texts, tokens, self.vocabulary, seed, meta | {"stop": list(self.span.stop)})
 
-    def expand(self, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, fresh: bool = False) -> Born:
+    def expand(
+        self,
+        graph: BabbleGraph,
+        chosen: Chosen,
+        rng: Rng,
+        meter: Meter,
+        draws: Draws = Draws.MULTINOMIAL,
+    ) -> Born:
         """Draws spans below the chosen nodes; see `lm.expand.expand`."""
         graph.vocabulary = self.vocabulary  # a loaded graph knows only the tokens that it has
         with self._running(graph) as trie:
-            return expand(trie, graph, chosen, rng, meter, self._rules(graph), fresh)
+            return expand(trie, graph, chosen, rng, meter, self._rules(graph), draws)
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
         """Gives up the keys and values of nodes; when no node holds any, their memory is free again."""
@@ -273,34 +296,42 @@ class Babbler:
                 return trie.around(graph, nodes, before, after, meter, self.tokenizer.bos_token_id)
             return trie.after(graph, nodes, after, meter)
 
-    def trie(self, graph: BabbleGraph) -> Engine:
+    def trie(self, graph: BabbleGraph) -> Engine | Pair:
         """The keys and values that a graph holds now, to measure them."""
         return self._trie(graph)
 
     @contextmanager
-    def _running(self, graph: BabbleGraph) -> Iterator[Engine]:
+    def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
         """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
         trie = self._trie(graph)
         try:
-            with self._rung.running(self.model):
+            with (
+                self._rung.running(self.model),
+                nullcontext() if self._base is None else self._base.running(),
+            ):
                 yield trie
         except BaseException:
             trie.restore(graph.size)
             raise
 
-    def _trie(self, graph: BabbleGraph) -> Engine:
+    def _trie(self, graph: BabbleGraph) -> Engine | Pair:
         if graph not in self._tries:
             if graph.meta.get("fingerprint") != self.fingerprint:
                 raise BadInput(
                     f"a graph must go on with the model that began it, {graph.meta.get('model')!r}, got "
                     f"{self.name!r} with other weights: load that one"
                 )
-            self._tries[graph] = self._rung.make(self.model, **self._memory)
+            if graph.meta.get("sampling", {}).get("base") != self.sampling.get("base"):
+                raise BadInput(
+                    "a graph must go on with the base that began it, got another one or none: load that one"
+                )
+            made = self._rung.make(self.model, **self._memory)
+            self._tries[graph] = made if self._base is None else self._base.beside(made)
         return self._tries[graph]
 
     def _rules(self, graph: BabbleGraph) -> Rules:
         longest = np.minimum(graph.length[: graph.trees] + (self.max_new_tokens or 1024), self.context)
-        rules = Rules(self.span, longest.astype(np.int64), self.vocabulary, self.warp)
+        rules = Rules(self.span, longest.astype(np.int64), self.vocabulary, self.warp, mixture=self.mixture)
         if not self.logits_processor and not self.stopping_criteria:
             return rules
         constraint = Constraint(graph, self.logits_processor, self.stopping_criteria, self.batch)
@@ -332,13 +363,6 @@ class Babbler:
                 f"a chat must be a list of messages that the model's template takes, got {prompt!r}: {first}"
             ) from problem
         return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _context(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config()
-    return int(
-        getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 30
-    )
 
 
 def _token_ids(prompt: Any) -> list[int] | None:

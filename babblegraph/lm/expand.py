@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm.emitted import Emitted
+from babblegraph.lm.mixture import Both, mixed
+from babblegraph.lm.race import Race
 from babblegraph.lm.rows import Rows
 from babblegraph.lm.spans import SpanRule
 from babblegraph.status import Flag, Status
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.constraint import Constraint
-    from babblegraph.protocols import Chosen
+    from babblegraph.protocols import Chosen, Draws
     from babblegraph.randomness import Rng
 
 Ints = NDArray[np.integer[Any]]
@@ -31,16 +33,27 @@ Warp = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Source(Protocol):
-    """Next-token logits of rows in flight. `lm.trie.Trie` has them from a model, a test from a table."""
+    """Next-token logits of rows in flight. `lm.trie.Trie` has them from a model, a test from a table.
 
-    def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor: ...
-    def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor: ...
+    Logits of both generators where f and g are not the same.
+    """
+
+    def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor | Both: ...
+    def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor | Both: ...
     def keep(self, node: int, row: int) -> None: ...
     def close(self) -> None: ...
 
 
+class Next(NamedTuple):
+    """Log-probabilities of the next token under f, g and q, each [R, V]; the same object where they are the same."""
+
+    f: torch.Tensor
+    g: torch.Tensor
+    q: torch.Tensor
+
+
 class Rules(NamedTuple):
-    """How texts grow: where spans end, how long texts may be, and the map from f's log-probabilities to q's."""
+    """How texts grow: where spans end, how long texts may be, and the map from f and g to q."""
 
     span: SpanRule
     max_length: NDArray[np.int64]  # tokens of each tree's texts, prompts included, [trees]
@@ -50,17 +63,31 @@ class Rules(NamedTuple):
         None  # logits processors, which come before the warp, and stopping criteria
     )
 
-    def log_q(self, rows: Rows, logits: torch.Tensor, log_f: torch.Tensor) -> torch.Tensor:
-        """What the next tokens are sampled from, [R, V]; f itself where nothing changes it."""
+    mixture: float | None = None  # the share of f in what is sampled from, with neither warp nor processors
+
+    def next(self, rows: Rows, logits: torch.Tensor | Both) -> Next:
+        """The distributions of what follows each row."""
+        if isinstance(logits, torch.Tensor):
+            log_f = log_g = torch.log_softmax(logits, -1)
+            return Next(log_f, log_g, self._log_q(rows, logits, log_g))
+        log_f, log_g = torch.log_softmax(logits.f, -1), torch.log_softmax(logits.g, -1)
+        if self.mixture is None:
+            return Next(log_f, log_g, self._log_q(rows, logits.g, log_g))
+        above_f, above_g = rows.graph.log_p_f[rows.node], rows.graph.log_p_g[rows.node]
+        log_q = mixed(log_f, log_g, above_f + rows.log_f, above_g + rows.log_g, self.mixture)
+        return Next(log_f, log_g, log_q)
+
+    def _log_q(self, rows: Rows, logits: torch.Tensor, log_g: torch.Tensor) -> torch.Tensor:
+        """g as it is warped; g itself where nothing changes it."""
         if self.constraint is None or not self.constraint.processors:
-            return log_f if self.warp is None else torch.log_softmax(self.warp(log_f), -1)
+            return log_g if self.warp is None else torch.log_softmax(self.warp(log_g), -1)
         log_q = torch.log_softmax(self.constraint.scores(rows, logits), -1)
         log_q = log_q if self.warp is None else torch.log_softmax(self.warp(log_q), -1)
         return torch.where(log_q.isnan(), -torch.inf, log_q)  # where no token is allowed
 
 
 def expand(
-    source: Source, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, rules: Rules, fresh: bool
+    source: Source, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, rules: Rules, draws: Draws
 ) -> Born:
     """Draws spans below nodes.
 
@@ -71,35 +98,34 @@ def expand(
         rng: uniforms.
         meter: sampled tokens are counted here, and its budget cuts spans short.
         rules: see `Rules`.
-        fresh: never draw a span again that the node already has as a child (biased; for `solve`).
+        draws: how the draws of a node go together.
 
     Returns:
-        The new nodes. The weight of a child drawn c times of m is its parent's · c / (m q), see
-        "One bookkeeping for every operation" in the docs on statistics.
+        The new nodes; see "One bookkeeping for every operation" in the docs on statistics for their weights.
+        Spans that lost against others of a contest are born pruned.
     """
-    rows, out = Rows.begin(graph, chosen, fresh, rules), Emitted()
+    rows, out = Rows.begin(graph, chosen, draws, rules), Emitted()
     left = allowed = meter.tokens_left()
     logits = source.open(graph, chosen.ids, meter)
     while True:
-        log_f = torch.log_softmax(logits, -1)
-        log_q = rules.log_q(rows, logits, log_f)
-        if log_q is not log_f:
-            _count_token_gate(graph, log_q)
-        rows.draw(log_q, rng)
+        log_p = rules.next(rows, logits)
+        if log_p.q is not log_p.g:
+            _count_token_gate(graph, log_p.q)
+        rows.draw(log_p.q, rng)
         newer = rows.affordable(left)
-        for row, draws in rows.cut_short(newer):
-            out.add(rows, row, draws, Status.FRONTIER, Flag.CUT)
+        for row, count in rows.cut_short(newer):
+            out.add(rows, row, count, Status.FRONTIER, Flag.CUT)
             _keep(source, graph, out, row)
         if not newer.any():
             break
-        parents = rows.step(newer, log_f, log_q, rules)
+        parents = rows.step(newer, log_p, rules)
         left = left - np.bincount(rows.tree[rows.novel], minlength=len(left))
         ended = np.array([s is not None for s in rows.ends])
         for row, end in enumerate(rows.ends):
             if end is None:
                 continue
             if (child := rows.repeated(row)) is not None:
-                out.repeat(child, int(rows.count[row]))
+                out.repeat(rows, row, child, int(rows.count[row]))
             else:
                 out.add(rows, row, int(rows.count[row]), end)
                 _keep(source, graph, out, int(parents[row]))
@@ -109,6 +135,8 @@ def expand(
         rows.take(np.flatnonzero(~ended))
     source.close()
     born = out.born(chosen, rows)
+    if isinstance(rows.way, Race):
+        rows.way.tell(chosen)
     meter.count("sampled", np.arange(len(left)), allowed - left)
     return born
 

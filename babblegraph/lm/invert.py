@@ -42,14 +42,24 @@ class Inverse:
             row: of each draw, [D]; its total must be above zero.
             u: in [0, 1), [D].
         """
+        return self.split(row, u)[0]
+
+    def split(
+        self, row: NDArray[np.integer[Any]], u: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The same tokens, and where in the token's own interval each point lies, in [0, 1); both [D]."""
         which = torch.as_tensor(row, device=self.p.device)
         below = self.below[which]  # [D, V / BLOCK]
         point = torch.as_tensor(u, device=self.p.device)[:, None] * below[:, -1:]
         block = _first_above(below, point)
         inside = self.blocks[which, block].double().cumsum(-1)  # [D, BLOCK]
         before = torch.where(block > 0, below.gather(1, (block - 1).clamp_min(0)[:, None])[:, 0], 0.0)
-        place = _first_above(inside, point - before[:, None])
-        return (block * BLOCK + place).cpu().numpy()
+        point = point - before[:, None]
+        place = _first_above(inside, point)
+        until = inside.gather(1, place[:, None])[:, 0]
+        start = torch.where(place > 0, inside.gather(1, (place - 1).clamp_min(0)[:, None])[:, 0], 0.0)
+        rest = ((point[:, 0] - start) / (until - start)).clamp(0.0, 1 - 2.0**-53)
+        return (block * BLOCK + place).cpu().numpy(), rest.cpu().numpy()
 
 
 def _first_above(below: torch.Tensor, point: torch.Tensor) -> torch.Tensor:

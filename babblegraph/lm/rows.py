@@ -1,4 +1,8 @@
-"""Counted rows: the spans that one expansion has in flight, and how draws split them."""
+"""Counted rows: the spans that one expansion has in flight, and how draws split them.
+
+Which tokens a row goes on with, and what that does to weights, is said by its way to draw: `samples.Samples` or
+`race.Race`.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.lm.invert import Inverse
-from babblegraph.protocols import ALL
+from babblegraph.lm.race import Race
+from babblegraph.lm.samples import Samples
+from babblegraph.protocols import ALL, Draws
 from babblegraph.randomness import chain
 from babblegraph.status import Status
 
 if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
-    from babblegraph.lm.expand import Rules
+    from babblegraph.lm.expand import Next, Rules
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
 
 
 Ints = NDArray[np.integer[Any]]
 NOBODY = np.zeros(0, np.int64)  # no child
-NOISE = 1e-6  # probability left of a token, or of a row, that is only rounding
+NOISE = 1e-6  # probability left of a token that is only rounding
 
 
 @dataclass
@@ -39,13 +44,13 @@ class Rows:
     tokens: NDArray[np.int32]  # [R, t]
     token_log_q: NDArray[np.float32]  # [R, t]
     log_f: NDArray[np.float64]  # [R]
+    log_g: NDArray[np.float64]  # [R]
     log_q: NDArray[np.float64]  # [R]
     key: NDArray[np.uint64]  # [R] hash of the path
     tails: list[bytes]  # [R] the bytes that matter to stop strings
     twins: list[Ints]  # [R] children of the node, drawn earlier, that go on like this row
     fresh: bool  # whether these are never drawn again
-    draw_row: Ints  # [D] the row that each draw is in
-    draw_id: Ints  # [D] its number among all draws of its node
+    way: Samples | Race  # what is drawn
     expanded: NDArray[np.bool_]  # [F] something was drawn
     exhausted: NDArray[np.bool_]  # [F] nothing was left to draw
     born: NDArray[np.bool_]  # [F] some row has ended
@@ -58,15 +63,11 @@ class Rows:
     pair_token: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [P]
     pair_count: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [P] draws
     pair_twins: list[Ints] = field(default_factory=list)  # [P] children that the pair repeats so far
-    draw_pair: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # [D]
 
     @classmethod
-    def begin(cls, graph: BabbleGraph, chosen: Chosen, fresh: bool, rules: Rules) -> Rows:
+    def begin(cls, graph: BabbleGraph, chosen: Chosen, draws: Draws, rules: Rules) -> Rows:
         """One empty row below each chosen node, with all its draws."""
         n, ids = len(chosen), np.asarray(chosen.ids)
-        drawn = np.where(chosen.draws == ALL, 0, chosen.draws)
-        row = np.repeat(np.arange(n), drawn)
-        number = np.arange(len(row)) - np.repeat(np.cumsum(drawn) - drawn, drawn)
         return cls(
             graph=graph,
             origin=np.arange(n),
@@ -76,13 +77,13 @@ class Rows:
             tokens=np.zeros((n, 0), np.int32),
             token_log_q=np.zeros((n, 0), np.float32),
             log_f=np.zeros(n),
+            log_g=np.zeros(n),
             log_q=np.zeros(n),
             key=graph.key[ids].copy(),
             tails=[rules.span.tail_of(graph, i) for i in ids.tolist()],
             twins=[np.array(graph.children(int(i)), np.int64) for i in ids],
-            fresh=fresh,
-            draw_row=row,
-            draw_id=graph.draws[ids][row] + number,
+            fresh=draws is Draws.FRESH,
+            way=Race(graph, chosen) if draws is Draws.DISTINCT else Samples(graph, chosen, draws),
             expanded=np.zeros(n, np.bool_),
             exhausted=np.zeros(n, np.bool_),
             born=np.zeros(n, np.bool_),
@@ -90,31 +91,20 @@ class Rows:
         )
 
     def draw(self, log_q: torch.Tensor, rng: Rng) -> None:
-        """Samples every draw's next token, and groups the draws of a row that agree.
+        """Finds the tokens that the rows go on with: pairs of a row and a token, with the draws that agree on it.
 
         Args:
             log_q: log-probabilities of the next token, [R, V].
-            rng: one uniform for each draw.
+            rng: uniforms.
         """
-        left = self._left(log_q)  # [R, V]
-        inverse = Inverse(left)
-        alive = inverse.total > NOISE
+        row, token, count, alive = self.way.draw(self, log_q, rng)
         self._note_exhausted(~alive)
-        draws = np.flatnonzero(alive[self.draw_row])
-        row = self.draw_row[draws]
-        u = rng.uniforms(self.graph.key[self.node[row]], self.draw_id[draws], self.tokens.shape[1])
-        tokens = inverse.at(row, u) if len(draws) else row
-        pairs, which, counts = np.unique(
-            self.draw_row[draws] * log_q.shape[1] + tokens, return_inverse=True, return_counts=True
-        )
-        self.draw_pair = np.full(len(self.draw_row), -1)
-        self.draw_pair[draws] = which
         every = np.zeros((0, 2), np.int64)  # [P', 2]
         if self.full.any():
-            every = torch.nonzero(left[torch.as_tensor(self.full)] > 0).cpu().numpy()
-        self.pair_row = np.r_[pairs // log_q.shape[1], np.flatnonzero(self.full)[every[:, 0]]]
-        self.pair_token = np.r_[pairs % log_q.shape[1], every[:, 1]]
-        self.pair_count = np.r_[counts, np.ones(len(every), np.int64)]
+            every = torch.nonzero(self.left(log_q)[torch.as_tensor(self.full)] > 0).cpu().numpy()
+        self.pair_row = np.r_[row, np.flatnonzero(self.full)[every[:, 0]]]
+        self.pair_token = np.r_[token, every[:, 1]]
+        self.pair_count = np.r_[count, np.ones(len(every), np.int64)]
         self.pair_twins = self._matching(self.pair_row, self.pair_token)
 
     def affordable(self, left: Ints) -> NDArray[np.bool_]:
@@ -142,23 +132,22 @@ class Rows:
             if self.tokens.shape[1] and not len(self.twins[row]):
                 yield int(row), int(draws[row])
 
-    def step(
-        self, allowed: NDArray[np.bool_], log_f: torch.Tensor, log_q: torch.Tensor, rules: Rules
-    ) -> Ints:
+    def step(self, allowed: NDArray[np.bool_], log_p: Next, rules: Rules) -> Ints:
         """Appends the drawn tokens: every allowed pair becomes a row. Returns the old row of each, [R]."""
         rows, tokens = self.pair_row[allowed], self.pair_token[allowed]
-        at = torch.as_tensor(rows * log_q.shape[1] + tokens, device=log_q.device)
-        both = torch.stack([log_f.reshape(-1)[at].double(), log_q.reshape(-1)[at].double()])
-        step_f, step_q = both.cpu().numpy()
+        at = torch.as_tensor(rows * log_p.q.shape[1] + tokens, device=log_p.q.device)
+        step_f, step_g, step_q = torch.stack([x.reshape(-1)[at].double() for x in log_p]).cpu().numpy()
         twins = [self.pair_twins[p] for p in np.flatnonzero(allowed)]
-        self._split_draws(allowed)
-        self.take(rows)
+        place = np.full(len(allowed) + 1, -1)  # the last entry is for what has no pair
+        place[:-1][allowed] = np.arange(len(rows))
+        self.way.step(place)
+        self._select(rows)
         self.twins, self.newest = twins, tokens
         self.novel = np.array([not len(t) for t in twins], np.bool_)
         self.count = self.pair_count[allowed]
         self.tokens = np.c_[self.tokens, tokens.astype(np.int32)]
         self.token_log_q = np.c_[self.token_log_q, step_q.astype(np.float32)]
-        self.log_f, self.log_q = self.log_f + step_f, self.log_q + step_q
+        self.log_f, self.log_g, self.log_q = self.log_f + step_f, self.log_g + step_g, self.log_q + step_q
         self.key = chain(self.key, tokens)
         if rules.span.strings:
             self.tails = [
@@ -168,7 +157,7 @@ class Rows:
         room = rules.max_length[self.tree] - self.graph.length[self.node] - length
         self.ends = rules.span.ends(tokens.tolist(), self.tails, length, room.tolist())
         if rules.constraint is not None:
-            for row in np.flatnonzero(rules.constraint.done(self, log_q.device)):
+            for row in np.flatnonzero(rules.constraint.done(self, log_p.q.device)):
                 if self.ends[row] in (None, Status.FRONTIER):
                     self.ends[row] = Status.LEAF_STOP
         for row in np.flatnonzero(self.full):  # a node for every next token: spans of one token
@@ -178,15 +167,26 @@ class Rows:
         return rows
 
     def take(self, rows: Ints) -> None:
-        """Keeps (or repeats) some rows; draws of rows that are not kept are forgotten."""
-        if len(self.ends):
-            place = np.full(len(self.node), -1)
-            place[rows] = np.arange(len(rows))
-            self.draw_row = place[self.draw_row]
-            self.draw_id = self.draw_id[self.draw_row >= 0]
-            self.draw_row = self.draw_row[self.draw_row >= 0]
-            self.ends = []
-        for name in ("origin", "node", "tree", "full", "tokens", "token_log_q", "log_f", "log_q", "key"):
+        """Keeps some rows; draws of rows that are not kept are forgotten."""
+        place = np.full(len(self.node), -1)
+        place[rows] = np.arange(len(rows))
+        self.way.take(place, rows)
+        self.ends = []
+        self._select(rows)
+
+    def _select(self, rows: Ints) -> None:
+        for name in (
+            "origin",
+            "node",
+            "tree",
+            "full",
+            "tokens",
+            "token_log_q",
+            "log_f",
+            "log_g",
+            "log_q",
+            "key",
+        ):
             setattr(self, name, getattr(self, name)[rows])
         self.tails = [self.tails[r] for r in rows]
         self.twins = [self.twins[r] for r in rows]
@@ -199,7 +199,7 @@ class Rows:
         living = np.bincount(self.origin, ~dead, minlength=len(self.exhausted)) > 0
         self.exhausted[self.origin[dead]] |= ~(living | self.born | self.lost)[self.origin[dead]]
 
-    def _left(self, log_q: torch.Tensor) -> torch.Tensor:
+    def left(self, log_q: torch.Tensor) -> torch.Tensor:
         """q of the next tokens less what earlier children took of it, [R, V]."""
         q = log_q.exp()
         row = np.repeat(np.arange(len(self.twins)), [len(t) for t in self.twins])
@@ -234,9 +234,3 @@ class Rows:
             longer = at < self.graph.stop[twins]
             found.append(twins[longer][self.graph.tokens[at[longer]] == token])
         return found
-
-    def _split_draws(self, allowed: NDArray[np.bool_]) -> None:
-        place = np.full(len(allowed) + 1, -1)  # the last entry is for draws without a pair
-        place[:-1][allowed] = np.arange(int(allowed.sum()))
-        row = place[self.draw_pair]
-        self.draw_row, self.draw_id = row[row >= 0], self.draw_id[row >= 0]

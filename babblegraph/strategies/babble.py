@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Meter
 from babblegraph.graph import BabbleGraph
-from babblegraph.protocols import Chosen, Strategy
+from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import keep_best, merge_into_first
 from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Status
@@ -74,7 +74,7 @@ def babble(
         priority = log_priority(graph, live, value_power, connectivity_power)
         return np.r_[merged, keep_best(graph, priority, keep)]
 
-    return Strategy("babble", select, prune, "solve", fresh=True)
+    return Strategy("babble", select, prune, "solve", Draws.FRESH)
 
 
 def _width(meter: Meter, room: NDArray[np.int64]) -> NDArray[np.int64]:

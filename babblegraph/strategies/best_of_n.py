@@ -54,4 +54,4 @@ def best_of_n(*, n: int | None = None, width: int = 8, threshold: float | None =
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         return np.flatnonzero((graph.status == Status.LEAF_DEAD) & (graph.died == graph.round))
 
-    return Strategy("best-of-n", select, prune, "solve", fresh=False)
+    return Strategy("best-of-n", select, prune, "solve")

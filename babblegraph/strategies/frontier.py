@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.budget import Meter
+from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
-from babblegraph.protocols import Chosen, Strategy
+from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import Order, merge_by_weight, resample_frontier
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
@@ -30,6 +31,7 @@ def frontier(
     order: Order | None = None,
     restarts: int = 0,
     threshold: float | None = None,
+    draws: Draws | str = Draws.MULTINOMIAL,
 ) -> Strategy:
     """Expands the whole frontier with `width` draws each, then prunes each tree's to `keep` nodes.
 
@@ -57,9 +59,11 @@ def frontier(
             that in which its nodes were born.
         restarts: how many times a tree may begin anew.
         threshold: what a leaf's score must reach to end the restarts; None never ends them.
+        draws: how the draws below a node go together, a `protocols.Draws` or its name: "multinomial" ones are
+            independent, "systematic" ones vary less, "distinct" ones are without replacement.
 
     Raises:
-        BadInput: a negative width or number of restarts, `keep` or `floor` not above zero.
+        BadInput: a negative width or number of restarts, `keep` or `floor` not above zero, biased draws.
     """
     widths = [width] if isinstance(width, int) else list(width)
     keeps = [keep] if keep is None or isinstance(keep, int) else list(keep)
@@ -69,6 +73,9 @@ def frontier(
         need_positive("keep", kept)
     need_positive("restarts", restarts or None)
     need_positive("floor", floor)
+    way = Draws.named(draws)
+    if way is Draws.FRESH:
+        raise BadInput("an estimate needs unbiased draws, got 'fresh': take 'systematic' or 'distinct'")
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = np.minimum(meter.tokens_left(), meter.nodes_left())
@@ -89,7 +96,7 @@ def frontier(
         most = _most(graph, [graph.size if k is None else k for k in keeps])
         return np.r_[merged, resample_frontier(graph, priority, most, rng, order=order)]
 
-    return Strategy("frontier", select, prune, "estimate", fresh=False)
+    return Strategy("frontier", select, prune, "estimate", way)
 
 
 def _started_anew(graph: BabbleGraph, restarts: int, threshold: float | None, trees: Ids) -> Ids:

@@ -1,0 +1,124 @@
+"""The base generator f beside the one that is sampled from: a frozen model, or the model without its adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from babblegraph.errors import BadInput
+from babblegraph.lm.engine import choose
+from babblegraph.lm.fingerprint import fingerprint
+from babblegraph.lm.mixture import Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from babblegraph.lm.engine import Engine
+
+Off = Callable[[], AbstractContextManager[Any]]
+
+
+class Base:
+    """A model that is only asked for log-probabilities, on keys and values of its own.
+
+    Args:
+        base: f; the model itself for its own weights without adapters, whose keys and values differ too.
+        model: g, which is sampled from.
+        memory_limit: of both together.
+        cache_bytes, engine: as for `Babbler`.
+
+    Raises:
+        BadInput: another vocabulary than the model's, the model itself without adapters, or no engine for it.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        model: PreTrainedModel,
+        memory_limit: int | None,
+        cache_bytes: int,
+        engine: str | None,
+    ) -> None:
+        self.model = base.eval()
+        self.shared = base is model
+        off = without_adapters(base) if self.shared else nullcontext
+        if off is None:
+            raise BadInput(
+                "the base can be the model itself only where it has adapters, got none: load it twice"
+            )
+        if (ours := _words(base)) != (theirs := _words(model)):
+            raise BadInput(
+                f"the base must have the model's {theirs} tokens, got {ours}: take what it was trained from"
+            )
+        self.off: Off = off
+        with self.off():
+            self._rung, _, reach, token_bytes = choose(base, engine)
+        self.context = min(context_of(base), reach or context_of(base))
+        self._memory = self._rung.memory(memory_limit and memory_limit // 2, cache_bytes, token_bytes)
+        self.fingerprint = f"{fingerprint(base)}{' without adapters' if self.shared else ''}"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The base in its place, beside the model."""
+        if self.shared:
+            yield
+        else:
+            with self._rung.running(self.model):
+                yield
+
+    def beside(self, engine: Engine) -> Pair:
+        """The model's engine for a new graph, and the base's beside it."""
+        return Pair(self._rung.make(self.model, **self._memory), engine, self.off)
+
+
+def moved(base: Base | None, mixture: float | None, warped: bool) -> dict[str, Any]:
+    """What a graph remembers of its base and mixture: nothing where there is none.
+
+    Raises:
+        BadInput: a mixture without a base or not between 0 and 1, or of something that is warped.
+    """
+    if mixture is not None:
+        if not 0 < mixture < 1:
+            raise BadInput(f"mixture must be above 0 and below 1, got {mixture:g}: 0.1 bounds weights by 10")
+        if base is None:
+            raise BadInput(
+                f"a mixture needs the base that is mixed in, got mixture={mixture:g} alone: pass base"
+            )
+        if warped:
+            raise BadInput(
+                "a mixture is of f and g as they are, got temperature or truncation too: leave those out"
+            )
+    if base is None:
+        return {}
+    return {"base": base.fingerprint} | ({} if mixture is None else {"mixture": mixture})
+
+
+def context_of(model: PreTrainedModel) -> int:
+    """How many tokens a text may have."""
+    config = model.config.get_text_config()
+    named = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(named or 1 << 30)
+
+
+def without_adapters(model: PreTrainedModel) -> Off | None:
+    """How a model's adapters are switched off for a while; None where it has none."""
+    if hasattr(model, "disable_adapter"):  # peft's own wrapper
+        off: Off = model.disable_adapter
+        return off
+    if getattr(model, "_hf_peft_config_loaded", False):  # adapters that transformers put in
+        return lambda: _switched_off(model)
+    return None
+
+
+@contextmanager
+def _switched_off(model: Any) -> Iterator[None]:
+    model.disable_adapters()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
+
+
+def _words(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().vocab_size)
