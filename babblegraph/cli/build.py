@@ -18,6 +18,8 @@ from babblegraph.loop import Round
 
 EMBEDDED, EMBEDDED_TASK, DEFAULT_STRATEGY = "embedded", "countdown", "babble"
 DEFAULT_TOKENS = 4000  # for each prompt
+OFFERED = 8  # next tokens, where a strategy looks at every one and the user does not say
+WIDTHS = ("n", "particles", "subtrees", "width")  # what --width is called by one strategy or another
 
 
 class Plan(NamedTuple):
@@ -125,7 +127,7 @@ def generator(plan: Plan) -> Any:
     options = plan.options
     how: dict[str, Any] = {
         "temperature": 1.0 if options.temperature is None else options.temperature,
-        "top_k": options.top_k,
+        "top_k": options.top_k or _offered(plan),
         "top_p": options.top_p,
         "span": options.span,
         "max_new_tokens": options.max_new_tokens,
@@ -162,6 +164,13 @@ def value(plan: Plan, generator: Any) -> Any:
     return None
 
 
+def _offered(plan: Plan) -> int | None:
+    """How many next tokens the generator offers to a strategy that makes each of them a node; None for all."""
+    from babblegraph.strategies import EVERY_TOKEN
+
+    return OFFERED if plan.strategy in EVERY_TOKEN else None
+
+
 def _strategy(plan: Plan) -> Any:
     from babblegraph.strategies import STRATEGIES
 
@@ -169,7 +178,10 @@ def _strategy(plan: Plan) -> Any:
     make = STRATEGIES[plan.strategy]
     takes = inspect.signature(make).parameters
     if plan.options.width is not None:
-        how["n" if "n" in takes else "width"] = plan.options.width
+        named = [name for name in WIDTHS if name in takes]
+        if not named:
+            raise BadInput(f"--width is not for {plan.strategy}, got {plan.options.width}: leave it out")
+        how[named[0]] = plan.options.width
     if "threshold" in takes and not plan.options.every:
         how["threshold"] = plan.threshold
     return make(**how)

@@ -13,7 +13,14 @@ from babblegraph.protocols import Chosen, Strategy
 from babblegraph.prune import keep_best, merge_into_first
 from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Status
-from babblegraph.strategies.common import FLOOR, log_priority, need_positive, nothing, solved
+from babblegraph.strategies.common import (
+    FLOOR,
+    first_of_each,
+    log_priority,
+    need_positive,
+    nothing,
+    room_left,
+)
 
 STEEP = 4  # how much faster a place near the end of a text is given up than the root is
 BATCH = 16  # actions in one round over all prompts, where the width is not given
@@ -57,9 +64,7 @@ def babble(
         need_positive(name, number)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
-        room = np.minimum(meter.tokens_left(), meter.nodes_left())
-        if threshold is not None:
-            room[solved(graph, threshold)] = 0
+        room = room_left(graph, meter, threshold)
         most = np.minimum(room, width or _width(meter, room))
         nodes = _open(graph, most)
         if not len(nodes):
@@ -131,19 +136,11 @@ def _best_actions(
     ):  # not to sort a large tree for a few of it
         few = np.flatnonzero(now >= np.partition(now, -k)[-k])
         nodes, log_gain, patience, now = nodes[few], log_gain[few], patience[few], now[few]
-    first = _first((nodes, -graph.length[nodes], -now), graph.root[nodes], most)
+    first = first_of_each((nodes, -graph.length[nodes], -now), graph.root[nodes], most)
     copies = int(most[graph.root[nodes[first]]].max())
     at, draw = np.repeat(first, copies), np.tile(np.arange(copies), len(first))
     again = nodes[at]
     gain = log_gain[at] - np.log1p((graph.draws[again] + draw) / patience[at])
-    best = _first((draw, again, -graph.length[again], -gain), graph.root[again], most)
+    best = first_of_each((draw, again, -graph.length[again], -gain), graph.root[again], most)
     ids, draws = np.unique(again[best], return_counts=True)
     return Chosen(ids, draws)
-
-
-def _first(keys: tuple[NDArray, ...], tree: NDArray[np.int32], most: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The places of the first `most[tree]` of each tree in the order of the keys, the last key first."""
-    order = np.lexsort((*keys, tree))
-    grouped = tree[order]
-    rank = np.arange(len(order)) - np.searchsorted(grouped, grouped)
-    return order[rank < most[grouped]]
