@@ -11,7 +11,7 @@ from babblegraph.budget import Budget
 from babblegraph.loop import search
 from babblegraph.protocols import ALL
 from babblegraph.scoring import Score
-from babblegraph.status import Status
+from babblegraph.status import Flag, Status
 from babblegraph.strategies import a_star, best_first, dvts, greedy, lookahead, step_beam, token_beam
 
 
@@ -109,6 +109,11 @@ def test_subtrees_of_dvts_never_compete(seed):
         assert graph.depth[beam] == lm.length - 1
 
 
+def worth(graph, node):
+    """The best value where what was rolled out below a node ends."""
+    return max((worth(graph, c) for c in graph.children(node)), default=float(graph.value[node]))
+
+
 @pytest.mark.parametrize("ahead", [0, 1, 2])
 def test_lookahead_keeps_the_candidates_whose_rollouts_ended_best(ahead):
     lm, width, beam = TableLM(4, 7, seed=3), 2, [0]
@@ -122,14 +127,11 @@ def test_lookahead_keeps_the_candidates_whose_rollouts_ended_best(ahead):
             continue  # the turn is not over
         candidates = [c for n in beam for c in graph.children(n)]
 
-        def worth(node):
-            return max(map(worth, graph.children(node)), default=float(graph.value[node]))
-
         ends = [
             i for i in range(graph.size) if set(graph.path(i)) & set(candidates) and not graph.children(i)
         ]
         assert set(graph.depth[ends].tolist()) == {turn + ahead}  # all are rolled out equally far
-        kept = sorted(candidates, key=worth)[-width:]
+        kept = sorted(candidates, key=lambda i, graph=graph: worth(graph, i))[-width:]
         assert {c for c in candidates if graph.status[c] <= Status.EXPANDED} == set(kept)
         live = np.flatnonzero(graph.status <= Status.EXPANDED)
         assert all(set(graph.path(i)) & set(kept) for i in live if graph.depth[i] >= turn)
@@ -179,7 +181,7 @@ def test_best_first_always_expands_the_best_open_node_whether_pruned_or_not(seed
             best.append(heap[chosen] == max(heap.values()))
             del heap[chosen]
         else:
-            assert chosen == 0  # nothing is open: new first steps
+            assert chosen == 0 or graph.flags[0] & Flag.EXHAUSTED  # nothing is open: new first steps
         inner = [i for i in each.born.tolist() if not graph.is_leaf(i)]
         heap |= {i: float(graph.value[i]) for i in inner}
     assert len(best) > 10

@@ -20,7 +20,9 @@ class Plain:
     """A textbook tree: nodes are dictionaries, every evaluation is backed up along its path at once."""
 
     def __init__(self):
-        self.nodes = {0: {"up": None, "down": [], "n": 0, "w": 0.0, "p": 1.0, "open": True}}
+        self.nodes = {
+            0: {"up": None, "down": [], "n": 0, "w": 0.0, "p": 1.0, "open": True, "inner": True, "value": 0}
+        }
 
     def add(self, graph, born):
         for i in born:
@@ -30,6 +32,7 @@ class Plain:
             going = graph.status[i] == Status.FRONTIER
             p = math.exp(graph.log_q[i] - graph.log_q[up])
             self.nodes[i] = {"up": up, "down": [], "n": 0, "w": 0.0, "p": p, "open": going}
+            self.nodes[i] |= {"inner": going, "value": float(graph.value[i])}
             self.back_up(i, float(graph.value[i]))
 
     def back_up(self, node, value):
@@ -42,10 +45,14 @@ class Plain:
         mine = self.nodes[node]
         return mine["open"] or any(self.alive(c) for c in mine["down"])
 
-    def choose(self, c):
+    def choose(self, c, exhausted):
         node = 0
-        if not self.alive(0):
-            return 0
+        if not self.alive(0):  # begin anew near the root
+            depth = {0: 0}
+            for i in list(self.nodes)[1:]:
+                depth[i] = depth[self.nodes[i]["up"]] + 1
+            left = [i for i in self.nodes if self.nodes[i]["inner"] and i not in exhausted]
+            return min(left, key=lambda i: (depth[i], -self.nodes[i]["value"], i))
         while not self.nodes[node]["open"]:
             mine = self.nodes[node]
             mass = sum(self.nodes[i]["p"] for i in mine["down"])
@@ -61,14 +68,17 @@ class Plain:
 @pytest.mark.parametrize("exploration", [0.1, 1.0, 5.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_every_walk_ends_where_the_plain_one_does(seed, exploration):
-    lm, plain, rounds = TableLM(3, 5, seed=seed), Plain(), 0
+    lm, plain, rounds, exhausted = TableLM(3, 5, seed=seed), Plain(), 0, set()
     score = Score(TableTask(lm), noisy_value(seed))
     strategy = puct(children=2, exploration=exploration)
     for each in search(lm, ["p"], score=score, strategy=strategy, budget=Budget(tokens=150), seed=seed):
-        assert each.chosen.ids.tolist() == [plain.choose(exploration)]
+        flags = each.graph.flags  # those that this round has given come later
+        assert each.chosen.ids.tolist() == [plain.choose(exploration, exhausted)]
+        exhausted = set(np.flatnonzero(flags & Flag.EXHAUSTED).tolist())
         plain.add(each.graph, each.born.tolist())
         rounds += 1
-    assert rounds > 30
+    assert rounds > 40
+    assert exhausted
 
 
 def test_walks_of_one_round_go_apart_and_cost_no_more_than_they_may():
@@ -80,12 +90,12 @@ def test_walks_of_one_round_go_apart_and_cost_no_more_than_they_may():
 
 
 def test_more_exploration_spreads_the_visits():
-    lm, spread = TableLM(4, 6, seed=2), []
+    lm, spread = TableLM(6, 6, seed=2), []
     for exploration in (0.01, 20.0):
-        options = {"score": Score(None, noisy_value(5)), "budget": Budget(tokens=300)}
+        options = {"score": Score(None, noisy_value(5)), "budget": Budget(tokens=120)}
         *_, last = search(lm, ["p"], strategy=puct(exploration=exploration), **options)
         graph = last.graph
-        below = np.bincount([graph.path(i)[1] for i in range(1, graph.size)], minlength=5)
+        below = np.bincount([graph.path(i)[1] for i in range(1, graph.size)], minlength=7)
         spread.append(below.max() / below.sum())
     assert spread[0] > spread[1] + 0.1
 
@@ -139,11 +149,13 @@ def test_adaptive_branching_walks_as_plain_python_does(seed):
 
 def test_a_value_that_grows_with_depth_draws_adaptive_branching_down():
     """The same budget, a value that says "deeper is better" and one that says the contrary."""
-    lm, leaves = TableLM(4, 8, seed=1), []
+    lm, depth = TableLM(4, 8, seed=1), []
+
+    def value(sign):
+        return lambda graph, ids, meter: np.where(graph.depth[ids] > 1, 0.5 + sign * 0.45, 0.5 - sign * 0.45)
+
     for sign in (1, -1):
-        score = Score(
-            None, lambda graph, ids, meter, s=sign: np.clip(0.5 + s * (graph.depth[ids] - 4) / 8, 0, 1)
-        )
-        *_, last = search(lm, ["p"], score=score, strategy=adaptive(), budget=Budget(tokens=120))
-        leaves.append(int(last.graph.is_leaf().sum()))
-    assert leaves[0] > 2 * leaves[1]
+        options = {"score": Score(None, value(sign)), "budget": Budget(tokens=60)}
+        *_, last = search(lm, ["p"] * 20, strategy=adaptive(), **options)
+        depth.append(float(last.graph.depth.mean()))
+    assert depth[0] > 1.15 * depth[1]

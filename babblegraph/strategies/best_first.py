@@ -11,7 +11,7 @@ from babblegraph.protocols import ALL, Chosen, Strategy
 from babblegraph.prune import keep_best, merge_into_first
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
-from babblegraph.strategies.common import FLOOR, first_of_each, idle_roots, need_positive, nothing, room_left
+from babblegraph.strategies.common import FLOOR, first_of_each, idle_places, need_positive, nothing, room_left
 
 
 def best_first(
@@ -54,8 +54,8 @@ def best_first(
         rank = log_promise(graph, ids, value_power, likelihood_power)
         best = ids[first_of_each((ids, -rank), graph.root[ids], np.full(graph.trees, width))]
         empty = np.bincount(graph.root[ids], minlength=graph.trees) == 0
-        roots = idle_roots(graph, np.where(empty, room, 0)) if children != ALL else ids[:0]
-        chosen = np.r_[best, roots]
+        begin = idle_places(graph, np.where(empty, room, 0)) if children != ALL else ids[:0]
+        chosen = np.r_[best, begin]
         return Chosen(chosen, np.full(len(chosen), children)) if len(chosen) else nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:

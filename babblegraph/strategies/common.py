@@ -9,7 +9,7 @@ from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.protocols import Chosen
-from babblegraph.status import Flag
+from babblegraph.status import Flag, Status
 
 FLOOR = 0.05  # of any value: a confidently wrong value costs more than none
 
@@ -50,10 +50,18 @@ def log_priority(
     return priority
 
 
-def idle_roots(graph: BabbleGraph, room: NDArray[np.int64]) -> Ids:
-    """Expanded roots of trees that may go on but have no frontier, and below which something is left to draw."""
+def idle_places(graph: BabbleGraph, room: NDArray[np.int64]) -> Ids:
+    """Where trees begin anew that may go on but have no frontier: the root, while a first step is left to draw.
+
+    Then it is the best of the nodes nearest to the root, pruned ones included, below which something is left.
+    """
     busy = np.bincount(graph.root[graph.frontier()], minlength=graph.trees) > 0
-    return np.flatnonzero((room > 0) & ~busy & (graph.flags[: graph.trees] & Flag.EXHAUSTED == 0))
+    inner = (graph.status == Status.EXPANDED) | (graph.status == Status.PRUNED)
+    ids = np.flatnonzero(inner & (graph.flags & Flag.EXHAUSTED == 0))
+    ids = ids[(room > 0)[graph.root[ids]] & ~busy[graph.root[ids]]]
+    value = np.nan_to_num(graph.value[ids])
+    order = first_of_each((ids, -value, graph.depth[ids]), graph.root[ids], np.ones(graph.trees, np.intp))
+    return ids[order]
 
 
 def first_of_each(keys: tuple[NDArray, ...], group: NDArray, most: NDArray[np.integer]) -> Ids:

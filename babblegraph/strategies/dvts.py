@@ -12,7 +12,7 @@ from babblegraph.prune import keep_best_of, merge_into_first
 from babblegraph.randomness import Rng
 from babblegraph.strategies.common import (
     ancestors,
-    idle_roots,
+    idle_places,
     log_priority,
     need_positive,
     nothing,
@@ -50,15 +50,16 @@ def dvts(
     """
     need_positive("subtrees", subtrees)
     need_positive("children", children)
-    starts = np.inf if restarts is None else restarts + 1
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)
-        roots = idle_roots(graph, room)
-        roots = roots[graph.draws[roots] < starts * subtrees]
-        live = graph.frontier()
-        ids = np.r_[live[room[graph.root[live]] > 0], roots]
-        return Chosen(ids, np.where(ids < graph.trees, subtrees, children)) if len(ids) else nothing()
+        live, begin = graph.frontier(), idle_places(graph, room)
+        if restarts is not None:
+            begin = begin[(begin < graph.trees) & (graph.draws[begin] < (restarts + 1) * subtrees)]
+        live = live[room[graph.root[live]] > 0]
+        ids = np.r_[live, begin]
+        first = (ids < graph.trees) | (np.arange(len(ids)) >= len(live))
+        return Chosen(ids, np.where(first, subtrees, children)) if len(ids) else nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         merged = merge_into_first(graph)

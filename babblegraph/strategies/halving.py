@@ -14,7 +14,7 @@ from babblegraph.protocols import Chosen, Strategy
 from babblegraph.prune import keep_best_of
 from babblegraph.randomness import Rng, chain, uniforms
 from babblegraph.status import Flag, Status
-from babblegraph.strategies.common import need_positive, nothing, room_left, totals
+from babblegraph.strategies.common import idle_places, need_positive, nothing, room_left, totals
 
 GUMBEL = 1 << 48  # a word of random keys, beyond every token id
 VISITS = 50  # the paper's c_visit: how far values outweigh the generator's own preference
@@ -35,7 +35,7 @@ def halving(
     First steps are drawn one after the other without replacement, which is the order of Gumbel-perturbed
     log-probabilities. Half of them is dropped by g + log q + (50 + most visits) · scale · Q, where g + log q is the
     perturbed log-probability and Q the mean score of the finished texts below. When one is left, others are drawn,
-    and twice as many rollouts are shared.
+    and twice as many rollouts are shared; when all were, single rollouts go on from the best places near the root.
 
     Aim `solve`; weights are biased. Complexity: O(N) a round.
     Good for: values that say nothing before the end; it looks at first steps only, below them it just samples.
@@ -62,8 +62,10 @@ def halving(
         owed = owed[room[graph.root[owed]] > 0]
         ids, draws = [owed], [(graph.count - graph.draws)[owed]]
         busy = np.bincount(graph.root[owed], minlength=graph.trees) > 0
+        idle = idle_places(graph, room)  # where all first steps had their turn
         for tree in np.flatnonzero((room > 0) & ~busy).tolist():
             more = _next(graph, tree)
+            more = more if len(more) else idle[graph.root[idle] == tree]
             ids.append(more)
             draws.append(np.ones(len(more), np.intp))
         chosen = np.concatenate(ids)

@@ -11,7 +11,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.randomness import Rng, chain
 from babblegraph.status import Gate, Status
-from babblegraph.strategies.common import idle_roots, log_priority, need_positive, nothing, room_left
+from babblegraph.strategies.common import idle_places, log_priority, need_positive, nothing, room_left
 from babblegraph.strategies.resamplers import Resampler, systematic
 
 DEAL = 1 << 47  # a word of random keys, beyond every token id
@@ -57,12 +57,12 @@ def particle_filter(
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold if again else None)
         live = graph.frontier()
-        ids = live[room[graph.root[live]] > 0]
-        roots = idle_roots(graph, room) if again else ids[:0]
-        chosen = np.r_[ids, roots]
-        if not len(chosen):
-            return nothing()
-        return Chosen(chosen, np.where(chosen < graph.trees, particles, graph.count[chosen]).astype(np.intp))
+        live = live[room[graph.root[live]] > 0]
+        begin = idle_places(graph, room) if again else live[:0]
+        ids = np.r_[live, begin]
+        first = (ids < graph.trees) | (np.arange(len(ids)) >= len(live))
+        draws = np.where(first, particles, graph.count[ids]).astype(np.intp)
+        return Chosen(ids, draws) if len(ids) else nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         live = graph.frontier()

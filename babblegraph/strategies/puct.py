@@ -13,8 +13,8 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.prune import merge_into_first
 from babblegraph.randomness import Rng
-from babblegraph.status import Flag, Status
-from babblegraph.strategies.common import need_positive, nothing, room_left, totals
+from babblegraph.status import Status
+from babblegraph.strategies.common import idle_places, need_positive, nothing, room_left, totals
 
 
 def puct(
@@ -25,7 +25,7 @@ def puct(
     Q is the mean of all that was seen below a child and of its own value, N how many that are, P the generator's
     probability of the child's span among its siblings'. Every new child is evaluated when it is born, and no
     finished text is visited twice: subtrees without an open node are left out. When none is left, the root gets
-    new children.
+    new children; when it has all, the best node nearest to it.
 
     Aim `solve`; weights are biased. Complexity: O(N) a round, and depth · children for each walk.
     Good for: values that are right on average but noisy; it falls behind when only the end of a text tells.
@@ -46,12 +46,9 @@ def puct(
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room, seen = room_left(graph, meter, threshold), _seen(graph)
-        open_roots = graph.flags[: graph.trees] & Flag.EXHAUSTED == 0
-        chosen = [
-            node
-            for tree in np.flatnonzero((room > 0) & (open_roots | (seen.open[: graph.trees] > 0))).tolist()
-            for node in _walks(graph, seen, tree, width, exploration)
-        ]
+        chosen = idle_places(graph, room).tolist()
+        for tree in np.flatnonzero((room > 0) & (seen.open[: graph.trees] > 0)).tolist():
+            chosen += _walks(graph, seen, tree, width, exploration)
         return Chosen(np.array(chosen), np.full(len(chosen), children)) if chosen else nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
@@ -80,9 +77,7 @@ def _seen(graph: BabbleGraph) -> _Seen:
 
 
 def _walks(graph: BabbleGraph, seen: _Seen, tree: int, width: int, exploration: float) -> list[int]:
-    """Where up to `width` walks end, each at another node; the root alone where nothing is open."""
-    if not seen.open[tree]:
-        return [tree]
+    """Where up to `width` walks end, each at another node."""
     ends: list[int] = []
     while len(ends) < width and seen.open[tree]:
         path = [tree]

@@ -10,7 +10,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.prune import keep_best_of, merge_into_first
 from babblegraph.randomness import Rng
-from babblegraph.strategies.common import idle_roots, log_priority, need_positive, nothing, room_left
+from babblegraph.strategies.common import idle_places, log_priority, need_positive, nothing, room_left
 
 
 def step_beam(
@@ -43,17 +43,16 @@ def step_beam(
     """
     need_positive("width", width)
     need_positive("children", children)
-    starts = np.inf if restarts is None else restarts + 1
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)
-        roots = idle_roots(graph, room)
-        roots = roots[graph.draws[roots] < starts * width * children]
-        live = graph.frontier()
-        ids = np.r_[live[room[graph.root[live]] > 0], roots]
-        if not len(ids):
-            return nothing()
-        return Chosen(ids, np.where(ids < graph.trees, width * children, children))
+        live, begin = graph.frontier(), idle_places(graph, room)
+        if restarts is not None:
+            begin = begin[(begin < graph.trees) & (graph.draws[begin] < (restarts + 1) * width * children)]
+        live = live[room[graph.root[live]] > 0]
+        ids = np.r_[live, begin]
+        first = (ids < graph.trees) | (np.arange(len(ids)) >= len(live))
+        return Chosen(ids, np.where(first, width * children, children)) if len(ids) else nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         merged = merge_into_first(graph)
