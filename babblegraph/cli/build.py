@@ -138,7 +138,7 @@ def generator(plan: Plan) -> Any:
         how["device"] = options.device
     if plan.model == EMBEDDED:
         torch.set_num_threads(1)  # so small a model only loses by threads that wait for each other
-        return Babbler.embedded(**how)
+        return Babbler.embedded(task=_known(plan.task), **how)
     return Babbler.from_pretrained(plan.model, trust_remote_code=options.trust_remote_code, **how)
 
 
@@ -157,11 +157,19 @@ def value(plan: Plan, generator: Any) -> Any:
         from babblegraph.scoring import JudgeValue
 
         return JudgeValue(generator, options.judge, list(options.good), list(options.bad))
-    if plan.model == EMBEDDED:
+    if plan.model == EMBEDDED and _known(plan.task) == EMBEDDED_TASK:  # the others give no verdict
         from babblegraph.scoring import JudgeValue
 
         return JudgeValue(generator)
     return None
+
+
+def _known(task: Any) -> str:
+    """The task whose embedded generator goes with a task."""
+    from babblegraph.lm.babbler import SHIPPED
+
+    name = getattr(task, "name", "")
+    return name if name in SHIPPED else EMBEDDED_TASK
 
 
 def _offered(plan: Plan) -> int | None:
