@@ -25,7 +25,7 @@ PF, BEAM, ABMCTS, MCTS = (
 )
 NAMES = (PF, BEAM, ABMCTS, MCTS)
 END = "<eos>"
-PARTICLES, BEAM_BUDGET, BEAM_WIDTH, ACTIONS = 8, 8, 4, 4
+PARTICLES, BEAM_BUDGET, BEAM_WIDTH, ACTIONS = 4, 4, 2, 2
 IDLE = 500  # calls in a row without a new token: the search has nothing left to draw
 
 
