@@ -34,6 +34,8 @@ def babble(
     patience: float = 1.0,
     value_power: float = 0.5,
     connectivity_power: float = 0.5,
+    mass_power: float = 0.0,
+    steep: float = STEEP,
     threshold: float | None = None,
 ) -> Strategy:
     """Repeatedly takes the actions with the highest expected success per token.
@@ -71,7 +73,9 @@ def babble(
             return nothing()
         share, tokens = _to_go(graph, nodes)
         log_gain = np.log(_success(graph, nodes, value_power) / tokens)
-        return _best_actions(graph, nodes, log_gain, patience * share**STEEP, most)
+        if mass_power:
+            log_gain = log_gain + mass_power * np.log(_mass_left(graph)[nodes])
+        return _best_actions(graph, nodes, log_gain, patience * share**steep, most)
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         merged = merge_into_first(graph)
@@ -106,6 +110,14 @@ def _success(graph: BabbleGraph, nodes: NDArray[np.intp], power: float) -> NDArr
     roots = nodes < graph.trees
     value[roots] = np.where(count > 0, total / np.maximum(count, 1), 1.0)[nodes[roots]]
     return (FLOOR + (1 - FLOOR) * np.nan_to_num(value, nan=0.0)) ** power
+
+
+def _mass_left(graph: BabbleGraph) -> NDArray[np.float64]:
+    """What is left of each node's probability after its children, [N]; above zero."""
+    new = np.arange(graph.trees, graph.size)
+    up = graph.parent[new]
+    drawn = np.bincount(up, np.exp(graph.log_q[new] - graph.log_q[up]), minlength=graph.size)
+    return np.maximum(1 - drawn, 1e-6)
 
 
 def _to_go(graph: BabbleGraph, nodes: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
