@@ -2,8 +2,8 @@
 
 `resample_frontier`, `roulette` and `merge_by_weight` keep every weighted sum over leaves unbiased whatever the
 priorities are; what they decide is keyed by the tree, the round and the turn, so that the same operation twice in
-a round needs two turns. `keep_best`, `keep_quantile`, `keep_pareto` and `merge_into_first` are biased, and mark
-what they stop as that.
+a round needs two turns. `keep_best`, `keep_best_of`, `keep_quantile`, `keep_pareto` and `merge_into_first` are
+biased, and mark what they stop as that.
 """
 
 from __future__ import annotations
@@ -150,6 +150,23 @@ def keep_best(graph: BabbleGraph, priority: NDArray[np.float64], k: int) -> Ids:
     order, tree = _ranked(graph, priority)
     rank = np.arange(len(order)) - np.searchsorted(tree, tree)
     return _stop(graph, order[rank >= k], biased=True)
+
+
+def keep_best_of(
+    graph: BabbleGraph, ids: Ids, group: NDArray[np.integer], rank: NDArray[np.float64], k: int
+) -> Ids:
+    """Hard top-k among some nodes: stops all but the k best of each group (biased).
+
+    Args:
+        ids: distinct nodes, [M].
+        group: whom each competes with, such as its tree, [M].
+        rank: the larger the better, [M]; ties go to the likelier, then to the older node.
+        k: how many of each group go on.
+    """
+    order = np.lexsort((ids, -graph.log_p_g[ids], -rank, group))
+    grouped = group[order]
+    place = np.arange(len(order)) - np.searchsorted(grouped, grouped)
+    return _stop(graph, np.sort(ids[order[place >= k]]), biased=True)
 
 
 def keep_quantile(graph: BabbleGraph, priority: NDArray[np.float64], share: float) -> Ids:

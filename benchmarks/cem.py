@@ -1,11 +1,11 @@
 """Does the generator learn from its own elite, and from which elite most?
 
-The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm samples the same number of
-texts a level and learns in the same number of levels: weighted CEM (λ = 1 and 0.5, a tenth of the samples from the
-base), expert iteration (λ = 0; plain, from the base at each level, and held near it), best-of-N fine-tuning (RAFT), and as a control the recipe that made the generator,
-continued for as many texts as expert iteration learns. A row is a model: its figures on held-out test puzzles at
-T = 1, at lower temperatures and greedy. Runs are kept in a directory, and a benchmark that was stopped goes on there.
-Left out: other models, reward models, TRL's trainers.
+The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm samples as many texts a
+level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
+(λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the recipe that
+made the generator, continued for as many texts as expert iteration learns. A row is a model: its figures on held-out
+test puzzles at T = 1, at lower temperatures and greedy. Runs are kept in a directory, and a benchmark that was stopped
+goes on there. Left out: other models, reward models, TRL's trainers.
 """
 
 from __future__ import annotations

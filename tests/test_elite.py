@@ -58,14 +58,8 @@ def whole(lm: TableLM, threshold: float = 0.6):
         for i in ids[graph.is_leaf(ids)].tolist():
             graph.score[i] = lm.score[lm.generated(graph, i)]
 
-    for last in search(
-        lm,
-        ["x"],
-        score=score,
-        strategy=frontier(width=ALL, keep=None, merge=False),
-        budget=Budget(tokens=10**6),
-    ):
-        pass
+    way = frontier(width=ALL, keep=None, merge=False)
+    *_, last = search(lm, ["x"], score=score, strategy=way, budget=Budget(tokens=10**6))
     return last.graph
 
 

@@ -18,6 +18,8 @@ from babblegraph.loop import Round
 
 EMBEDDED, EMBEDDED_TASK, DEFAULT_STRATEGY = "embedded", "countdown", "babble"
 DEFAULT_TOKENS = 4000  # for each prompt
+OFFERED = 8  # next tokens, where a strategy looks at every one and the user does not say
+WIDTHS = ("n", "particles", "subtrees", "width")  # what --width is called by one strategy or another
 
 
 class Plan(NamedTuple):
@@ -127,7 +129,7 @@ def generator(plan: Plan) -> Any:
     options = plan.options
     how: dict[str, Any] = {
         "temperature": 1.0 if options.temperature is None else options.temperature,
-        "top_k": options.top_k,
+        "top_k": options.top_k or _offered(plan),
         "top_p": options.top_p,
         "span": options.span,
         "max_new_tokens": options.max_new_tokens,
@@ -138,7 +140,7 @@ def generator(plan: Plan) -> Any:
         how["device"] = options.device
     if plan.model == EMBEDDED:
         torch.set_num_threads(1)  # so small a model only loses by threads that wait for each other
-        return Babbler.embedded(**how)
+        return Babbler.embedded(task=_known(plan.task), **how)
     return Babbler.from_pretrained(plan.model, trust_remote_code=options.trust_remote_code, **how)
 
 
@@ -157,11 +159,26 @@ def value(plan: Plan, generator: Any) -> Any:
         from babblegraph.scoring import JudgeValue
 
         return JudgeValue(generator, options.judge, list(options.good), list(options.bad))
-    if plan.model == EMBEDDED:
+    if plan.model == EMBEDDED and _known(plan.task) == EMBEDDED_TASK:  # the others give no verdict
         from babblegraph.scoring import JudgeValue
 
         return JudgeValue(generator)
     return None
+
+
+def _known(task: Any) -> str:
+    """The task whose embedded generator goes with a task."""
+    from babblegraph.lm.babbler import SHIPPED
+
+    name = getattr(task, "name", "")
+    return name if name in SHIPPED else EMBEDDED_TASK
+
+
+def _offered(plan: Plan) -> int | None:
+    """How many next tokens the generator offers to a strategy that makes each of them a node; None for all."""
+    from babblegraph.strategies import EVERY_TOKEN
+
+    return OFFERED if plan.strategy in EVERY_TOKEN else None
 
 
 def _strategy(plan: Plan) -> Any:
@@ -171,7 +188,10 @@ def _strategy(plan: Plan) -> Any:
     make = STRATEGIES[plan.strategy]
     takes = inspect.signature(make).parameters
     if plan.options.width is not None:
-        how["n" if "n" in takes else "width"] = plan.options.width
+        named = [name for name in WIDTHS if name in takes]
+        if not named:
+            raise BadInput(f"--width is not for {plan.strategy}, got {plan.options.width}: leave it out")
+        how[named[0]] = plan.options.width
     if plan.options.draws is not None:
         if "draws" not in takes:
             raise BadInput(

@@ -10,7 +10,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +65,7 @@ def train(*, seed: int, steps: int) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     rng = random.Random(seed)
     model = LlamaForCausalLM(config())
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    update = updater(model, steps)
     judge_steps = max(1, round(JUDGE_SHARE * steps))
     clock = time.perf_counter()
     batches = _batches(rng, None)
@@ -79,15 +75,29 @@ def train(*, seed: int, steps: int) -> LlamaForCausalLM:
         loss = losses(model, next(batches))
         judging = VERDICT_WEIGHT * loss["verdict"] + VALUE_WEIGHT * loss["value"] + loss["patience"]
         total = loss["generate"] + judging
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        update(total)
         if (step + 1) % 50 == 0 or step + 1 == steps:
             report = "  ".join(f"{name} {value.item():.4f}" for name, value in loss.items())
             print(f"step {step + 1}/{steps}  {time.perf_counter() - clock:.0f} s  {report}", flush=True)
     return model.eval()
+
+
+def updater(model: LlamaForCausalLM, steps: int) -> Callable[[torch.Tensor], None]:
+    """Make the function that takes one optimizer step down a loss: AdamW, clipped, along the schedule of `_rate`."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+
+    def update(loss: torch.Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+
+    return update
 
 
 def config() -> LlamaConfig:
@@ -189,7 +199,7 @@ def losses(model: LlamaForCausalLM, rows: data.Rows) -> dict[str, torch.Tensor]:
     }
 
 
-def save(model: LlamaForCausalLM, out: Path) -> None:
+def save(model: LlamaForCausalLM, out: Path, vocabulary: Mapping[str, int] = data.VOCABULARY) -> None:
     """Write model and tokenizer; weights are stored in half precision and load as float32."""
     model.generation_config = GenerationConfig(
         do_sample=True, temperature=1.0, pad_token_id=data.PAD, eos_token_id=data.EOS
@@ -197,19 +207,19 @@ def save(model: LlamaForCausalLM, out: Path) -> None:
     model.half().save_pretrained(out)
     path = out / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
-    tokenizer().save_pretrained(out)
+    tokenizer(vocabulary, model.config.max_position_embeddings).save_pretrained(out)
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(vocabulary: Mapping[str, int] = data.VOCABULARY, longest: int = 256) -> PreTrainedTokenizerFast:
     """Build the tokenizer: every character a token, nothing added and nothing cleaned up."""
-    core = Tokenizer(models.BPE(vocab=data.VOCABULARY, merges=[], unk_token="<unk>", fuse_unk=False))
+    core = Tokenizer(models.BPE(vocab=dict(vocabulary), merges=[], unk_token="<unk>", fuse_unk=False))
     core.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
         eos_token="<eos>",
         unk_token="<unk>",
-        model_max_length=256,
+        model_max_length=longest,
         clean_up_tokenization_spaces=False,
     )
 

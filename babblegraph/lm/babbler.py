@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 DEFAULT_SPAN = 16
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "model"
+SHIPPED = {  # generators that come with the package, by the task that they know
+    "countdown": EMBEDDED,
+    "chain": EMBEDDED.parent / "chain",
+    "queens": EMBEDDED.parent / "queens",
+}
 
 
 class Babbler:
@@ -197,9 +202,21 @@ class Babbler:
         return cls(model, tokenizer, name=str(name_or_path), **options)
 
     @classmethod
-    def embedded(cls, **options: Any) -> Babbler:
-        """The small generator that ships with the package: it babbles Countdown solutions, one step a line."""
-        babbler = cls.from_pretrained(EMBEDDED, **{"device": "cpu", "stop": "\n", **options})
+    def embedded(cls, *, task: str = "countdown", **options: Any) -> Babbler:
+        """A small generator that ships with the package: it babbles solutions of its task, one step a line.
+
+        Args:
+            task: "countdown" (which is that of `Game24` too), "chain" or "queens".
+            options: of `Babbler`.
+
+        Raises:
+            BadInput: no generator is shipped for this task.
+        """
+        if task not in SHIPPED:
+            raise BadInput(
+                f"an embedded generator knows {', '.join(SHIPPED)}, got {task!r}: choose one of them"
+            )
+        babbler = cls.from_pretrained(SHIPPED[task], **{"device": "cpu", "stop": "\n", **options})
         babbler.name = "embedded"
         return babbler
 

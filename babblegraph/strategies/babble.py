@@ -13,7 +13,14 @@ from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import keep_best, merge_into_first
 from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Status
-from babblegraph.strategies.common import FLOOR, log_priority, need_positive, nothing, solved
+from babblegraph.strategies.common import (
+    FLOOR,
+    first_of_each,
+    log_priority,
+    need_positive,
+    nothing,
+    room_left,
+)
 
 STEEP = 4  # how much faster a place near the end of a text is given up than the root is
 BATCH = 16  # actions in one round over all prompts, where the width is not given
@@ -27,6 +34,8 @@ def babble(
     patience: float = 1.0,
     value_power: float = 0.5,
     connectivity_power: float = 0.5,
+    mass_power: float = 0.0,
+    steep: float = STEEP,
     threshold: float | None = None,
 ) -> Strategy:
     """Repeatedly takes the actions with the highest expected success per token.
@@ -57,16 +66,16 @@ def babble(
         need_positive(name, number)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
-        room = np.minimum(meter.tokens_left(), meter.nodes_left())
-        if threshold is not None:
-            room[solved(graph, threshold)] = 0
+        room = room_left(graph, meter, threshold)
         most = np.minimum(room, width or _width(meter, room))
         nodes = _open(graph, most)
         if not len(nodes):
             return nothing()
         share, tokens = _to_go(graph, nodes)
         log_gain = np.log(_success(graph, nodes, value_power) / tokens)
-        return _best_actions(graph, nodes, log_gain, patience * share**STEEP, most)
+        if mass_power:
+            log_gain = log_gain + mass_power * np.log(_mass_left(graph)[nodes])
+        return _best_actions(graph, nodes, log_gain, patience * share**steep, most)
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
         merged = merge_into_first(graph)
@@ -103,6 +112,14 @@ def _success(graph: BabbleGraph, nodes: NDArray[np.intp], power: float) -> NDArr
     return (FLOOR + (1 - FLOOR) * np.nan_to_num(value, nan=0.0)) ** power
 
 
+def _mass_left(graph: BabbleGraph) -> NDArray[np.float64]:
+    """What is left of each node's probability after its children, [N]; above zero."""
+    new = np.arange(graph.trees, graph.size)
+    up = graph.parent[new]
+    drawn = np.bincount(up, np.exp(graph.log_q[new] - graph.log_q[up]), minlength=graph.size)
+    return np.maximum(1 - drawn, 1e-6)
+
+
 def _to_go(graph: BabbleGraph, nodes: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What a finished text through nodes still needs, as a share of the usual length and in tokens, [M]."""
     leaves = np.flatnonzero(graph.is_leaf())
@@ -131,19 +148,11 @@ def _best_actions(
     ):  # not to sort a large tree for a few of it
         few = np.flatnonzero(now >= np.partition(now, -k)[-k])
         nodes, log_gain, patience, now = nodes[few], log_gain[few], patience[few], now[few]
-    first = _first((nodes, -graph.length[nodes], -now), graph.root[nodes], most)
+    first = first_of_each((nodes, -graph.length[nodes], -now), graph.root[nodes], most)
     copies = int(most[graph.root[nodes[first]]].max())
     at, draw = np.repeat(first, copies), np.tile(np.arange(copies), len(first))
     again = nodes[at]
     gain = log_gain[at] - np.log1p((graph.draws[again] + draw) / patience[at])
-    best = _first((draw, again, -graph.length[again], -gain), graph.root[again], most)
+    best = first_of_each((draw, again, -graph.length[again], -gain), graph.root[again], most)
     ids, draws = np.unique(again[best], return_counts=True)
     return Chosen(ids, draws)
-
-
-def _first(keys: tuple[NDArray, ...], tree: NDArray[np.int32], most: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The places of the first `most[tree]` of each tree in the order of the keys, the last key first."""
-    order = np.lexsort((*keys, tree))
-    grouped = tree[order]
-    rank = np.arange(len(order)) - np.searchsorted(grouped, grouped)
-    return order[rank < most[grouped]]

@@ -3,8 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+from babblegraph.tasks.chain import Chain
 from babblegraph.tasks.countdown import Countdown, Game24
+from babblegraph.tasks.queens import Queens
 
-TASKS: dict[str, Callable[[], Any]] = {"countdown": Countdown, "game24": Game24}
+TASKS: dict[str, Callable[[], Any]] = {
+    "countdown": Countdown,
+    "game24": Game24,
+    "chain": Chain,
+    "queens": Queens,
+}
 
-__all__ = ["TASKS", "Countdown", "Game24"]
+__all__ = ["TASKS", "Chain", "Countdown", "Game24", "Queens"]
