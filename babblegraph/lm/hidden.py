@@ -98,7 +98,9 @@ def computed(
             tokens = torch.as_tensor(np.stack([texts[b] for b in batch]), device=model.device).long()
             ones = torch.ones_like(tokens)
             out = model(input_ids=tokens, attention_mask=ones, use_cache=False, output_hidden_states=True)
-            states = torch.stack([out.hidden_states[layer] for layer in layers], 2).float()  # [B, L, layers, H]
+            states = torch.stack(
+                [out.hidden_states[layer] for layer in layers], 2
+            ).float()  # [B, L, layers, H]
             for place, b in enumerate(batch):
                 last[b] = states[place, -1]
                 mean[b] = states[place, length - span_length(graph, int(ids[b])) :].mean(0)

@@ -71,7 +71,9 @@ class Trie:
         """From now on keeps the hidden states of some layers, for every token that is computed."""
         self._forward.hidden = HiddenStates(layers)
 
-    def hidden(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> tuple[NDArray[np.bool_], SpanStates | None]:
+    def hidden(
+        self, graph: BabbleGraph, ids: Ints, meter: Meter
+    ) -> tuple[NDArray[np.bool_], SpanStates | None]:
         """Which nodes' states were kept, [F], and the states of those; computes a last token that is not there.
 
         What is computed for this is kept, and not computed again when a node is expanded.
