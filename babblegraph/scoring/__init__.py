@@ -14,18 +14,20 @@ from babblegraph.scoring.score import Score
 
 if TYPE_CHECKING:
     from babblegraph.scoring.judge import JudgeValue
+    from babblegraph.scoring.learned import LearnedValue
     from babblegraph.scoring.process_model import ProcessModelValue
     from babblegraph.scoring.reward_model import RewardModelValue
 
 _HOMES = {
     "JudgeValue": "judge",
+    "LearnedValue": "learned",
     "ProcessModelValue": "process_model",
     "RewardModelValue": "reward_model",
 }
 
 __all__ = [
-    "JudgeValue", "LookaheadValue", "ProcessModelValue", "RewardModelValue", "Score", "cascade", "entropy_to_go",
-    "function_value", "geometric_mean", "likelihood", "product",
+    "JudgeValue", "LearnedValue", "LookaheadValue", "ProcessModelValue", "RewardModelValue", "Score", "cascade",
+    "entropy_to_go", "function_value", "geometric_mean", "likelihood", "product",
 ]  # fmt: skip
 
 
