@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from babblegraph.scoring.compose import cascade, geometric_mean, product
 from babblegraph.scoring.connectivity import entropy_to_go
+from babblegraph.scoring.elite import elite_routes, novelty
 from babblegraph.scoring.function import function_value
 from babblegraph.scoring.likelihood import likelihood
 from babblegraph.scoring.lookahead import LookaheadValue
+from babblegraph.scoring.node_states import NodeStates
+from babblegraph.scoring.pagerank import pagerank
 from babblegraph.scoring.score import Score
 
 if TYPE_CHECKING:
@@ -26,8 +29,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "JudgeValue", "LearnedValue", "LookaheadValue", "ProcessModelValue", "RewardModelValue", "Score", "cascade",
-    "entropy_to_go", "function_value", "geometric_mean", "likelihood", "product",
+    "JudgeValue", "LearnedValue", "LookaheadValue", "NodeStates", "ProcessModelValue", "RewardModelValue", "Score",
+    "cascade", "elite_routes", "entropy_to_go", "function_value", "geometric_mean", "likelihood", "novelty", "pagerank",
+    "product",
 ]  # fmt: skip
 
 
