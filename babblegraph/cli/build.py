@@ -62,7 +62,7 @@ class Plan(NamedTuple):
         return self.options.threshold
 
 
-def plan(options: SearchOptions) -> Plan:
+def plan(options: SearchOptions, *, needs_prompt: bool = True) -> Plan:
     """Everything that can be made and checked in no time.
 
     Raises:
@@ -84,7 +84,7 @@ def plan(options: SearchOptions) -> Plan:
     bounds: dict[str, Any] = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
     if not any(bounds.values()):
         bounds = (graph.meta.get("budget") if graph is not None else None) or {"tokens": DEFAULT_TOKENS}
-    prompts = _prompts(options, task) if graph is None else None
+    prompts = _prompts(options, task) if graph is None and needs_prompt else None
     return Plan(options, prompts, task, Budget(**bounds), graph, function)
 
 
@@ -155,11 +155,22 @@ def value(plan: Plan, generator: Any) -> Any:
         from babblegraph.scoring import JudgeValue
 
         return JudgeValue(generator, options.judge, list(options.good), list(options.bad))
+    if (learned := _learned(plan, generator)) is not None:
+        return learned
     if plan.model == EMBEDDED:
         from babblegraph.scoring import JudgeValue
 
         return JudgeValue(generator)
     return None
+
+
+def _learned(plan: Plan, generator: Any) -> Any:
+    """The value head that lies beside the model's weights, if one does."""
+    from babblegraph.lm.babbler import EMBEDDED as HOME
+    from babblegraph.scoring.learned import LearnedValue, is_there
+
+    folder = HOME if plan.model == EMBEDDED else plan.model
+    return LearnedValue.from_folder(generator, folder) if is_there(folder) else None
 
 
 def _strategy(plan: Plan) -> Any:

@@ -21,6 +21,7 @@ from babblegraph.cli.export import export
 from babblegraph.cli.loading import nearest
 from babblegraph.cli.search import search
 from babblegraph.cli.show import show
+from babblegraph.cli.train_value import train_value
 from babblegraph.errors import BadInput
 
 DONE, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, BUG = 0, 2, 130, 141, 70  # exit statuses; 1 is "no leaf passes"
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "estimate": estimate,
     "show": show,
     "export": export,
+    "train-value": train_value,
 }
 
 app = typer.Typer(
