@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import peft
 import pytest
 import torch
 from test_judge import BAD, GOOD, PROMPTS, by_hand, forest, model_and_tokenizer
@@ -12,6 +11,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.lm import Babbler
 from babblegraph.scoring import JudgeValue
 
+peft = pytest.importorskip("peft")
 LORA = {"target_modules": ["q_proj", "v_proj", "down_proj"], "r": 4, "init_lora_weights": False}
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # by peft itself
 TEMPLATES = [" This is", "This story: {text}\nThis is", ""]

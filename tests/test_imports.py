@@ -68,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 LAZY = {"graph": {"graph_file", "export"}}
 
-HEAVY = {"torch", "transformers", "tokenizers", "rich", "accelerate", "peft"}
+HEAVY = {"torch", "transformers", "tokenizers", "rich", "accelerate", "peft", "trl", "datasets", "scipy"}
 LIGHT = {
     "columns",
     "graph_check",

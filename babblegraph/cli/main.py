@@ -21,6 +21,7 @@ from babblegraph.cli.export import export
 from babblegraph.cli.loading import nearest
 from babblegraph.cli.search import search
 from babblegraph.cli.show import show
+from babblegraph.cli.train_reward import train_reward
 from babblegraph.cli.train_value import train_value
 from babblegraph.errors import BadInput
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "show": show,
     "export": export,
     "train-value": train_value,
+    "train-reward": train_reward,
 }
 
 app = typer.Typer(
