@@ -64,7 +64,7 @@ def collect(
         progress: told how many prompts are done.
 
     Raises:
-        BadInput: no rollouts, or a layer that the model does not have.
+        BadInput: no rollouts, none that lives on after its first span, or a layer that the model does not have.
     """
     if not len(prompts) or copies < 1:
         raise BadInput(f"a value needs rollouts, got {len(prompts)} prompts × {copies} copies: give some")
@@ -76,6 +76,10 @@ def collect(
         done += len(some)
         if progress is not None:
             progress(done)
+    if not any(len(part.label) for part in parts):
+        raise BadInput(
+            "a value is learned at nodes that live on, got only leaves: the texts end or die at their first span"
+        )
     return _joined(parts)
 
 
