@@ -51,18 +51,19 @@ def main(arguments=None):
     options.add_argument(
         "--pairs", type=int, default=4000, help="comparisons for the reward model; 0 leaves it out"
     )
+    options.add_argument("--tokens", type=int, default=BUDGETS[-1], help="of each search, for each puzzle")
     chosen = options.parse_args(arguments)
     if chosen.quick:
-        chosen.puzzles, chosen.copies, chosen.seeds, chosen.pairs = 8, 8, 1, 0
+        chosen.puzzles, chosen.copies, chosen.seeds, chosen.pairs, chosen.tokens = 4, 6, 1, 0, 100
     torch.set_num_threads(1)  # the model is small
     prompts = [f"{p}\n" for p in puzzles(chosen.split, chosen.puzzles, seed=1, numbers=4)]
     babbler = bg.Babbler.embedded()
     judges = judges_of(babbler, chosen.pairs)
     judged, maker = judged_by(babbler, prompts, judges, chosen.copies)
-    searched = {name: searched_with(babbler, prompts, value, chosen.seeds) for name, value in judges.items()}
-    searched[CONSTANT] = searched_with(babbler, prompts, None, chosen.seeds)
+    searched = {name: searched_with(babbler, prompts, value, chosen) for name, value in judges.items()}
+    searched[CONSTANT] = searched_with(babbler, prompts, None, chosen)
     samples = best_of_n(width=1, threshold=1.0)
-    searched[BEST] = searched_with(babbler, prompts, None, chosen.seeds, samples)
+    searched[BEST] = searched_with(babbler, prompts, None, chosen, samples)
     rows = [row(name, judged.get(name), searched[name]) for name in searched]
     title = f"{len(prompts)} held-out puzzles × {chosen.copies} rollouts; the maker's pass@1 is {maker:.1%}"
     report(title, rows, claims_of(judged, searched, maker), chosen)
@@ -179,12 +180,12 @@ def free(graph):
     return Meter(Budget(seconds=np.inf), graph.trees)
 
 
-def searched_with(babbler, prompts, value, seeds, strategy=None):
+def searched_with(babbler, prompts, value, chosen, strategy=None):
     """Sampled tokens until each puzzle was solved, infinite where it was not, [seeds, puzzles]; and seconds."""
-    start, needed = time.perf_counter(), np.full((seeds, len(prompts)), np.inf)
+    start, needed = time.perf_counter(), np.full((chosen.seeds, len(prompts)), np.inf)
     how = {"strategy": strategy or babble(width=1, threshold=1.0), "task": bg.Countdown(), "value": value}
-    for seed in range(seeds):
-        found = bg.babble(babbler, [p.strip() for p in prompts], budget=BUDGETS[-1], seed=seed, **how)
+    for seed in range(chosen.seeds):
+        found = bg.babble(babbler, [p.strip() for p in prompts], budget=chosen.tokens, seed=seed, **how)
         tokens = np.array(found.graph.meta["spent"]["counts"]["sampled"])
         needed[seed] = np.where(found.passed, tokens, np.inf)
     return needed, time.perf_counter() - start

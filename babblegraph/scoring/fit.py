@@ -29,8 +29,8 @@ def fit(
     data: Collected,
     *,
     hidden: int = 256,
-    members: int = 3,
-    epochs: int = 6,
+    members: int = 2,
+    epochs: int = 8,
     dropout: float = 0.1,
     weight_decay: float = 0.05,
     rate: float = 1e-3,
@@ -66,13 +66,14 @@ def fit(
     head = Head(data.features.shape[1], hidden, members, dropout)
     head.standardise(data.features[torch.as_tensor(np.flatnonzero(train))])
     how: dict[str, Any] = {"epochs": epochs, "weight_decay": weight_decay, "rate": rate, "batch": batch}
-    for number in range(2 if bootstrap else 1):
-        target = (
-            label if not number else (1 - bootstrap) * label + bootstrap * _ahead(data, _values(head, data))
-        )
-        for k in range(members):
-            loss = _train(head, k, data, train, target, seed + 1000 * number + k, **how)
-            say(f"pass {number + 1}, network {k + 1} of {members}: loss {loss:.4f}")
+    target = label
+    if bootstrap:  # one network is enough for labels
+        loss = _train(head, 0, data, train, label, seed + 1000, **how)
+        say(f"first pass: loss {loss:.4f}")
+        target = (1 - bootstrap) * label + bootstrap * _ahead(data, _values(head, data, first=True))
+    for k in range(members):
+        loss = _train(head, k, data, train, target, seed + k, **how)
+        say(f"network {k + 1} of {members}: loss {loss:.4f}")
     _calibrate(head, data, ~train)
     head.eval()
     value, test = _values(head, data), ~train
@@ -104,9 +105,11 @@ def _ahead(data: Collected, value: Floats) -> Floats:
 
 
 @torch.no_grad()
-def _values(head: Head, data: Collected) -> Floats:
+def _values(head: Head, data: Collected, first: bool = False) -> Floats:
+    """What the head says of every example, or its first network alone, before calibration, [M]."""
     head.eval()
-    parts = [head(data.features[at : at + 8192]) for at in range(0, len(data.features), 8192)]
+    some = data.features.split(8192)
+    parts = [torch.sigmoid(head.log_odds(x, 1)[0]) if first else head(x) for x in some]
     return torch.cat(parts).double().numpy()
 
 

@@ -21,7 +21,7 @@ class Head(nn.Module):
     slope: torch.Tensor  # [] of the calibration
     offset: torch.Tensor  # []
 
-    def __init__(self, features: int, hidden: int = 256, members: int = 3, dropout: float = 0.1) -> None:
+    def __init__(self, features: int, hidden: int = 256, members: int = 2, dropout: float = 0.1) -> None:
         super().__init__()
         self.members = nn.ModuleList(_network(features, hidden, dropout) for _ in range(members))
         self.register_buffer("mean", torch.zeros(features))
@@ -33,10 +33,10 @@ class Head(nn.Module):
         """Probabilities, [M, D] -> [M]."""
         return torch.sigmoid(self.slope * self.log_odds(features).mean(0) + self.offset)
 
-    def log_odds(self, features: torch.Tensor) -> torch.Tensor:
-        """What each member says before calibration, [members, M]."""
+    def log_odds(self, features: torch.Tensor, most: int | None = None) -> torch.Tensor:
+        """What each member says before calibration, or the first so many of them, [members, M]."""
         x = (features.float() - self.mean) / self.deviation
-        return torch.stack([member(x)[:, 0] for member in self.members])
+        return torch.stack([member(x)[:, 0] for member in list(self.members)[:most]])
 
     def standardise(self, features: torch.Tensor) -> None:
         """Takes mean and deviation of each feature from a sample, [M, D]."""
