@@ -60,14 +60,28 @@ def main(arguments=None):
     babbler = bg.Babbler.embedded()
     judges = judges_of(babbler, chosen.pairs)
     judged, maker = judged_by(babbler, prompts, judges, chosen.copies)
-    searched = {name: searched_with(babbler, prompts, value, chosen) for name, value in judges.items()}
+    searched = {
+        name: searched_with(babbler, prompts, value, chosen)
+        for name, value in judges.items()
+        if name != LIKELY
+    }
+    searched |= {
+        f"{name}, choosy": searched_with(babbler, prompts, judges[name], chosen, choosy())
+        for name in (EXACT, LEARNED, VERDICT)
+        if name in judges
+    }
     searched[CONSTANT] = searched_with(babbler, prompts, None, chosen)
-    samples = best_of_n(width=1, threshold=1.0)
-    searched[BEST] = searched_with(babbler, prompts, None, chosen, samples)
-    rows = [row(name, judged.get(name), searched[name]) for name in searched]
+    searched[BEST] = searched_with(babbler, prompts, None, chosen, best_of_n(width=1, threshold=1.0))
+    names = list(dict.fromkeys([*judges, *searched]))
+    rows = [row(name, judged.get(name), searched.get(name), chosen) for name in names]
     title = f"{len(prompts)} held-out puzzles × {chosen.copies} rollouts; the maker's pass@1 is {maker:.1%}"
-    report(title, rows, claims_of(judged, searched, maker), chosen)
+    report(title, rows, claims_of(judged, searched, maker, chosen), chosen)
     return rows
+
+
+def choosy():
+    """`babble` that starts again rather than go on with a line of low value."""
+    return babble(width=1, threshold=1.0, value_power=2.0, patience=8.0)
 
 
 def judges_of(babbler, pairs):
@@ -191,9 +205,15 @@ def searched_with(babbler, prompts, value, chosen, strategy=None):
     return needed, time.perf_counter() - start
 
 
-def row(name, judged, searched):
-    needed, seconds = searched
-    cells = {f"{b} tokens": float(100 * (needed <= b).mean()) for b in BUDGETS}
+def budgets(chosen):
+    return [b for b in BUDGETS if b <= chosen.tokens]
+
+
+def row(name, judged, searched, chosen):
+    cells = {
+        f"{b} tokens": None if searched is None else float(100 * (searched[0] <= b).mean())
+        for b in budgets(chosen)
+    }
     figures = {"judge": name}
     for depth, where in ((1, "line 1"), (2, "line 2")):
         one = judged[depth] if judged else None
@@ -201,10 +221,10 @@ def row(name, judged, searched):
         figures[f"skill {where}"] = one and one.skill
         figures[f"calibration {where}"] = one and one.calibration_error
     figures["skill"] = judged and judged[0].skill
-    return figures | cells | {"seconds": seconds}
+    return figures | cells | {"seconds": searched and searched[1]}
 
 
-def claims_of(judged, searched, maker):
+def claims_of(judged, searched, maker, chosen):
     found = [claim("the maker's pass@1", maker, "for comparison", True)]
     if LEARNED in judged:
         head = judged[LEARNED]
@@ -224,8 +244,11 @@ def claims_of(judged, searched, maker):
                 head[0].calibration_error <= 0.03,
             ),
         ]
-        found += [gain(searched, LEARNED, CONSTANT, b, 0.0) for b in BUDGETS[1:]]
-    return [*found, gain(searched, EXACT, BEST, 400, 20.0)]
+        for ours in (LEARNED, f"{LEARNED}, choosy"):
+            found += [gain(searched, ours, CONSTANT, b, 0.0) for b in budgets(chosen)[1:]]
+    if chosen.tokens >= 400:
+        found += [gain(searched, ours, BEST, 400, 20.0) for ours in (EXACT, f"{EXACT}, choosy")]
+    return found
 
 
 def gain(searched, ours, theirs, budget, least):

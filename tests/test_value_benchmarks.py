@@ -67,7 +67,14 @@ def test_a_quick_run_of_judges_writes_rows_and_claims(tmp_path, capsys):
     judge.main(["--quick", "--json", str(path)])
     found = json.loads(path.read_text("utf-8"))
     rows = {row["judge"]: row for row in found["rows"]}
-    assert {judge.EXACT, judge.VERDICT, judge.LIKELY, judge.CONSTANT, judge.BEST} <= rows.keys()
+    assert {
+        judge.EXACT,
+        f"{judge.EXACT}, choosy",
+        judge.VERDICT,
+        judge.LIKELY,
+        judge.CONSTANT,
+        judge.BEST,
+    } <= rows.keys()
     assert rows[judge.CONSTANT]["AUC line 1"] is None
     assert rows[judge.EXACT]["skill"] > 0
     assert found["claims"][0]["name"] == "the maker's pass@1"
