@@ -31,6 +31,7 @@ from babblegraph.tasks.countdown_solver import solve
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import bootstrap, claim, parser, report
+from search import separate_tokens, unique_tokens
 
 BUDGETS = (100, 200, 400, 800)
 EXACT, LEARNED, VERDICT, REWARD = (
@@ -40,6 +41,7 @@ EXACT, LEARNED, VERDICT, REWARD = (
     "reward model from comparisons",
 )
 LIKELY, CONSTANT, BEST = "likelihood", "constant", "best-of-n on our trie"
+SEPARATE = "best-of-n, separate samples"
 
 
 def main(arguments=None):
@@ -71,7 +73,9 @@ def main(arguments=None):
         if name in judges
     }
     searched[CONSTANT] = searched_with(babbler, prompts, None, chosen)
-    searched[BEST] = searched_with(babbler, prompts, None, chosen, best_of_n(width=1, threshold=1.0))
+    samples = best_of_n(width=1, threshold=1.0)
+    searched[BEST] = searched_with(babbler, prompts, None, chosen, samples)
+    searched[SEPARATE] = searched_with(babbler, prompts, None, chosen, samples, separate_tokens)
     names = list(dict.fromkeys([*judges, *searched]))
     rows = [row(name, judged.get(name), searched.get(name), chosen) for name in names]
     title = f"{len(prompts)} held-out puzzles × {chosen.copies} rollouts; the maker's pass@1 is {maker:.1%}"
@@ -194,14 +198,13 @@ def free(graph):
     return Meter(Budget(seconds=np.inf), graph.trees)
 
 
-def searched_with(babbler, prompts, value, chosen, strategy=None):
+def searched_with(babbler, prompts, value, chosen, strategy=None, tokens=unique_tokens):
     """Sampled tokens until each puzzle was solved, infinite where it was not, [seeds, puzzles]; and seconds."""
     start, needed = time.perf_counter(), np.full((chosen.seeds, len(prompts)), np.inf)
     how = {"strategy": strategy or babble(width=1, threshold=1.0), "task": bg.Countdown(), "value": value}
     for seed in range(chosen.seeds):
         found = bg.babble(babbler, [p.strip() for p in prompts], budget=chosen.tokens, seed=seed, **how)
-        tokens = np.array(found.graph.meta["spent"]["counts"]["sampled"])
-        needed[seed] = np.where(found.passed, tokens, np.inf)
+        needed[seed] = np.where(found.passed, tokens(found.graph), np.inf)
     return needed, time.perf_counter() - start
 
 
@@ -247,7 +250,7 @@ def claims_of(judged, searched, maker, chosen):
         for ours in (LEARNED, f"{LEARNED}, choosy"):
             found += [gain(searched, ours, CONSTANT, b, 0.0) for b in budgets(chosen)[1:]]
     if chosen.tokens >= 400:
-        found += [gain(searched, ours, BEST, 400, 20.0) for ours in (EXACT, f"{EXACT}, choosy")]
+        found += [gain(searched, f"{EXACT}, choosy", other, 400, 20.0) for other in (SEPARATE, BEST)]
     return found
 
 
