@@ -14,6 +14,7 @@ from babblegraph.cli import build
 from babblegraph.cli.main import main
 from babblegraph.cli.options import SearchOptions
 from babblegraph.embedded.recipe import tokenizer
+from babblegraph.errors import BadInput
 from babblegraph.lm.babbler import EMBEDDED
 from babblegraph.scoring import JudgeValue, LearnedValue
 from babblegraph.scoring.learned import is_there
@@ -31,6 +32,11 @@ def test_a_value_is_fitted_and_says_how_good_it_is(capsys, tmp_path):
     graph = babbler.start(["3 5 7 11>24\n"])
     found = value(graph, np.array([0]), Meter(Budget(tokens=1), 1))
     assert 0 < found[0] < 1
+    plan = build.plan(SearchOptions(prompt="3 5 7 11>24", value=str(tmp_path)))
+    assert isinstance(build.value(plan, babbler), LearnedValue)
+    plan = build.plan(SearchOptions(prompt="3 5 7 11>24", value=str(tmp_path.parent)))
+    with pytest.raises(BadInput, match=r"value\.json"):
+        build.value(plan, babbler)
 
 
 def test_training_prompts_come_from_a_file_for_other_models(capsys, tmp_path):
