@@ -36,8 +36,8 @@ def train_value(
     ] = None,
     copies: Annotated[int, typer.Option(help="Rollouts of each prompt.", rich_help_panel=HOW)] = COPIES,
     threshold: Annotated[float, typer.Option(help="What a score has to reach.", rich_help_panel=HOW)] = 1.0,
-    members: Annotated[int, typer.Option(help="Networks in the head.", rich_help_panel=HOW)] = 2,
-    epochs: Annotated[int, typer.Option(help="Of each fit.", rich_help_panel=HOW)] = 8,
+    members: Annotated[int, typer.Option(help="Networks in the head.", rich_help_panel=HOW)] = 1,
+    epochs: Annotated[int, typer.Option(help="Of each fit.", rich_help_panel=HOW)] = 10,
     seed: Annotated[int, typer.Option(help="Of rollouts, split and weights.", rich_help_panel=HOW)] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
     trust_remote_code: Annotated[

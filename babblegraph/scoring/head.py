@@ -21,7 +21,7 @@ class Head(nn.Module):
     slope: torch.Tensor  # [] of the calibration
     offset: torch.Tensor  # []
 
-    def __init__(self, features: int, hidden: int = 256, members: int = 2, dropout: float = 0.1) -> None:
+    def __init__(self, features: int, hidden: int = 256, members: int = 1, dropout: float = 0.1) -> None:
         super().__init__()
         self.members = nn.ModuleList(_network(features, hidden, dropout) for _ in range(members))
         self.register_buffer("mean", torch.zeros(features))
