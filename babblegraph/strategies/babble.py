@@ -26,7 +26,7 @@ def babble(
     keep: int = 256,
     patience: float = 1.0,
     value_power: float = 0.5,
-    connectivity_power: float = 0.5,
+    connectivity_power: float = 0.0,
     threshold: float | None = None,
 ) -> Strategy:
     """Repeatedly takes the actions with the highest expected success per token.
