@@ -16,6 +16,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
 from babblegraph.protocols import Generator, Strategy, Task
 from babblegraph.scoring import Score, entropy_to_go, function_value, likelihood
+from babblegraph.scoring.score import Connectivity
 from babblegraph.status import Gate, Status
 from babblegraph.strategies import babble as default_strategy
 
@@ -85,6 +86,7 @@ def babble(
     *,
     task: Task | None = None,
     value: Callable[..., Any] | None = None,
+    connectivity: Connectivity | None = entropy_to_go,
     budget: Budget | int = 4000,
     strategy: Strategy | None = None,
     threshold: float | None = None,
@@ -100,6 +102,7 @@ def babble(
         task: has a verifier, and maybe a partial check, a state and defaults; see `protocols.Task`.
         value: `f(texts) -> numbers in [0, 1]`, or a value of `babblegraph.scoring`; without a task the
             likelihood by default.
+        connectivity: how many ways lead on, graph -> [N] in [0, 1]; None for none.
         budget: a `Budget`, or sampled tokens for each prompt.
         strategy: of `babblegraph.strategies`; `babble` by default.
         threshold: what a leaf's score must reach; 1 by default where there is a task, else none. The default
@@ -122,6 +125,7 @@ def babble(
     options: dict[str, Any] = {
         "task": task,
         "value": value,
+        "connectivity": connectivity,
         "budget": budget,
         "strategy": strategy,
         "close": close,
@@ -140,6 +144,7 @@ def rounds(
     *,
     task: Task | None = None,
     value: Callable[..., Any] | None = None,
+    connectivity: Connectivity | None = entropy_to_go,
     budget: Budget | int = 4000,
     strategy: Strategy | None = None,
     threshold: float | None = None,
@@ -158,7 +163,7 @@ def rounds(
     found = search(
         generator,
         prompts,
-        score=score_of(task, value, threshold),
+        score=score_of(task, value, threshold, connectivity),
         strategy=strategy or default_strategy(threshold=threshold),
         budget=Budget(tokens=budget) if isinstance(budget, int) else budget,
         seed=seed,
@@ -170,11 +175,16 @@ def rounds(
         yield each
 
 
-def score_of(task: Task | None, value: Callable[..., Any] | None, threshold: float | None) -> Score:
+def score_of(
+    task: Task | None,
+    value: Callable[..., Any] | None,
+    threshold: float | None,
+    connectivity: Connectivity | None = entropy_to_go,
+) -> Score:
     """How a search scores: by the task and the value, by likelihood where there is neither."""
     if value is None and task is None:
         value = likelihood
-    return Score(task, None if value is None else function_value(value), entropy_to_go, threshold)
+    return Score(task, None if value is None else function_value(value), connectivity, threshold)
 
 
 def prompts_of(prompts: Any, task: Task | None) -> Sequence[Any]:

@@ -55,6 +55,22 @@ def none_in(n: int, level: float = LEVEL) -> float:
     return 1 - (1 - level) ** (1 / n)
 
 
+def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval of a share: it covers well for few trials and shares near 0.
+
+    Args:
+        hits: of n independent trials, n at least 1.
+        z: the normal quantile; 95 % by default.
+
+    >>> [round(x, 3) for x in wilson(0, 20)]
+    [0.0, 0.161]
+    """
+    share, extra = hits / n, z * z / n
+    middle = (share + extra / 2) / (1 + extra)
+    half = z / (1 + extra) * math.sqrt(share * (1 - share) / n + extra / (4 * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def student(value: float, error: float, degrees: int) -> tuple[float, float]:
     """Student's interval."""
     half = t_quantile((1 + LEVEL) / 2, degrees) * error

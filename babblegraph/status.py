@@ -36,3 +36,4 @@ class Flag(IntFlag):
     SCORER_FAILED = 2  # a value function raised, hung, or gave no usable number
     CUT = 4  # the budget ended the span early
     EXHAUSTED = 8  # every continuation has been drawn
+    PROBE = 16  # a gate rejected it and let it live, to see what would have become of it

@@ -58,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "estimates": {"doubts", "intervals", "protocols", "graph", "budget", "randomness", "errors", "status"},
     "votes": {"graph", "status"},
+    "gates": {"graph", "intervals", "status"},
     "passes": {"estimates", "intervals", "graph", "errors"},
     "strategies": {"loop", "prune", "resample", "stem", "ordering", "votes", *BASE},
     "tasks": {"errors", "protocols"},
@@ -77,7 +78,20 @@ ALLOWED: dict[str, set[str]] = {
 }
 LAZY = {"graph": {"graph_file", "export", "page"}}
 
-HEAVY = {"torch", "transformers", "tokenizers", "rich", "textual", "accelerate", "peft"}
+HEAVY = {
+    *(
+        "torch",
+        "transformers",
+        "tokenizers",
+        "rich",
+        "textual",
+        "accelerate",
+        "peft",
+        "trl",
+        "datasets",
+        "scipy",
+    ),
+}
 LIGHT = {
     "columns",
     "graph_check",
@@ -97,6 +111,7 @@ LIGHT = {
     "estimates",
     "ordering",
     "thresholds",
+    "gates",
     "passes",
     "votes",
     "particles",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from babblegraph.budget import Budget
@@ -82,7 +83,8 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True) -> Plan:
     choose(options.strategy or DEFAULT_STRATEGY, strategy_names(), "--strategy")
     name = options.task or (EMBEDDED_TASK if options.model in (None, EMBEDDED) else None)
     task = TASKS[choose(name, TASKS, "--task")]() if name is not None else None
-    function = load_function(options.value) if options.value is not None else None
+    written = options.value is not None and not Path(options.value).is_dir()  # a folder has a learned value
+    function = load_function(str(options.value)) if written else None
     bounds: dict[str, Any] = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
     if not any(bounds.values()):
         bounds = (graph.meta.get("budget") if graph is not None else None) or {"tokens": DEFAULT_TOKENS}
@@ -151,6 +153,8 @@ def value(plan: Plan, generator: Any) -> Any:
         from babblegraph.scoring import function_value
 
         return function_value(plan.function)
+    if options.value is not None:
+        return _learned(plan, generator)
     if options.reward_model is not None:
         from babblegraph.scoring import RewardModelValue
 
@@ -159,6 +163,8 @@ def value(plan: Plan, generator: Any) -> Any:
         from babblegraph.scoring import JudgeValue
 
         return JudgeValue(generator, options.judge, list(options.good), list(options.bad))
+    if (learned := _learned(plan, generator)) is not None:
+        return learned
     if plan.model == EMBEDDED and _known(plan.task) == EMBEDDED_TASK:  # the others give no verdict
         from babblegraph.scoring import JudgeValue
 
@@ -179,6 +185,19 @@ def _offered(plan: Plan) -> int | None:
     from babblegraph.strategies import EVERY_TOKEN
 
     return OFFERED if plan.strategy in EVERY_TOKEN else None
+
+
+def _learned(plan: Plan, generator: Any) -> Any:
+    """The value head in the folder that the user named, else the one beside the model's weights, if there is one."""
+    from babblegraph.lm.babbler import EMBEDDED as HOME
+    from babblegraph.scoring.learned import LearnedValue, is_there
+
+    if plan.options.value is not None:
+        return LearnedValue.from_folder(generator, plan.options.value)
+    if plan.model == EMBEDDED and _known(plan.task) != EMBEDDED_TASK:
+        return None
+    folder = HOME if plan.model == EMBEDDED else plan.model
+    return LearnedValue.from_folder(generator, folder) if is_there(folder) else None
 
 
 def _strategy(plan: Plan) -> Any:

@@ -22,6 +22,8 @@ from babblegraph.cli.loading import nearest
 from babblegraph.cli.search import search
 from babblegraph.cli.show import show
 from babblegraph.cli.train import train
+from babblegraph.cli.train_reward import train_reward
+from babblegraph.cli.train_value import train_value
 from babblegraph.errors import BadInput
 
 DONE, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, BUG = 0, 2, 130, 141, 70  # exit statuses; 1 is "no leaf passes"
@@ -31,6 +33,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "show": show,
     "export": export,
     "train": train,
+    "train-value": train_value,
+    "train-reward": train_reward,
 }
 
 app = typer.Typer(

@@ -47,7 +47,11 @@ def search(
     ] = False,
     value: Annotated[
         str | None,
-        typer.Option(metavar="FILE.py:NAME", help="A Python function of texts.", rich_help_panel=WORTH),
+        typer.Option(
+            metavar="FILE.py:NAME",
+            help="A Python function of texts, or a folder of train-value.",
+            rich_help_panel=WORTH,
+        ),
     ] = None,
     reward_model: Annotated[
         str | None, typer.Option(help="A sequence classifier.", rich_help_panel=WORTH)

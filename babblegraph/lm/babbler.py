@@ -20,6 +20,7 @@ from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, d
 from babblegraph.lm.engine import choose
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fingerprint import fingerprint
+from babblegraph.lm.hidden import SpanStates, computed
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.warp import warper
@@ -141,7 +142,7 @@ class Babbler:
         ends = _end_ids(model, tokenizer) if end_ids is None else frozenset(end_ids)
         self.span = SpanRule(span, _tuple(stop), _tuple(until), ends)
         self.vocabulary: dict[int, bytes] = TokenNumbers() if tokenizer is None else TokenBytes(tokenizer)
-        self._rung, self.error, reach, token_bytes = choose(model, engine)
+        self._rung, self.error, reach, self._token_bytes = choose(model, engine)
         self.engine = self._rung.name
         self.context = min(self.context, reach or self.context)
         self.mixture = mixture
@@ -149,9 +150,11 @@ class Babbler:
         if self._base is not None:
             self.context = min(self.context, self._base.context)
             memory_limit = memory_limit and memory_limit // 2  # the base has the other half
-        self._memory = self._rung.memory(memory_limit, cache_bytes, token_bytes)
+        self._bounds = memory_limit, cache_bytes
+        self._memory = self._rung.memory(*self._bounds, self._token_bytes)
         self.fingerprint = fingerprint(model)
         self.sampling |= moved(self._base, mixture, self.warp is not None or bool(self.logits_processor))
+        self._recorded: tuple[int, ...] = ()  # layers whose hidden states are kept
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -313,6 +316,47 @@ class Babbler:
                 return trie.around(graph, nodes, before, after, meter, self.tokenizer.bos_token_id)
             return trie.after(graph, nodes, after, meter)
 
+    def record(self, layers: Sequence[int]) -> None:
+        """From now on keeps hidden states of some layers (0 is the embedding), for `hidden`.
+
+        They lie beside the keys and values of a token, as long as these; graphs that start from now on count
+        them in the memory limit.
+
+        Raises:
+            BadInput: a layer that the model does not have.
+        """
+        most = int(self.model.config.get_text_config().num_hidden_layers)
+        if wrong := [layer for layer in layers if not 0 <= layer <= most]:
+            raise BadInput(f"a layer must be 0 (the embedding) to {most}, got {wrong[0]}: choose one of them")
+        wanted = tuple(sorted({*self._recorded, *layers}))
+        if wanted != self._recorded:
+            self._recorded = wanted
+            size = self.model.config.get_text_config().hidden_size * self.model.dtype.itemsize
+            self._memory = self._rung.memory(*self._bounds, self._token_bytes + len(wanted) * size)
+            for trie in self._tries.values():
+                trie.record(wanted)
+
+    def hidden(self, graph: BabbleGraph, ids: ArrayLike, layers: Sequence[int], meter: Meter) -> SpanStates:
+        """Hidden states at the ends of nodes and their means over the nodes' spans, [F, layers, H] each.
+
+        They come from the forward passes that ran, where `record` has named the layers before: a node's last
+        token is pushed through the model now instead of when the node is expanded. What was not kept, as for
+        tokens computed earlier and in the dense engine, is computed from the beginning, counted as scored.
+        """
+        nodes = np.asarray(ids, np.int64)
+        with self._running(graph) as trie:
+            known, kept = trie.hidden(graph, nodes, meter)
+        picked = [self._recorded.index(layer) for layer in layers] if kept is not None else []
+        if kept is not None:
+            kept = SpanStates(*(states[:, picked] for states in kept))
+            if known.all():
+                return kept
+        new = computed(self.model, graph, nodes[~known], layers, meter)
+        if kept is None:
+            return new
+        place = torch.as_tensor(np.argsort(np.r_[np.flatnonzero(known), np.flatnonzero(~known)]))
+        return SpanStates(*(torch.cat([a, b])[place] for a, b in zip(kept, new, strict=True)))
+
     def trie(self, graph: BabbleGraph) -> Engine | Pair:
         """The keys and values that a graph holds now, to measure them."""
         return self._trie(graph)
@@ -344,6 +388,8 @@ class Babbler:
                 )
             made = self._rung.make(self.model, **self._memory)
             self._tries[graph] = made if self._base is None else self._base.beside(made)
+            if self._recorded:
+                self._tries[graph].record(self._recorded)
         return self._tries[graph]
 
     def _rules(self, graph: BabbleGraph) -> Rules:

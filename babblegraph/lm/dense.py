@@ -73,6 +73,13 @@ class Dense:
         """Node -> its text; the last token may not be computed yet."""
         return self.store.of
 
+    def record(self, layers: Sequence[int]) -> None:
+        """Nothing: these caches keep no hidden states."""
+
+    def hidden(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> tuple[NDArray[np.bool_], None]:
+        """No states are kept here, [F]."""
+        return np.zeros(len(ids), np.bool_), None
+
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
         self.release(np.array([i for i in self._kept if i >= graph.size], np.int64))

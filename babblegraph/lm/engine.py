@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
+    from babblegraph.lm.hidden import SpanStates
 
 Ints = NDArray[np.integer[Any]]
 
@@ -58,6 +59,10 @@ class Engine(Protocol):
         self,
     ) -> set[int | None] | None: ...  # that layers told of; None: the model sees to them itself
 
+    def record(self, layers: Sequence[int]) -> None: ...
+    def hidden(
+        self, graph: BabbleGraph, ids: Ints, meter: Meter
+    ) -> tuple[NDArray[np.bool_], SpanStates | None]: ...
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor: ...
     def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor: ...
     def keep(self, node: int, row: int) -> None: ...

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from babblegraph.budget import Meter
+    from babblegraph.lm.hidden import HiddenStates
     from babblegraph.lm.store import Slots, Store
 
 
@@ -44,6 +45,7 @@ class Forward:
         self.model, self.store, self.tokens = model, store, tokens
         self.least = least or LEAST.get(model.device.type, LEAST["cuda"])
         self.windows: set[int | None] = set()  # sliding windows that the layers told of
+        self.hidden: HiddenStates | None = None  # keeps hidden states of all new tokens, where that is wanted
 
     def __call__(
         self, rows: list[Row], meter: Meter, remember: bool = True, layout: Layout | None = None
@@ -109,8 +111,11 @@ class Forward:
             use_cache=False,
             logits_to_keep=1,
             tree=plan,
+            **({} if self.hidden is None else {"output_hidden_states": True}),
         )
         self.windows |= plan.windows
+        if self.hidden is not None:
+            self.hidden.write(plan.slots, out.hidden_states, len(self.store.references))
         logits = out.logits[:, -1].float()
         if np.array_equal(layout.order, np.arange(len(batch))):
             return logits

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.engine import Engine, Measured
+    from babblegraph.lm.hidden import SpanStates
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
@@ -77,6 +78,16 @@ class Pair:
     def windows(self) -> set[int | None] | None:
         """What g's layers told of."""
         return self.g.windows
+
+    def record(self, layers: Sequence[int]) -> None:
+        """Of g, as the engine says."""
+        self.g.record(layers)
+
+    def hidden(
+        self, graph: BabbleGraph, ids: Ints, meter: Meter
+    ) -> tuple[NDArray[np.bool_], SpanStates | None]:
+        """Of g, as the engine says."""
+        return self.g.hidden(graph, ids, meter)
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> Both:
         """Puts one row in flight at the end of each node, in both."""

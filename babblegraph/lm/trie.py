@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm.forward import Forward, Row, padded
+from babblegraph.lm.hidden import HiddenStates, SpanStates, span_length
 from babblegraph.lm.layout import Ints, Layout
 from babblegraph.lm.store import UNKNOWN, Slots, Store
 from babblegraph.status import Status
@@ -65,6 +66,28 @@ class Trie:
     def windows(self) -> set[int | None]:
         """The sliding windows that the layers told of."""
         return self._forward.windows
+
+    def record(self, layers: Sequence[int]) -> None:
+        """From now on keeps the hidden states of some layers, for every token that is computed."""
+        self._forward.hidden = HiddenStates(layers)
+
+    def hidden(
+        self, graph: BabbleGraph, ids: Ints, meter: Meter
+    ) -> tuple[NDArray[np.bool_], SpanStates | None]:
+        """Which nodes' states were kept, [F], and the states of those; computes a last token that is not there.
+
+        What is computed for this is kept, and not computed again when a node is expanded.
+        """
+        if (states := self._forward.hidden) is None:
+            return np.zeros(len(ids), np.bool_), None
+        self._touch(ids)
+        self._compute_paths(graph, ids, meter)
+        spans = [self.held[i][-span_length(graph, i) :] for i in ids.tolist()]
+        known = np.array([states.has(span) for span in spans], np.bool_)
+        spans = [span for span, there in zip(spans, known, strict=True) if there]
+        if not spans:
+            return known, None
+        return known, states.read(np.array([span[-1] for span in spans]), spans)
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""

@@ -14,42 +14,72 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import ValueFunction
 from babblegraph.scoring.contain import note_failure, raised
+from babblegraph.scoring.time_limit import TimeLimit, TimeUp
+
+SECONDS = 30.0  # that a call of a user's function may take, where nothing else is said
 
 
-def function_value(function: Callable[..., Any]) -> ValueFunction:
+def function_value(function: Callable[..., Any], *, seconds: float | None = SECONDS) -> ValueFunction:
     """Wraps `f(texts)`; a function of `(graph, ids, meter)` is taken as it is.
 
     `f` gets whole texts, prompts included, and returns one number in [0, 1] for each. When it raises, returns
-    the wrong number of values, NaN or something outside [0, 1], only the nodes concerned are marked: the texts
-    are then tried one by one.
+    the wrong number of values, NaN or something outside [0, 1], or hangs, only the nodes concerned are marked: the
+    texts are then tried one by one. It runs in a thread of its own; see `TimeLimit` for what becomes of a call
+    that hangs. After the first that does, texts are no longer put together.
 
     Args:
         function: of one argument (texts) or of three (graph, ids, meter).
+        seconds: that one call of a function of texts may take; None to wait for ever, without a thread.
 
     Raises:
-        BadInput: not callable, or another number of arguments.
+        BadInput: not callable, another number of arguments, or a time that is not above zero.
     """
     if not callable(function):
         raise BadInput(f"a value must be a function, got {type(function).__name__}: pass f(texts) -> numbers")
+    if seconds is not None and not seconds > 0:
+        raise BadInput(f"a time limit must be above zero, got {seconds:g} s: None is no limit")
     arguments = _required(function)
     if arguments == 3:
         return function
     if arguments != 1:
         raise BadInput(f"a value function takes (texts) or (graph, ids, meter), got {arguments} arguments")
 
+    call = _Direct() if seconds is None else TimeLimit(seconds)
+    hung = False
+
     def value(graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         texts = [graph.prompt(i) + graph.text(i) for i in ids.tolist()]
-        values = _as_numbers(_quiet(function, texts), len(texts))
-        if values is not None and _fine(values).all():
-            return values
-        return np.array([_one(graph, i, function, t) for i, t in zip(ids.tolist(), texts, strict=True)])
+        nonlocal hung
+        if not hung and len(texts) > 1:
+            try:
+                values = _as_numbers(call(function, texts), len(texts))
+                if values is not None and _fine(values).all():
+                    return values
+            except TimeUp:
+                hung = True
+            except Exception:  # which text it was, the calls one by one will tell
+                pass
+        return np.array([_one(graph, i, call, function, t) for i, t in zip(ids.tolist(), texts, strict=True)])
 
     return value
 
 
-def _one(graph: BabbleGraph, node: int, function: Callable[..., Any], text: str) -> float:
+class _Direct:
+    """A call without a time limit."""
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def _one(
+    graph: BabbleGraph, node: int, call: TimeLimit | _Direct, function: Callable[..., Any], text: str
+) -> float:
     try:
-        result = function([text])
+        result = call(function, [text])
+    except TimeUp as problem:
+        name = getattr(function, "__name__", type(function).__name__)
+        note_failure(graph, node, f"{name} hung: {problem}", text)
+        return np.nan
     except Exception as problem:
         note_failure(graph, node, raised(function, problem), text)
         return np.nan
@@ -58,13 +88,6 @@ def _one(graph: BabbleGraph, node: int, function: Callable[..., Any], text: str)
         note_failure(graph, node, f"a value must be one number in [0, 1], got {result!r:.80}", text)
         return np.nan
     return float(values[0])
-
-
-def _quiet(function: Callable[..., Any], texts: list[str]) -> Any:
-    try:
-        return function(texts)
-    except Exception:  # which text it was, the calls one by one will tell
-        return None
 
 
 def _as_numbers(result: Any, n: int) -> NDArray[np.float64] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.scoring.contain import note_failure
 
 if TYPE_CHECKING:
-    from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.babbler import Babbler
+
+Ids = NDArray[np.intp]
+PUSHED = ("forwarded", "prefilled", "scored")  # tokens that went through the model
 
 
 class JudgeValue:
@@ -24,21 +28,32 @@ class JudgeValue:
     Only the first token in which the words differ is looked at, and the text's own token ids are kept as
     generated: with a template that only appends words, the tree's keys and values are used again.
 
+    With `frozen`, the judge is the base model even while adapters are trained: they are switched off, and the base
+    has keys and values of its own. Then all that it computes is counted as scored.
+
     Args:
         babbler: the judge.
         template: words around the text. `"{text} This is"` and `"This is"` mean the same; an empty one asks
             for the very next token, as the embedded generator's verdict wants it.
         good: words that speak for the text.
         bad: words that speak against it.
+        frozen: whether the judge is the model without its adapters.
 
     Raises:
         BadInput: no words, a word without tokens, or words of both sides that begin with the same token.
     """
 
     def __init__(
-        self, babbler: Babbler, template: str = "", good: Sequence[str] = ("y",), bad: Sequence[str] = ("n",)
+        self,
+        babbler: Babbler,
+        template: str = "",
+        good: Sequence[str] = ("y",),
+        bad: Sequence[str] = ("n",),
+        *,
+        frozen: bool = False,
     ) -> None:
-        self.babbler = babbler
+        self.babbler, self.frozen = _base(babbler) if frozen else babbler, frozen
+        self._held: weakref.WeakKeyDictionary[BabbleGraph, Ids] = weakref.WeakKeyDictionary()
         before, after = _around(template)
         self.before, self.after = self._ids(before), self._ids(after)
         spaced = bool(after) and not after[-1].isspace()
@@ -61,7 +76,18 @@ class JudgeValue:
                 graph, i, f"the judge's words leave the context of {self.babbler.context} tokens", ""
             )
         if fits.any():
-            values[fits] = self._judged(graph, ids[fits], meter)
+            judged = self._judged_by_base if self.frozen else self._judged
+            values[fits] = judged(graph, ids[fits], meter)
+        return values
+
+    def _judged_by_base(self, graph: BabbleGraph, ids: Ids, meter: Meter) -> NDArray[np.float64]:
+        """Keeps what was judged last, whose tokens the next texts begin with, and gives up what was before."""
+        own = Meter(Budget(seconds=np.inf), graph.trees)
+        values = self._judged(graph, ids, own)
+        meter.count("scored", np.arange(graph.trees), np.sum([own.counts[name] for name in PUSHED], 0))
+        before = self._held.get(graph, ids[:0])
+        self._held[graph] = ids
+        self.babbler.release(graph, np.setdiff1d(before, ids))
         return values
 
     def _judged(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
@@ -86,6 +112,12 @@ class JudgeValue:
         if not found:
             raise BadInput("a judge needs at least one good and one bad word, got none: give both")
         return found
+
+
+def _base(babbler: Babbler) -> Babbler:
+    from babblegraph.lm.frozen import Frozen
+
+    return Frozen(babbler)
 
 
 def _shared_beginning(words: list[list[int]]) -> list[int]:

@@ -1,7 +1,8 @@
-"""A reward model as a value: any Hugging Face sequence classifier."""
+"""An outcome reward model as a value: any Hugging Face sequence classifier."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.errors import BadInput
+from babblegraph.scoring import rewards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
+
+Pairs = Sequence[tuple[str, str]]  # prompts and texts
 
 
 class RewardModelValue:
@@ -25,18 +28,28 @@ class RewardModelValue:
         model: a sequence classifier.
         tokenizer: its own tokenizer.
         batch_size: texts in one forward pass.
+        template: how a prompt and a text are laid out, with places {prompt} and {text}, or "chat" for the
+            tokenizer's own chat template.
+        scale: mean and standard deviation of its rewards (log-odds), so that values use the whole of [0, 1]; see
+            `pilot`.
+
+    Raises:
+        BadInput: a template that cannot be filled in.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 32
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int = 32,
+        *,
+        template: str = rewards.PLAIN,
+        scale: rewards.Scale = (0.0, 1.0),
     ) -> None:
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        model.config.pad_token_id = tokenizer.pad_token_id  # decoders find the last token by it
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.max_length = rewards.prepared(model, tokenizer)
+        self.model, self.tokenizer, self.scale = model.eval(), tokenizer, scale
+        self.template = rewards.check_template(template, tokenizer)
         self.batch_size = batch_size if tokenizer.pad_token is not None else 1
-        longest = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-        self.max_length = min(tokenizer.model_max_length, longest)
 
     @classmethod
     def from_pretrained(
@@ -52,45 +65,47 @@ class RewardModelValue:
         Raises:
             BadInput: there is no such model, or it is no sequence classifier.
         """
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification as Auto
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                name_or_path,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-            if missing := sorted(report["missing_keys"]):
-                raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
-            model = model.to(device)
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
-            first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-            raise BadInput(
-                f"a reward model must be a sequence classifier with safetensors weights, got "
-                f"{str(name_or_path)!r}: {first}"
-            ) from problem
-        return cls(model, tokenizer, **options)
+        loaded = rewards.load(Auto, "sequence classifier", name_or_path, device, trust_remote_code)
+        return cls(*loaded, **options)
 
-    @torch.no_grad()
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         """Values of nodes, [M] in [0, 1]; every token it reads is counted as scored."""
-        values = []
-        for at in range(0, len(ids), self.batch_size):
-            batch = ids[at : at + self.batch_size]
-            texts = [graph.prompt(i) + graph.text(i) for i in batch.tolist()]
+        nodes = ids.tolist()
+        found, tokens = self._rewards([(graph.prompt(i), graph.text(i)) for i in nodes])
+        meter.count("scored", graph.root[ids], tokens)
+        return rewards.as_values(found, self.scale)
+
+    def pilot(self, texts: Pairs) -> RewardModelValue:
+        """The same value with rewards brought to zero mean and unit deviation on a sample.
+
+        Args:
+            texts: pairs of a prompt and a text, such as unpruned texts of the generator.
+
+        Raises:
+            BadInput: fewer than two texts, or all with the same reward.
+        """
+        scale = rewards.scale_of(self._rewards(texts)[0])
+        return RewardModelValue(
+            self.model, self.tokenizer, self.batch_size, template=self.template, scale=scale
+        )
+
+    @torch.no_grad()
+    def _rewards(self, texts: Pairs) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Log-odds of prompts with texts, and the tokens that were read, [M] each."""
+        found, tokens = [np.zeros(0)], [np.zeros(0, np.int64)]
+        for at in range(0, len(texts), self.batch_size):
+            batch = texts[at : at + self.batch_size]
             inputs = self.tokenizer(
-                texts,
+                [rewards.filled(self.template, self.tokenizer, *pair) for pair in batch],
                 return_tensors="pt",
-                padding=len(texts) > 1,
+                padding=len(batch) > 1,
                 truncation=True,
                 max_length=self.max_length,
+                add_special_tokens=self.template != rewards.CHAT,
             )
-            meter.count("scored", graph.root[batch], inputs["attention_mask"].sum(1).numpy())
+            tokens.append(inputs["attention_mask"].sum(1).numpy())
             logits = self.model(**inputs.to(self.model.device)).logits.double()
-            good = torch.sigmoid(logits[:, 0]) if logits.shape[1] == 1 else logits.softmax(-1)[:, -1]
-            values.append(good.cpu().numpy())
-        return np.concatenate(values) if values else np.zeros(0)
+            found.append(rewards.rewards_of(logits).cpu().numpy())
+        return np.concatenate(found), np.concatenate(tokens)

@@ -33,7 +33,7 @@ def babble(
     keep: int = 256,
     patience: float = 1.0,
     value_power: float = 0.5,
-    connectivity_power: float = 0.5,
+    connectivity_power: float = 0.0,
     mass_power: float = 0.0,
     steep: float = STEEP,
     threshold: float | None = None,

@@ -1,0 +1,78 @@
+"""`babblegraph train-reward`: a reward model from comparisons."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from babblegraph.cli.options import FILES, HOW, WHAT
+from babblegraph.errors import BadInput
+
+
+def train_reward(
+    comparisons: Annotated[
+        str, typer.Argument(metavar="FILE", help='JSON Lines with "prompt", "chosen" and "rejected".')
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The language model that it begins as, a folder or hub name.", rich_help_panel=WHAT
+        ),
+    ],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where the model goes.", rich_help_panel=FILES)],
+    template: Annotated[
+        str,
+        typer.Option(help="How a prompt and a text are laid out; chat for a chat's.", rich_help_panel=HOW),
+    ] = "{prompt}{text}",
+    epochs: Annotated[float, typer.Option(help="Passes over the comparisons.", rich_help_panel=HOW)] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Comparisons a step.", rich_help_panel=HOW)] = 8,
+    rate: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=HOW)] = 1e-5,
+    held_out: Annotated[
+        float, typer.Option(help="Share of prompts that only measure.", rich_help_panel=HOW)
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of split, head and order.", rich_help_panel=HOW)] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
+        ),
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object only.", rich_help_panel=FILES)
+    ] = False,
+) -> int:
+    """Train a reward model from comparisons; `babblegraph search --reward-model DIR` then searches with it."""
+    import json as plain
+
+    for name, number in (("--epochs", epochs), ("--batch-size", batch_size), ("--rate", rate)):
+        if not number > 0:
+            raise BadInput(f"{name} must be above zero, got {number:g}: give a positive number")
+    from transformers.utils import logging
+
+    from babblegraph.scoring import train_reward as room
+
+    logging.disable_progress_bar()
+    pairs = room.read_comparisons(comparisons)
+    found = room.train_reward(
+        pairs,
+        model,
+        out,
+        template=template,
+        held_out=held_out,
+        epochs=epochs,
+        batch_size=batch_size,
+        rate=rate,
+        seed=seed,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    if json:
+        print(plain.dumps({"folder": out, "template": template, **found._asdict()}))
+        return 0
+    right = (
+        "" if found.accuracy is None else f", {found.accuracy:.1%} of {found.held_out} held-out ones right"
+    )
+    print(f"trained on {found.comparisons} comparisons{right}; saved in {out}")
+    return 0

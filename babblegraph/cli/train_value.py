@@ -1,0 +1,166 @@
+"""`babblegraph train-value`: fit a value head on a generator's own rollouts, and say how good it is."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from babblegraph.cli.options import FILES, HOW, WHAT
+from babblegraph.errors import BadInput
+
+if TYPE_CHECKING:
+    from babblegraph.scoring.fit import Fitted
+
+PROMPTS, COPIES = 12_000, 8  # of the embedded generator: nearly 100,000 rollouts
+
+
+def train_value(
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where the value goes.", rich_help_panel=FILES)],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A task with a verifier, such as countdown.", rich_help_panel=WHAT)
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Training prompts, one a line or JSON Lines.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="How many of the training prompts to use.", rich_help_panel=HOW)
+    ] = None,
+    copies: Annotated[int, typer.Option(help="Rollouts of each prompt.", rich_help_panel=HOW)] = COPIES,
+    threshold: Annotated[float, typer.Option(help="What a score has to reach.", rich_help_panel=HOW)] = 1.0,
+    members: Annotated[int, typer.Option(help="Networks in the head.", rich_help_panel=HOW)] = 1,
+    epochs: Annotated[int, typer.Option(help="Of each fit.", rich_help_panel=HOW)] = 10,
+    seed: Annotated[int, typer.Option(help="Of rollouts, split and weights.", rich_help_panel=HOW)] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
+        ),
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object only.", rich_help_panel=FILES)
+    ] = False,
+) -> int:
+    """Fit a value head on a generator's own rollouts, and say how good it is on prompts it has not seen.
+
+    A folder that is also the model's is found by `babblegraph search` by itself.
+    """
+    from babblegraph.cli import build
+    from babblegraph.cli.options import SearchOptions
+    from babblegraph.scoring import Score
+    from babblegraph.scoring.collect import collect
+    from babblegraph.scoring.fit import fit
+    from babblegraph.scoring.learned import save, usual_layers
+    from babblegraph.view.console import PlainConsole
+
+    for name, number in (
+        ("--count", count),
+        ("--copies", copies),
+        ("--members", members),
+        ("--epochs", epochs),
+    ):
+        if number is not None and number < 1:
+            raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
+    said = SearchOptions(
+        task=task, model=model, device=device, trust_remote_code=trust_remote_code, seed=seed
+    )
+    said.check()
+    plan = build.plan(said, needs_prompt=False)
+    if plan.task is None:
+        raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
+    texts = _prompts(plan, prompts, count, seed)
+    console = PlainConsole()
+    say = (lambda text: None) if json else console.print
+    say(f"loading the model {plan.model}")
+    babbler = build.generator(plan)
+    layers, started = usual_layers(babbler), time.perf_counter()
+    report = _reporter(say, len(texts))
+    data = collect(
+        *(babbler, texts, Score(plan.task)),
+        layers=layers,
+        copies=copies,
+        threshold=threshold,
+        seed=seed,
+        progress=report,
+    )
+    collected = time.perf_counter() - started
+    say(f"{data.rollouts:,} rollouts, {len(data.label):,} nodes, in {collected:.0f} s")
+    fitted = fit(data, members=members, epochs=epochs, seed=seed, say=say)
+    seconds = {"collecting": round(collected), "fitting": round(time.perf_counter() - started - collected)}
+    notes: dict[str, Any] = {
+        "rollouts": data.rollouts,
+        "threshold": threshold,
+        "seed": seed,
+        "seconds": seconds,
+    }
+    save(out, babbler, fitted, layers, **notes)
+    _print(fitted, out, notes, json, console)
+    return 0
+
+
+def _prompts(plan: Any, file: str | None, count: int | None, seed: int) -> list[Any]:
+    """Training prompts, each once, as the model reads them."""
+    if file is not None:
+        from babblegraph.api import prompts_of
+        from babblegraph.cli.loading import read_prompts
+
+        found = prompts_of(read_prompts(file), plan.task)
+    elif plan.model == "embedded":
+        import random
+
+        from babblegraph.embedded.data import training_puzzles
+
+        found = training_puzzles(random.Random(seed), count or PROMPTS)
+    else:
+        raise BadInput("a value is learned on training prompts, got none: give a file with --prompts")
+    once = list(dict.fromkeys(found)) if all(isinstance(p, str) for p in found) else list(found)
+    return once[:count]
+
+
+def _reporter(say: Any, total: int) -> Any:
+    """Says how far it is, every tenth."""
+    steps = iter(range(1, 11))
+    state = {"next": next(steps) * total / 10}
+
+    def report(done: int) -> None:
+        if done >= state["next"]:
+            say(f"{done:,} of {total:,} prompts")
+            while done >= state["next"]:
+                state["next"] = next(steps, 11) * total / 10
+
+    return report
+
+
+def _print(fitted: Fitted, out: str, notes: dict[str, Any], json: bool, console: Any) -> None:
+    if json:
+        import json as plain
+
+        held = {str(depth): found.to_json() for depth, found in fitted.held_out.items()}
+        print(plain.dumps({"folder": out, "held_out": held, **notes}))
+        return
+    from rich.table import Table
+
+    from babblegraph.view import figures
+
+    table = Table(title=f"Held-out prompts: {fitted.prompts[1]:,}", title_justify="left")
+    for name in ("depth", "nodes", "AUC within prompt", "Brier skill", "calibration error"):
+        table.add_column(name, justify="right")
+    for depth, found in fitted.held_out.items():
+        table.add_row(
+            str(depth),
+            figures.count(found.nodes),
+            f"{found.auc:.3f}",
+            f"{found.skill:+.3f}",
+            f"{found.calibration_error:.3f}",
+        )
+    console.print(table)
+    console.print(f"saved in {out}")

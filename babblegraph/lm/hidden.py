@@ -1,0 +1,113 @@
+"""Hidden states of tokens: kept from the forward passes that run anyway, computed anew only where none was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from babblegraph.budget import Meter
+    from babblegraph.graph import BabbleGraph
+    from babblegraph.lm.store import Slots
+
+ROWS = 64  # texts in one forward pass, where states have to be computed
+
+
+class SpanStates(NamedTuple):
+    """What a model has in mind at the end of some nodes; layer 0 is the embedding."""
+
+    last: torch.Tensor  # [F, layers, H] after the last token
+    mean: torch.Tensor  # [F, layers, H] over the tokens of the node's own span
+
+
+class HiddenStates:
+    """The hidden states of a trie's tokens, one row a slot, beside its keys and values.
+
+    Args:
+        layers: which are kept, ascending.
+    """
+
+    def __init__(self, layers: Sequence[int]) -> None:
+        self.layers = tuple(layers)
+        self.known = np.zeros(0, np.bool_)  # [slots]
+        self.pool: torch.Tensor | None = None  # [slots, layers, H]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pool."""
+        return 0 if self.pool is None else self.pool.numel() * self.pool.element_size()
+
+    def write(self, slots: torch.Tensor, states: Sequence[torch.Tensor], size: int) -> None:
+        """Keeps what a forward pass computed.
+
+        Args:
+            slots: of the new tokens, [B · L].
+            states: the model's hidden states, [B, L, H] for each layer, that of the embedding first.
+            size: slots that there are.
+        """
+        new = torch.stack([states[layer] for layer in self.layers], 2).flatten(0, 1)  # [B · L, layers, H]
+        if self.pool is None or len(self.pool) < size:
+            grown = new.new_zeros(size, *new.shape[1:])
+            if self.pool is not None:
+                grown[: len(self.pool)] = self.pool
+            self.pool = grown
+            self.known = np.r_[self.known, np.zeros(size - len(self.known), np.bool_)]
+        self.pool.index_copy_(0, slots, new)
+        self.known[slots.cpu().numpy()] = True
+
+    def has(self, slots: Slots) -> bool:
+        """Whether the states of all these tokens were kept."""
+        return bool(len(self.known) > slots.max(initial=0) and self.known[slots].all())
+
+    def read(self, ends: Slots, spans: Sequence[Slots]) -> SpanStates:
+        """States at the slots where nodes end, [F], and means over their spans' slots."""
+        assert self.pool is not None
+        device = self.pool.device
+        last = self.pool[torch.as_tensor(ends, device=device)]
+        lengths = torch.as_tensor([len(span) for span in spans], device=device)
+        row = torch.repeat_interleave(torch.arange(len(spans), device=device), lengths)
+        every = self.pool[torch.as_tensor(np.concatenate(spans), device=device)].float()
+        total = every.new_zeros(len(spans), *every.shape[1:]).index_add_(0, row, every)
+        return SpanStates(last.float(), total / lengths[:, None, None])
+
+
+@torch.no_grad()
+def computed(
+    model: PreTrainedModel,
+    graph: BabbleGraph,
+    ids: NDArray[np.integer],
+    layers: Sequence[int],
+    meter: Meter,
+) -> SpanStates:
+    """The same from plain forward passes over whole texts, counted as scored; texts of equal length are a batch."""
+    texts = [graph.path_tokens(i) for i in ids.tolist()]
+    order = sorted(range(len(texts)), key=lambda b: len(texts[b]))
+    last: list[torch.Tensor] = [torch.zeros(0)] * len(texts)
+    mean = list(last)
+    for length, alike in groupby(order, lambda b: len(texts[b])):
+        group = list(alike)
+        for at in range(0, len(group), ROWS):
+            batch = group[at : at + ROWS]
+            tokens = torch.as_tensor(np.stack([texts[b] for b in batch]), device=model.device).long()
+            ones = torch.ones_like(tokens)
+            out = model(input_ids=tokens, attention_mask=ones, use_cache=False, output_hidden_states=True)
+            states = torch.stack(
+                [out.hidden_states[layer] for layer in layers], 2
+            ).float()  # [B, L, layers, H]
+            for place, b in enumerate(batch):
+                last[b] = states[place, -1]
+                mean[b] = states[place, length - span_length(graph, int(ids[b])) :].mean(0)
+            meter.count("scored", graph.root[ids[batch]], length)
+    return SpanStates(torch.stack(last), torch.stack(mean))
+
+
+def span_length(graph: BabbleGraph, node: int) -> int:
+    """Tokens of a node's own span; of a stem, which has none, its last token counts."""
+    return max(int(graph.stop[node] - graph.start[node]), 1)

@@ -1,0 +1,267 @@
+"""Is judging easier than making? Judges' ranking within prompts beside the maker's pass@1, and what it buys a search.
+
+Held-out Countdown-4 puzzles and the embedded generator. Each judge values the same live nodes of the same unpruned
+rollouts; "AUC" is the chance, within a puzzle, that a rollout that ends right goes through the better node. The exact
+value, P(right | node) from the generator's own probabilities of all solutions, is the ceiling: no judge can know
+more than luck. Then `babble` searches with each value at equal sampled tokens. Left out: other models and tasks.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import babblegraph as bg
+from babblegraph.budget import Budget, Meter
+from babblegraph.lm.babbler import EMBEDDED
+from babblegraph.protocols import Chosen
+from babblegraph.randomness import Rng
+from babblegraph.scoring import JudgeValue, LearnedValue, RewardModelValue, Score, likelihood
+from babblegraph.scoring.examples import examples
+from babblegraph.scoring.learned import is_there
+from babblegraph.scoring.reliability import by_depth, reliability
+from babblegraph.strategies import babble, best_of_n
+from babblegraph.tasks.countdown_puzzles import puzzles
+from babblegraph.tasks.countdown_solver import solve
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import bootstrap, claim, parser, report
+from search import separate_tokens, unique_tokens
+
+BUDGETS = (100, 200, 400, 800)
+EXACT, LEARNED, VERDICT, REWARD = (
+    "exact value",
+    "learned head",
+    "own verdict",
+    "reward model from comparisons",
+)
+LIKELY, CONSTANT, BEST = "likelihood", "constant", "best-of-n on our trie"
+SEPARATE = "best-of-n, separate samples"
+
+
+def main(arguments=None):
+    options = parser(__doc__)
+    options.add_argument("--puzzles", type=int, default=200)
+    options.add_argument("--copies", type=int, default=32)
+    options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--split", default="test", choices=["validation", "test"])
+    options.add_argument(
+        "--pairs", type=int, default=4000, help="comparisons for the reward model; 0 leaves it out"
+    )
+    options.add_argument("--tokens", type=int, default=BUDGETS[-1], help="of each search, for each puzzle")
+    chosen = options.parse_args(arguments)
+    if chosen.quick:
+        chosen.puzzles, chosen.copies, chosen.seeds, chosen.pairs, chosen.tokens = 4, 6, 1, 0, 100
+    torch.set_num_threads(1)  # the model is small
+    prompts = [f"{p}\n" for p in puzzles(chosen.split, chosen.puzzles, seed=1, numbers=4)]
+    babbler = bg.Babbler.embedded()
+    judges = judges_of(babbler, chosen.pairs)
+    judged, maker = judged_by(babbler, prompts, judges, chosen.copies)
+    searched = {
+        name: searched_with(babbler, prompts, value, chosen)
+        for name, value in judges.items()
+        if name != LIKELY
+    }
+    searched |= {
+        f"{name}, choosy": searched_with(babbler, prompts, judges[name], chosen, choosy())
+        for name in (EXACT, LEARNED, VERDICT)
+        if name in judges
+    }
+    searched[CONSTANT] = searched_with(babbler, prompts, None, chosen)
+    samples = best_of_n(width=1, threshold=1.0)
+    searched[BEST] = searched_with(babbler, prompts, None, chosen, samples)
+    searched[SEPARATE] = searched_with(babbler, prompts, None, chosen, samples, separate_tokens)
+    names = list(dict.fromkeys([*judges, *searched]))
+    rows = [row(name, judged.get(name), searched.get(name), chosen) for name in names]
+    title = f"{len(prompts)} held-out puzzles × {chosen.copies} rollouts; the maker's pass@1 is {maker:.1%}"
+    report(title, rows, claims_of(judged, searched, maker, chosen), chosen)
+    return rows
+
+
+def choosy():
+    """`babble` that starts again rather than go on with a line of low value."""
+    return babble(width=1, threshold=1.0, value_power=2.0, patience=8.0)
+
+
+def judges_of(babbler, pairs):
+    """Every judge by name, the ceiling first."""
+    found = {EXACT: ExactValue(babbler)}
+    if is_there(EMBEDDED):
+        found[LEARNED] = LearnedValue.from_folder(babbler, EMBEDDED)
+    found |= {VERDICT: JudgeValue(babbler), LIKELY: likelihood}
+    if pairs:
+        found[REWARD] = reward_model(babbler, pairs)
+    return found
+
+
+class ExactValue:
+    """P(the generator ends right | node): the sum of its probabilities of all ways that solve what is left."""
+
+    def __init__(self, babbler):
+        self.babbler, self.known = babbler, {}
+
+    @torch.inference_mode()
+    def __call__(self, graph, ids, meter):
+        texts = [(graph.prompt(i), graph.text(i)) for i in ids.tolist()]
+        tails = [
+            (head, text, tail)
+            for head, text in dict.fromkeys(texts)
+            if (head, text) not in self.known
+            for tail in self._solutions(head, text)
+        ]
+        for at in range(0, len(tails), 256):
+            self._add(tails[at : at + 256])
+        return np.array([min(self.known[pair], 1.0) for pair in texts])
+
+    def _solutions(self, head, text):
+        self.known[head, text] = 0.0
+        state = bg.Countdown().state(head, text)
+        if state is None:
+            return []
+        numbers, target = state.split(">")
+        return solve([int(n) for n in numbers.split(" ")], int(target))
+
+    def _add(self, tails):
+        encode = self.babbler.tokenizer
+        tokens = [torch.tensor(encode(head + text + tail)["input_ids"]) for head, text, tail in tails]
+        ids = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+        log_p = self.babbler.model(ids).logits.log_softmax(-1)
+        for row, (head, text, tail) in enumerate(tails):
+            at = torch.arange(len(tokens[row]) - len(tail), len(tokens[row]))
+            self.known[head, text] += float(log_p[row, at - 1, tokens[row][at]].sum().exp())
+
+
+def reward_model(babbler, pairs):
+    """The generator itself, trained by TRL on comparisons of its own attempts at training puzzles."""
+    from babblegraph.scoring.train_reward import Comparison, train_reward
+
+    prompts = [f"{p}\n" for p in puzzles("train", pairs, seed=5, numbers=4)]
+    graph = rolled(babbler, prompts, 8)
+    comparisons, draw = [], np.random.default_rng(0)
+    leaf = np.flatnonzero(graph.is_leaf())
+    for tree in range(graph.trees):
+        mine = leaf[graph.root[leaf] == tree]
+        good, bad = mine[graph.score[mine] >= 1], mine[graph.score[mine] < 1]
+        if len(good) and len(bad):
+            for depth in (1, 2, 3):  # also of the same attempts' beginnings
+                texts = [
+                    "".join(graph.text(int(draw.choice(x))).splitlines(True)[:depth]) for x in (good, bad)
+                ]
+                if texts[0] != texts[1]:
+                    comparisons.append(Comparison(prompts[tree], *texts))
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"epochs": 2, "batch_size": 32, "rate": 3e-4, "device": "cpu"}
+        found = train_reward(comparisons, EMBEDDED, folder, **options)
+        print(f"reward model: {found.comparisons} comparisons, {found.accuracy:.1%} of held-out ones right")
+        return RewardModelValue.from_pretrained(folder, device="cpu")
+
+
+def rolled(babbler, prompts, copies):
+    """Unpruned rollouts as one forest."""
+    graph, score = babbler.start(prompts, 3), Score(bg.Countdown())
+    meter, rng = Meter(Budget(seconds=np.inf), graph.trees), Rng(3)
+    ids, draws = np.arange(graph.trees), np.full(graph.trees, copies)
+    while len(ids):
+        graph.round += 1
+        born = graph.add(babbler.expand(graph, Chosen(ids, draws), rng, meter, False))
+        score(graph, born, meter)
+        ids = born[~graph.is_leaf(born)].astype(np.intp)
+        draws = graph.count[ids].astype(np.intp)
+    babbler.release(graph, np.arange(graph.size))
+    return graph
+
+
+def judged_by(babbler, prompts, judges, copies):
+    """Figures by depth of each judge, over all depths as 0; and the maker's pass@1."""
+    graph = rolled(babbler, prompts, copies)
+    node, label, weight = examples(graph, 1.0)
+    root, depth = graph.root[node], graph.depth[node]
+    found = {}
+    for name, judge in judges.items():
+        value = np.concatenate(
+            [judge(graph, some, free(graph)) for some in np.array_split(node, 1 + len(node) // 500)]
+        )
+        found[name] = {0: reliability(value, label, weight, root)} | by_depth(
+            value, label, weight, root, depth
+        )
+        babbler.release(graph, np.arange(graph.size))
+    leaf = graph.is_leaf() & (graph.score >= 1)
+    return found, float(graph.count[leaf].sum() / (copies * graph.trees))
+
+
+def free(graph):
+    return Meter(Budget(seconds=np.inf), graph.trees)
+
+
+def searched_with(babbler, prompts, value, chosen, strategy=None, tokens=unique_tokens):
+    """Sampled tokens until each puzzle was solved, infinite where it was not, [seeds, puzzles]; and seconds."""
+    start, needed = time.perf_counter(), np.full((chosen.seeds, len(prompts)), np.inf)
+    how = {"strategy": strategy or babble(width=1, threshold=1.0), "task": bg.Countdown(), "value": value}
+    for seed in range(chosen.seeds):
+        found = bg.babble(babbler, [p.strip() for p in prompts], budget=chosen.tokens, seed=seed, **how)
+        needed[seed] = np.where(found.passed, tokens(found.graph), np.inf)
+    return needed, time.perf_counter() - start
+
+
+def budgets(chosen):
+    return [b for b in BUDGETS if b <= chosen.tokens]
+
+
+def row(name, judged, searched, chosen):
+    cells = {
+        f"{b} tokens": None if searched is None else float(100 * (searched[0] <= b).mean())
+        for b in budgets(chosen)
+    }
+    figures = {"judge": name}
+    for depth, where in ((1, "line 1"), (2, "line 2")):
+        one = judged[depth] if judged else None
+        figures[f"AUC {where}"] = one and one.auc
+        figures[f"skill {where}"] = one and one.skill
+        figures[f"calibration {where}"] = one and one.calibration_error
+    figures["skill"] = judged and judged[0].skill
+    return figures | cells | {"seconds": searched and searched[1]}
+
+
+def claims_of(judged, searched, maker, chosen):
+    found = [claim("the maker's pass@1", maker, "for comparison", True)]
+    if LEARNED in judged:
+        head = judged[LEARNED]
+        found += [
+            claim(
+                "learned head, AUC within a prompt after line 1", head[1].auc, "≥ 0.63", head[1].auc >= 0.63
+            ),
+            claim(
+                "learned head, AUC within a prompt after line 2", head[2].auc, "≥ 0.74", head[2].auc >= 0.74
+            ),
+            claim("learned head, Brier skill, both lines", head[0].skill, "> 0", head[0].skill > 0),
+            claim("learned head, Brier skill, line 1", head[1].skill, "> 0", head[1].skill > 0),
+            claim(
+                "learned head, expected calibration error",
+                head[0].calibration_error,
+                "≤ 0.03",
+                head[0].calibration_error <= 0.03,
+            ),
+        ]
+        for ours in (LEARNED, f"{LEARNED}, choosy"):
+            found += [gain(searched, ours, CONSTANT, b, 0.0) for b in budgets(chosen)[1:]]
+    if chosen.tokens >= 400:
+        found += [gain(searched, f"{EXACT}, choosy", other, 400, 20.0) for other in (SEPARATE, BEST)]
+    return found
+
+
+def gain(searched, ours, theirs, budget, least):
+    """Percentage points, paired by puzzle, with a bootstrap interval over puzzles."""
+    points = 100 * ((searched[ours][0] <= budget).mean(0) - (searched[theirs][0] <= budget).mean(0))
+    low, high = bootstrap(points)
+    name = f"babble with {ours} − {theirs} at {budget} tokens, points"
+    met = points.mean() >= least if least else low > 0
+    return claim(name, points.mean(), f"≥ {least:g}" if least else "> 0", met, (low, high))
+
+
+if __name__ == "__main__":
+    main()

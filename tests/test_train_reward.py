@@ -1,0 +1,82 @@
+"""A reward model from comparisons, end to end on a tiny model and a synthetic preference."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tiny_models import character_tokenizer, tiny_llama
+
+import babblegraph as bg
+from babblegraph.budget import Budget, Meter
+from babblegraph.cli.main import main
+from babblegraph.errors import BadInput
+from babblegraph.scoring import RewardModelValue
+from babblegraph.scoring.train_reward import read_comparisons, train_reward
+
+TOKENIZER = character_tokenizer()
+
+
+def synthetic(n, seed=0):
+    """The better of two texts has more sevens."""
+    draw, found = np.random.default_rng(seed), []
+    while len(found) < n:
+        one, two = ("".join(draw.choice(list("0123777"), 6)) for _ in range(2))
+        if one.count("7") != two.count("7"):
+            better, worse = sorted((one, two), key=lambda text: -text.count("7"))
+            found.append({"prompt": f"{len(found)}>", "chosen": better, "rejected": worse})
+    return found
+
+
+@pytest.fixture
+def files(tmp_path):
+    tiny_llama(TOKENIZER).save_pretrained(tmp_path / "model")
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    lines = "\n".join(json.dumps(one) for one in synthetic(400))
+    (tmp_path / "pairs.jsonl").write_text(lines + "\n", "utf-8")
+    return tmp_path
+
+
+def test_a_preference_is_learned_and_plugs_in_as_a_value(files, capsys):
+    pytest.importorskip("trl")
+    arguments = ["train-reward", str(files / "pairs.jsonl"), "--model", str(files / "model"), "--json"]
+    options = ["--out", str(files / "reward"), "--epochs", "3", "--rate", "1e-3", "--batch-size", "16"]
+    assert main([*arguments, *options, "--device", "cpu"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["comparisons"] == 360
+    assert told["held_out"] == 40
+    assert told["accuracy"] > 0.85
+    value = RewardModelValue.from_pretrained(files / "reward", device="cpu")
+    babbler = bg.Babbler.from_pretrained(files / "model", device="cpu", span=3, max_new_tokens=6)
+    assert bg.babble(babbler, "1>", value=value, budget=60).spent.scored > 60
+    fresh = synthetic(60, seed=9)
+    graph = babbler.start([f"{c['prompt']}{c[side]}" for c in fresh for side in ("chosen", "rejected")])
+    found = value(graph, np.arange(120), Meter(Budget(tokens=1), 120)).reshape(-1, 2)
+    assert (found[:, 0] > found[:, 1]).mean() > 0.85
+
+
+def test_without_trl_the_fix_is_said_in_one_line(files, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "trl", None)
+    with pytest.raises(BadInput, match=r"babblegraph\[train\]") as caught:
+        train_reward(read_comparisons(files / "pairs.jsonl"), files / "model", files / "out")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("", "must have some"),
+        ("no json", ":1"),
+        ('{"prompt": "a", "chosen": "b"}', "prompt, chosen and rejected"),
+        ('{"prompt": "a", "chosen": "b", "rejected": 3}', "must be texts"),
+        ("[1]", "object"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_in_one_line(tmp_path, line, rule):
+    (tmp_path / "pairs.jsonl").write_text(line + "\n", "utf-8")
+    with pytest.raises(BadInput, match=rule) as caught:
+        read_comparisons(tmp_path / "pairs.jsonl")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(BadInput, match="JSON Lines"):
+        read_comparisons(tmp_path / "nowhere.jsonl")
