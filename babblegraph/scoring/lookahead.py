@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.protocols import Chosen
+from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.scoring.function import function_value
 from babblegraph.scoring.score import Score
@@ -90,7 +90,7 @@ class LookaheadValue:
                 if not len(going):
                     return
                 ahead.round += 1
-                born = ahead.add(self.generator.expand(ahead, Chosen(going, draws), rng, own))
+                born = ahead.add(self.generator.expand(ahead, Chosen(going, draws), rng, own, Draws.MULTINOMIAL))
                 score(ahead, born, own)
                 going = born[~ahead.is_leaf(born)]
                 draws = ahead.count[going].astype(np.intp)
