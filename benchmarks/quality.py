@@ -39,6 +39,9 @@ from peers import quality as peers
 
 BUDGETS = (100, 200, 400, 800, 1600, 3200, 6400)
 TEMPERATURES = (0.6, 0.8, 1.0)
+TUNED_AT = (
+    400  # sampled tokens a validation puzzle, at most: temperatures matter most where budgets are small
+)
 OURS, COUNTED, PLAIN, CONSTANT = "babble", "best-of-n", "best-of-n, separate", "babble, constant value"
 PEER_PUZZLES = 200  # at most
 
@@ -123,31 +126,34 @@ class Bench:
 
     def measure(self, task: str, method: str) -> None:
         """Chooses the temperature on validation puzzles, then runs the test puzzles."""
+        most = min(TUNED_AT, self.options.most)
         tuned = [
-            self.run(task, method, t, "validation", self.options.validation)
+            self.run(task, method, t, "validation", self.options.validation, most)
             for t in self.options.temperatures
         ]
         if any(row is None for row in tuned):
             return
-        best = max(tuned, key=lambda row: area(row["needed"], self.options.most))
-        self.run(task, method, best["temperature"], "test", self.options.puzzles)
+        best = max(tuned, key=lambda row: area(row["needed"], most))
+        self.run(task, method, best["temperature"], "test", self.options.puzzles, self.options.most)
 
-    def run(self, task: str, method: str, temperature: float, split: str, n: int) -> dict[str, Any] | None:
+    def run(
+        self, task: str, method: str, temperature: float, split: str, n: int, most: int
+    ) -> dict[str, Any] | None:
         """One row, measured now or before; None where a peer is not installed."""
         what = {"task": task, "method": method, "temperature": temperature, "split": split, "puzzles": n}
         for row in self.rows:
-            if what.items() <= row.items() and row["most"] == self.options.most:
+            if what.items() <= row.items() and row["most"] == most:
                 return row
         start, setting, babbler = time.perf_counter(), SETTINGS[task], self.babbler(task, temperature)
         prompts = setting.prompts(split, n)
         if method in METHODS:
-            found = search(babbler, setting, prompts, METHODS[method], self.options.most)
+            found = search(babbler, setting, prompts, METHODS[method], most)
         else:
-            found = peers.solve(method, babbler, setting.task, prompts[:PEER_PUZZLES], self.options.most)
+            found = peers.solve(method, babbler, setting.task, prompts[:PEER_PUZZLES], most)
         if found is None:
             print(f"{method} is not installed: left out", file=sys.stderr)
             return None
-        row = what | {"most": self.options.most, "seconds": round(time.perf_counter() - start, 1)} | found
+        row = what | {"most": most, "seconds": round(time.perf_counter() - start, 1)} | found
         self.rows.append(row)
         solved = np.mean([x is not None for x in row["needed"]])
         print(
