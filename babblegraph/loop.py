@@ -15,7 +15,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Generator, Scorer, Strategy
 from babblegraph.randomness import Rng
-from babblegraph.status import Status
+from babblegraph.status import Gate, Status
 
 
 class Round(NamedTuple):
@@ -74,14 +74,14 @@ def search(
             graph.round += 1
             born = graph.add(generator.expand(graph, chosen, rng, paying, strategy.draws))
             meter.count("nodes", graph.root[born])
-            score(graph, born[graph.status[born] != Status.PRUNED], paying)
-            stopped = strategy.prune(graph, rng)
+            lost = graph.status[born] == Status.PRUNED  # in a contest, before they were worth a score
+            graph.stop_nodes(born[lost], Status.PRUNED, Gate.NODE)
+            score(graph, born[~lost], paying)
+            stopped = np.concatenate([born[lost], strategy.prune(graph, rng)])
             if closing is not None:
                 stopped = np.concatenate([stopped, closing.note(graph)])
             over = chosen.ids if strategy.aim == "estimate" else chosen.ids[:0]  # never expanded again
-            generator.release(
-                graph, np.concatenate([stopped, born[graph.status[born] != Status.FRONTIER], over])
-            )
+            generator.release(graph, np.concatenate([stopped, born[graph.is_leaf(born)], over]))
             graph.meta["spent"] = meter.to_json()
             yield Round(graph, chosen, born, stopped, meter.read())
     finally:

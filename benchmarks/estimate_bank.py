@@ -13,7 +13,7 @@ from babblegraph.estimates import probability
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.scoring import JudgeValue, likelihood
 from babblegraph.status import Gate, Status
-from babblegraph.strategies import best_of_n, frontier
+from babblegraph.strategies import best_of_n, frontier, stochastic_beam
 from babblegraph.strategies.common import log_priority, nothing
 from babblegraph.tasks.countdown import parse
 from babblegraph.tasks.countdown_solver import solve
@@ -33,7 +33,11 @@ WEIGHT, TASK, VERDICT = (
     f"ours, 256 draws and 32 kept, {value}" for value in ("likelihood", "task value", "verdict")
 )
 WIDEST = "ours, 256 draws and 64 kept, verdict"
-TREES = {FULL: 64, KILLED: 64, SHARED: 2, SMC: 24, NARROW: 40, WEIGHT: 5, TASK: 5, VERDICT: 5, WIDEST: 5}
+EVEN = "ours, 256 systematic draws and 32 kept, verdict"
+DIFFERENT = "ours, 128 draws without replacement and 32 kept, verdict"
+BEAM = "ours, stochastic beam of 64, no value"
+CHEAP = {FULL: 64, KILLED: 64, SHARED: 2, SMC: 24, NARROW: 40, EVEN: 8, BEAM: 6}
+TREES = CHEAP | {WEIGHT: 5, TASK: 5, VERDICT: 5, WIDEST: 5, DIFFERENT: 3}  # of each puzzle
 EXACT = (FULL, KILLED, SHARED)  # their variance is P (1 − P), over the samples of a tree
 
 
@@ -127,6 +131,9 @@ class Bank:
             TASK: (task, None, frontier(**PRUNED)),
             VERDICT: (task, judge, frontier(**PRUNED)),
             WIDEST: (task, judge, frontier(**HARDLY)),
+            EVEN: (task, judge, frontier(**PRUNED, draws="systematic")),
+            DIFFERENT: (task, judge, frontier(**PRUNED | {"width": [128, 16, 4]}, draws="distinct")),
+            BEAM: (task, None, stochastic_beam(width=64)),
         }
 
 

@@ -132,12 +132,24 @@ def test_a_budget_that_ends_too_early_is_closed():
     assert "unfinished" in why_not(cut.graph)
 
 
-def test_what_the_race_stops_remembers_gate_and_round():
-    *_, last = rounds_of(TableLM(3, 5, seed=1), 3)
-    graph = last.graph
-    stopped = np.flatnonzero((graph.status == Status.PRUNED) & (graph.gate == Gate.NODE))
-    assert len(stopped)
-    assert (graph.died[stopped] >= graph.born[stopped]).all()
+def test_what_the_race_stops_remembers_gate_and_round_and_is_told_of():
+    stopped, scored = [], []
+
+    def score(graph, ids, meter):
+        scored.extend(ids.tolist())
+
+    lm = TableLM(3, 8, seed=1, span=6)
+    lm.rule = type(lm.rule)(tokens=6, end_ids={0})  # spans end at different places
+    how = {"strategy": stochastic_beam(width=4), "budget": Budget(tokens=10**6)}
+    for each in search(lm, list("pqrstu"), score=score, **how):
+        graph = each.graph
+        stopped += each.stopped.tolist()
+        assert (graph.died[each.stopped] == graph.round).all()
+    pruned = np.flatnonzero(graph.status == Status.PRUNED)
+    assert sorted(stopped) == pruned.tolist()
+    assert (graph.gate[pruned] == Gate.NODE).all()
+    at_birth = pruned[graph.died[pruned] == graph.born[pruned]]
+    assert set(at_birth) - set(scored), "what is lost inside an expansion costs no judge anything"
 
 
 class Deaf(TableLM):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 GUMBEL = 1 << 48  # a word of random keys, beyond every token id
-CHUNK = 1 << 22  # perturbed log-probabilities that are in memory at once
+CHUNK = 1 << 20  # perturbed log-probabilities that are in memory at once
 
 
 class Ended(NamedTuple):
@@ -42,7 +42,7 @@ class Race:
     Gumbels that are conditioned on their largest one being the row's. A span that ends keeps its number and
     competes on. κ is the best that was lost; a span that stays was reached with probability
     1 − exp(−exp(log q − κ)), which is the factor of its weight. Where nothing was lost, every span is there, and
-    the factor is 1. One draw is one sample, with the factor q (the other would have no variance).
+    the factor is 1. One draw is one sample, with the factor q: the other has an infinite variance.
 
     It takes a uniform for every possible token of every row.
 
