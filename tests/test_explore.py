@@ -309,7 +309,10 @@ def test_a_narrow_terminal_shows_the_tree_or_the_text():
         await driver.press("tab")
         assert (pane.display, details.display) == (True, False)
         await driver.pilot.resize_terminal(120, 30)
-        await driver.pilot.pause()
+        for _ in range(50):  # the terminal's new size arrives as a message
+            await driver.pilot.pause(0.02)
+            if details.display:
+                break
         assert (pane.display, details.display) == (True, True)
 
     driven(explored(), play, (70, 20))

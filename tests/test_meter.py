@@ -65,7 +65,10 @@ def test_sampled_tokens_are_the_spans_of_the_trie(babbler, name):
     for tree in range(graph.trees):
         paths = {tuple(graph.path_tokens(i).tolist()) for i in np.flatnonzero(graph.root == tree)}
         prefixes = {p[:n] for p in paths for n in range(int(graph.length[tree]) + 1, len(p) + 1)}
-        assert len(prefixes) == graph.meta["spent"]["counts"]["sampled"][tree]
+        sampled = graph.meta["spent"]["counts"]["sampled"][tree]
+        assert (
+            len(prefixes) <= sampled if name == "stochastic-beam" else len(prefixes) == sampled
+        )  # a race has losers
 
 
 def test_the_peak_of_slots_is_never_below_what_one_text_needs(babbler):

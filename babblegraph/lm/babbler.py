@@ -282,8 +282,13 @@ class Babbler:
     ) -> Born:
         """Draws spans below the chosen nodes; see `lm.expand.expand`."""
         graph.vocabulary = self.vocabulary  # a loaded graph knows only the tokens that it has
-        with self._running(graph) as trie:
-            return expand(trie, graph, chosen, rng, meter, self._rules(graph), draws)
+        sampled = meter.counts["sampled"].copy()
+        try:
+            with self._running(graph) as trie:
+                return expand(trie, graph, chosen, rng, meter, self._rules(graph), draws)
+        except BaseException:
+            meter.counts["sampled"][:] = sampled  # nothing of it comes into the graph
+            raise
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
         """Gives up the keys and values of nodes; when no node holds any, their memory is free again."""

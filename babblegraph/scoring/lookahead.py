@@ -90,7 +90,9 @@ class LookaheadValue:
                 if not len(going):
                     return
                 ahead.round += 1
-                born = ahead.add(self.generator.expand(ahead, Chosen(going, draws), rng, own, Draws.MULTINOMIAL))
+                born = ahead.add(
+                    self.generator.expand(ahead, Chosen(going, draws), rng, own, Draws.MULTINOMIAL)
+                )
                 score(ahead, born, own)
                 going = born[~ahead.is_leaf(born)]
                 draws = ahead.count[going].astype(np.intp)
