@@ -8,6 +8,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
+from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
@@ -121,11 +122,12 @@ class Explorer(App[None]):
         self.outline.toggle(tree)
         self.go(tree if best is None else best)
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: Resize) -> None:
         """A narrow terminal shows the tree or the text alone."""
-        self._show(text=self.size.width >= BOTH_FROM)
-        self.query_one("#title", Static).update(title(self.graph, self.size.width - 2))
-        self._legend = legend(self.graph, self.size.width // 2, guides=False)
+        width = event.size.width  # the application's own may still be the one before
+        self._show(text=width >= BOTH_FROM)
+        self.query_one("#title", Static).update(title(self.graph, width - 2))
+        self._legend = legend(self.graph, width // 2, guides=False)
         self.call_after_refresh(self.pane.lay_out)
 
     def on_tree_view_chosen(self, message: TreeView.Chosen) -> None:
