@@ -1,72 +1,184 @@
-"""`babblegraph train-value`: what it writes is found again by a search, and what is wrong is one line."""
+"""`babblegraph train`: whole runs from a shell's point of view, on a tiny model of the user's own."""
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
-from tiny_models import tiny_llama
+import torch
+from rich.console import Console
+from tiny_models import byte_tokenizer, tiny_llama
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-import babblegraph as bg
-from babblegraph.budget import Budget, Meter
-from babblegraph.cli import build
 from babblegraph.cli.main import main
-from babblegraph.cli.options import SearchOptions
-from babblegraph.embedded.recipe import tokenizer
-from babblegraph.errors import BadInput
-from babblegraph.lm.babbler import EMBEDDED
-from babblegraph.scoring import JudgeValue, LearnedValue
-from babblegraph.scoring.learned import is_there
+from babblegraph.learning import Level
+from babblegraph.learning.chances import Chance
+from babblegraph.learning.held_out import Held, Measure
+from babblegraph.learning.update import Learned
+from babblegraph.view.levels import level_line, levels_report
+from babblegraph.view.signs import ASCII, UNICODE
 
-QUICK = ["--copies", "4", "--epochs", "1", "--members", "1", "--json"]
+PROMPTS = [
+    "Once upon a time",
+    "This is a good",
+    "The numbers are",
+    "The next line",
+    "It was very good",
+    "The end",
+]
+SMALL = [
+    "--levels",
+    "1",
+    "--draws",
+    "6",
+    "--held-draws",
+    "4",
+    "--epochs",
+    "1",
+    "--batch",
+    "4",
+    "--lr",
+    "1e-3",
+]
 
 
-def test_a_value_is_fitted_and_says_how_good_it_is(capsys, tmp_path):
-    assert main(["train-value", "--out", str(tmp_path), "--count", "60", "--seed", "3", *QUICK]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["rollouts"] <= 240
-    assert set(told["held_out"]) >= {"1", "2"}
-    babbler = bg.Babbler.embedded()
-    value = LearnedValue.from_folder(babbler, tmp_path)
-    graph = babbler.start(["3 5 7 11>24\n"])
-    found = value(graph, np.array([0]), Meter(Budget(tokens=1), 1))
-    assert 0 < found[0] < 1
-    plan = build.plan(SearchOptions(prompt="3 5 7 11>24", value=str(tmp_path)))
-    assert isinstance(build.value(plan, babbler), LearnedValue)
-    plan = build.plan(SearchOptions(prompt="3 5 7 11>24", value=str(tmp_path.parent)))
-    with pytest.raises(BadInput, match=r"value\.json"):
-        build.value(plan, babbler)
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder with a model, prompts as text and as JSON Lines, held-out prompts, and a value function."""
+    monkeypatch.chdir(tmp_path)
+    tokenizer = byte_tokenizer()
+    tiny_llama(tokenizer).save_pretrained("model")
+    tokenizer.save_pretrained("model")
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS[:4]))
+    (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": p}) for p in PROMPTS[:4]))
+    (tmp_path / "held.txt").write_text("\n".join(PROMPTS[4:]))
+    (tmp_path / "worth.py").write_text(
+        "def vowels(texts):\n    return [sum(c in 'aeiou' for c in t) / (1 + len(t)) for t in texts]\n"
+    )
+    return tmp_path
 
 
-def test_training_prompts_come_from_a_file_for_other_models(capsys, tmp_path):
-    model = tmp_path / "model"
-    tiny_llama(tokenizer()).save_pretrained(model)
-    tokenizer().save_pretrained(model)
-    (tmp_path / "prompts.txt").write_text("2 3>5\n3 4>12\n", "utf-8")
-    arguments = ["train-value", "--out", str(model), "--model", str(model), "--task", "countdown"]
-    assert main([*arguments, *QUICK]) == 2
-    assert "--prompts" in capsys.readouterr().err
-    assert main([*arguments, "--prompts", str(tmp_path / "prompts.txt"), *QUICK]) == 2
-    assert "got only leaves" in capsys.readouterr().err  # a random model writes no line that is right
+def train(*arguments) -> int:
+    own = ["train", "--model", "model", "--span", "3", "--max-new-tokens", "6", *SMALL]
+    return main([*own, *arguments])
+
+
+def test_a_python_value_the_best_texts_of_each_prompt_and_a_file_of_prompts(home, capsys):
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels"]
+    assert train(*given, "--preset", "raft", "--out", "run", "--json") == 0
+    levels = [Level.from_json(json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    assert [level.number for level in levels] == [0, 1]
+    assert levels[1].elite == levels[1].taught == 4
+    AutoModelForCausalLM.from_pretrained("run/levels/001")
+    assert main(["train", "--resume", "run", "--levels", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["number"] == 2
+
+
+def test_the_base_judges_by_words_around_a_text(home, capsys):
+    given = [
+        "--prompts",
+        "prompts.jsonl",
+        "--held-out",
+        "held.txt",
+        "--judge",
+        "This is",
+        "--good",
+        "good",
+        "--bad",
+        "bad",
+    ]
+    assert train(*given, "--rho", "0.3", "--levels", "2", "--out", "run", "--json") == 0
+    levels = [Level.from_json(json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    assert levels[2].elite > 0
+    assert levels[2].gamma is not None
+
+
+def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = AutoConfig.for_model(
+        "llama", vocab_size=len(byte_tokenizer()), num_labels=1, pad_token_id=0, **sizes
+    )
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained("reward")
+    byte_tokenizer().save_pretrained("reward")
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--reward-model", "reward"]
+    assert train(*given, "--rho", "0.3", "--pooled", "--out", "run") == 0
+    said = capsys.readouterr()
+    assert "level 1" in said.err
+    assert "pass@1" in said.out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "rule"),
+    ("arguments", "said"),
     [
-        (["--copies", "0"], "--copies must be above zero"),
-        (["--model", "x"], "a verifier's verdicts"),
-        (["--seed", "-1"], "--seed must not be negative"),
+        (["--out", "run"], "prompts"),
+        (["--prompts", "prompts.txt"], "--out"),
+        (["--prompts", "prompts.txt", "--out", "run", "--resume", "run"], "both"),
+        (["--prompts", "prompts.txt", "--out", "run", "--value", "worth.py:vowels"], "elite"),
+        (["--prompts", "prompts.txt", "--out", "run", "--rho", "2"], "rho"),
+        (["--prompts", "prompts.txt", "--out", "run", "--preset", "best"], "preset"),
+        (["--prompts", "nowhere.txt", "--out", "run", "--rho", "0.1"], "nowhere"),
+        (
+            ["--prompts", "prompts.txt", "--out", "run", "--held-out", "prompts.txt", "--rho", "0.1"],
+            "held-out",
+        ),
+        (["--resume", "nowhere"], "config.json"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(capsys, tmp_path, arguments, rule):
-    assert main(["train-value", "--out", str(tmp_path), *arguments]) == 2
-    error = capsys.readouterr().err
-    assert rule in error
-    assert error.count("\n") == 1
+def test_what_is_wrong_is_said_in_one_line(home, capsys, arguments, said):
+    assert train(*arguments) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "loading the model" not in line]
+    assert len(errors) == 1
+    assert said in errors[0]
 
 
-def test_a_search_with_the_shipped_generator_uses_what_lies_beside_it():
-    plan = build.plan(SearchOptions(prompt="3 5 7 11>24"))
-    value = build.value(plan, bg.Babbler.embedded())
-    assert isinstance(value, LearnedValue if is_there(EMBEDDED) else JudgeValue)
+def test_a_resumed_run_goes_on_as_it_began(home, capsys):
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
+    assert train(*given, "--out", "run", "--quiet") == 0
+    assert capsys.readouterr().out == ""
+    assert main(["train", "--resume", "run", "--lr", "1"]) == 2
+    assert "--lr" in capsys.readouterr().err
+
+
+def levels() -> list[Level]:
+    def held(p: float, entropy: float) -> Held:
+        one = Measure(p, p - 0.02, p + 0.02)
+        return Held(one, Measure(0.9), 64, Measure(p + 0.1), one, entropy, 0.3, 4.0, (1, 2), (1, 0), 1000)
+
+    learned = Learned(0.2, 0.1, 60, 1.5e-4, 1)
+    chance = Chance(0.2, 0.15, 0.25)
+    full = {"gamma": 1.0, "elite": 900, "taught": 300, "effective": 700.0, "p_f": chance, "p_g": chance}
+    full |= {"learned": learned, "tokens": 200_000, "seconds": 80.0, "best": 1}
+    return [
+        Level(0, held=held(0.16, 5.6), seconds=12.0),
+        Level(1, skipped={"no leaf passes": 212}, held=held(0.25, 4.4), **full),
+        Level(2, skipped={"every score is the same": 512}, held=held(0.25, 4.4), best=1),
+        Level(3, held=held(0.2, 1.0), alarm="the entropy fell", **full),
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 100, 200])
+@pytest.mark.parametrize("signs", [UNICODE, ASCII])
+def test_the_table_fits_and_says_what_happened(width, signs):
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False, markup=False)
+    console.print(levels_report(levels(), width=width, signs=signs, now="level 4: babbling"))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    text = out.getvalue()
+    assert "pass@1" in text
+    assert "25.0" in text
+    assert "level 2 learned nothing" in text
+    assert "level 3 is refused" in text
+    if signs is ASCII:
+        assert text.isascii()
+
+
+def test_one_level_in_one_line():
+    line = level_line(levels()[3])
+    assert line.startswith("level 3")
+    assert "alarm: the entropy fell" in line
+    assert "\n" not in line
+    assert np.all([name in line for name in ("pass@1", "greedy", "tokens")])

@@ -301,7 +301,7 @@ def _remembered(
 
     saved = Directory(directory).config()
     given = [flag(name) for name, one in options.to_meta().items() if one] + [
-        flag(n) for n in changed if n != "levels"
+        WRITTEN.get(n, flag(n)) for n in changed if n != "levels"
     ]
     given += ["--preset"] * (preset is not None) + ["--held-out"] * (held_out is not None)
     given += ["--seed"] * (options.seed is not None)
