@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from babblegraph.api import prompts_of, score_of
 from babblegraph.errors import BadInput
-from babblegraph.learning import Directory, Run, Settings
+from babblegraph.learning import Directory, Run, Settings, preset
 from babblegraph.protocols import Task
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def cem(
         threshold: the final γ; 1 by default where there is a task. Without one the settings must say who is elite.
         held_out: prompts for the figures and the guard, never learned on; by default a tenth of the prompts where
             there are 20 or more. Empty: no figures, no guard.
-        settings: how each level searches, chooses and learns; see `learning.Settings` and `learning.preset`.
+        settings: how each level searches, chooses and learns; see `learning.Settings` and `learning.preset`, whose
+            "expert" is the default.
         directory: where to keep the run; see `learning.Directory`.
         resume: go on with the run that is there.
         seed: the same seed gives the same run.
@@ -67,7 +68,7 @@ def cem(
     >>> [level.number for level in run], run.levels[1].elite > 0
     ([0, 1], True)
     """
-    settings = settings or Settings()
+    settings = settings or preset("expert")
     if threshold is None and task is not None:
         threshold = 1.0
     texts = list(prompts_of(prompts, task))

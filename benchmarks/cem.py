@@ -37,9 +37,9 @@ from common import claim, parser, report
 
 BASE, CONTROL = "base", "recipe, continued"
 ARMS = {
-    "expert iteration": {"preset": "expert"},
-    "expert, from the base": {"preset": "expert", "restart": True},
-    "expert, KL to the base": {"preset": "expert", "kl_base": 0.3},
+    "expert iteration": {"preset": "expert", "restart": False},
+    "expert, from the base": {"preset": "expert"},
+    "expert, KL to the base": {"preset": "expert", "restart": False, "kl_base": 0.3},
     "CEM, λ = 1": {"preset": "cem"},
     "CEM, λ = 0.5": {"preset": "cem", "power": 0.5},
     "RAFT": {"preset": "raft", "epochs": 6},

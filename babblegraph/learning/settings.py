@@ -141,9 +141,9 @@ class Settings:
 def preset(name: str, **changed: Any) -> Settings:
     """Known ways to learn from one's own best texts.
 
-    "cem" weighs pruned trees toward f (λ = 1, a tenth of the trees from the base); "expert" takes each level's
-    passing texts as they come (λ = 0, expert iteration); "raft" is best-of-N fine-tuning: the best of N independent
-    samples of each prompt.
+    "cem" weighs leaves toward f (λ = 1, a tenth of the samples from the base). "expert" learns the passing texts of all
+    levels as they come, each time from the base (λ = 0, expert iteration; going on from the level before lost more of
+    pass@64, see `benchmarks/cem.py`). "raft" is best-of-N fine-tuning: the best of N independent samples of each prompt.
 
     Args:
         changed: other values of single settings.
@@ -161,6 +161,6 @@ def preset(name: str, **changed: Any) -> Settings:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cem": {"power": 1.0},
-    "expert": {"power": 0.0},
+    "expert": {"power": 0.0, "restart": True},
     "raft": {"power": 0.0, "top": 1},
 }
