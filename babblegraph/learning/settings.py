@@ -143,7 +143,7 @@ def preset(name: str, **changed: Any) -> Settings:
 
     "cem" weighs leaves toward f (λ = 1, a tenth of the samples from the base). "expert" learns the passing texts of all
     levels as they come, each time from the base (λ = 0, expert iteration; going on from the level before lost more of
-    pass@64, see `benchmarks/cem.py`). "raft" is best-of-N fine-tuning: the best of N independent samples of each prompt.
+    pass@64, see `benchmarks/cem.py`). "raft" is best-of-N fine-tuning: the best of N samples of each prompt.
 
     Args:
         changed: other values of single settings.
