@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
@@ -121,11 +122,12 @@ class Explorer(App[None]):
         self.outline.toggle(tree)
         self.go(tree if best is None else best)
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """A narrow terminal shows the tree or the text alone."""
-        self._show(text=self.size.width >= BOTH_FROM)
-        self.query_one("#title", Static).update(title(self.graph, self.size.width - 2))
-        self._legend = legend(self.graph, self.size.width // 2, guides=False)
+        width = event.size.width
+        self._show(text=width >= BOTH_FROM)
+        self.query_one("#title", Static).update(title(self.graph, width - 2))
+        self._legend = legend(self.graph, width // 2, guides=False)
         self.call_after_refresh(self.pane.lay_out)
 
     def on_tree_view_chosen(self, message: TreeView.Chosen) -> None:
