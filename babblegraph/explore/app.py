@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
@@ -122,9 +122,9 @@ class Explorer(App[None]):
         self.outline.toggle(tree)
         self.go(tree if best is None else best)
 
-    def on_resize(self, event: Resize) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """A narrow terminal shows the tree or the text alone."""
-        width = event.size.width  # the application's own may still be the one before
+        width = event.size.width
         self._show(text=width >= BOTH_FROM)
         self.query_one("#title", Static).update(title(self.graph, width - 2))
         self._legend = legend(self.graph, width // 2, guides=False)
