@@ -25,7 +25,7 @@ from babblegraph.view.screen import Screen
 from babblegraph.view.signs import QUIET, signs_of
 
 REDRAWS = 10  # a second, at most
-SHARE = 0.012  # of the processor's time that frames may take
+SHARE = 0.015  # of the processor's time that frames may take
 LONGEST_WAIT = 10.0  # seconds between two frames of a search that hardly uses the processor
 PLAIN_SECONDS = 2.0  # between two lines of progress
 REPORT_LINES = 40  # of the tree in the final report
@@ -64,8 +64,8 @@ class View:
     """A display of one search: a status line at once, then the growing tree. A context manager.
 
     Every frame is drawn in the thread that runs the search, so that the graph is never read while it grows;
-    the screen's own thread only turns the status line's spinner. After a frame that took t seconds of the processor
-    the search has t / `SHARE` of them for itself, so that watching costs no more than that share.
+    the screen's own thread only turns the status line's spinner. After the first one, a frame is drawn only while all
+    frames together, this one by its guess included, stay below `SHARE` of the processor's time since then.
 
     Args:
         console: where the tree and the report go.
@@ -93,7 +93,8 @@ class View:
         self._status = ""
         self._turn = 0
         self._next = 0.0  # moment of the next frame
-        self._earned = 0.0  # and the processor's time that must have passed by then
+        self._began = 0.0  # the processor's time at the first frame
+        self._last = 0.0, 1  # seconds that the last frame took, and the nodes in it
         self._speed, self._history = _Speed(), History()
 
     def __enter__(self) -> View:
@@ -130,17 +131,24 @@ class View:
         if self.quiet or (now < self._next and self.rounds > 1):
             return
         if self._screen is not None:
-            if time.process_time() < self._earned and now < self._next + LONGEST_WAIT:
+            if self.rounds > 1 and not self._is_paid(now, found.graph.size):
                 return
+            self._began = self._began or time.process_time()
             start = time.thread_time()
             self._screen.draw(self._frame(found))
-            cost = time.thread_time() - start
-            self.cost += cost
-            self._next, self._earned = now + 1 / REDRAWS, time.process_time() + cost / SHARE
+            self._last = time.thread_time() - start, found.graph.size
+            self.cost += self._last[0]
+            self._next = now + 1 / REDRAWS
         elif now >= self._next:
             self._next = now + PLAIN_SECONDS
             if self.rounds > 1:
                 self.errors.print(Text(f"babblegraph: {self._words(found)}"), soft_wrap=True)
+
+    def _is_paid(self, now: float, size: int) -> bool:
+        """Whether the search has used the processor long enough for one more frame."""
+        seconds, nodes = self._last
+        guess = self.cost + seconds * max(size / nodes, 1)
+        return guess < SHARE * (time.process_time() - self._began) or now > self._next + LONGEST_WAIT
 
     def report(self, graph: BabbleGraph) -> None:
         """Prints the final report; call it when the display is closed."""
