@@ -87,8 +87,8 @@ SETTINGS = {
     "countdown": Setting(bg.Countdown(), "countdown", lambda s, n: list(puzzles(s, n, seed=1)), True),
     "countdown-hard": Setting(bg.Countdown(), "countdown", lambda s, n: hard_puzzles(s)[:n], True),
     "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s, n), True),
-    "chain": Setting(bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, n, seed=1)), False),
-    "queens": Setting(bg.tasks.Queens(), "queens", lambda s, n: list(boards(s, n, seed=1)), False),
+    "chain": Setting(bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, n, seed=1, steps=8)), False),
+    "queens": Setting(bg.tasks.Queens(), "queens", lambda s, n: list(boards(s, n, seed=1, size=8)), False),
 }
 
 

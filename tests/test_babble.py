@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from table_lm import TableLM
 
 from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
 from babblegraph.graph import NO_STATE, BabbleGraph
+from babblegraph.loop import search
 from babblegraph.prune import merge_into_first
+from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
 from babblegraph.strategies import babble
 from babblegraph.strategies.babble import STEEP
@@ -46,11 +49,16 @@ def slow_choice(graph, width, patience, power):
         below = [float(graph.value[c]) for c in graph.children(i) if not math.isnan(graph.value[c])]
         return sum(below) / len(below) if below else 1.0
 
+    def left(i):
+        return max(1 - sum(math.exp(graph.log_q[c] - graph.log_q[i]) for c in graph.children(i)), 1e-6)
+
     def gain(i, drawn):
         to_go = max(usual - generated[i], 1)
         share = to_go / max(usual, 1)
         success = (FLOOR + (1 - FLOOR) * value(i)) ** power
-        return math.log(success / to_go) - math.log1p((graph.draws[i] + drawn) / (patience * share**STEEP))
+        return math.log(success * left(i) / to_go) - math.log1p(
+            (graph.draws[i] + drawn) / (patience * share**STEEP)
+        )
 
     chosen: dict[int, int] = {}
     for tree in range(graph.trees):
@@ -70,6 +78,34 @@ def test_the_chosen_actions_are_those_of_greedy_plain_python(seed, trees, width)
     chosen = babble(width=width).select(graph, Meter(Budget(tokens=1000), trees))
     found = dict(zip(chosen.ids.tolist(), chosen.draws.tolist(), strict=True))
     assert found == slow_choice(graph, width, 1.0, 0.5)
+
+
+def test_where_the_generator_was_sure_nothing_is_tried_again():
+    """Two expanded nodes, alike but for the probability of the child that each has."""
+    graph = BabbleGraph(["p"], [[0]], {0: b"a"})
+    first = graph.add(Born.of_spans([0, 0], [[0], [0]], np.log([0.3, 0.3])))
+    graph.add(Born.of_spans(first, [[0], [0]], np.log([0.99, 0.2]), Status.LEAF_DEAD))
+    graph.value[1:] = 0.5
+    graph.flags[0] |= np.uint8(Flag.EXHAUSTED)
+    assert babble(width=1).select(graph, Meter(Budget(tokens=9), 1)).ids.tolist() == [first[1]]
+
+
+def test_checked_steps_are_followed_down_and_not_begun_anew():
+    """A chain in which a draw is right with probability 0.4, and a wrong one is dead at once: the case for depth."""
+    lm = TableLM(2, 12, seed=1)
+    lm.table |= {t: np.log([0.4, 0.6]) for t in lm.table}
+
+    class OnlyA:
+        def verify(self, prompt, text):
+            return float(text == "a" * 12)
+
+        def value(self, prompt, text):
+            return float("b" not in text)
+
+    options = {"score": Score(OnlyA()), "budget": Budget(tokens=60)}
+    *_, last = search(lm, ["p"] * 20, strategy=babble(width=1, threshold=1.0), **options)
+    solved = np.bincount(last.graph.root[last.graph.score == 1], minlength=20)
+    assert solved.all()
 
 
 def test_priorities_are_those_of_the_formula_for_the_nodes_asked_for():

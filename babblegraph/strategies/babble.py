@@ -22,7 +22,7 @@ from babblegraph.strategies.common import (
     room_left,
 )
 
-STEEP = 4  # how much faster a place near the end of a text is given up than the root is
+STEEP = 1  # how much faster a place near the end of a text is given up than the root is
 BATCH = 16  # actions in one round over all prompts, where the width is not given
 CAUTION = 8  # a wave is at most this part of the nodes that are there
 
@@ -34,18 +34,17 @@ def babble(
     patience: float = 1.0,
     value_power: float = 0.5,
     connectivity_power: float = 0.0,
-    mass_power: float = 0.0,
     steep: float = STEEP,
     threshold: float | None = None,
 ) -> Strategy:
     """Repeatedly takes the actions with the highest expected success per token.
 
     An action draws one span below a node: a new one (go on), an expanded one (try again), the root (start
-    again). Its expected success is V(n)^a · k / (k + draws already made there), its cost the tokens that a
-    finished text from here still needs. k falls steeply with the share r of a text that is still to come,
-    k = patience · r⁴: near the end a second try seldom brings what the first did not. Equal states are merged,
-    a span is never drawn twice below one node, and only `keep` nodes of a prompt hold keys and values: the
-    others stay in mind, and may be revived.
+    again). Its expected success is V(n)^a · m(n) · k / (k + draws already made there), its cost the tokens that a
+    finished text from here still needs. m is the probability that the children drawn so far have left over: where
+    the generator was sure, a second try brings only what it thinks improbable. k falls with the share r of a text
+    that is still to come, k = patience · r^steep. Equal states are merged, a span is never drawn twice below one
+    node, and only `keep` nodes of a prompt hold keys and values: the others stay in mind, and may be revived.
 
     Aim `solve`; weights are not unbiased. Complexity: O(N log N) a round.
     Source: design/architecture.md, "The default strategy".
@@ -57,6 +56,8 @@ def babble(
         patience: how many draws at the root before it counts half.
         value_power, connectivity_power: a and b of the priority V^a · C^b by which nodes are pruned; the choice
             of actions uses V alone.
+        steep: how k falls toward the end of a text. 0 for tasks in which every step can be checked, so that the
+            deepest place is the best one; 4 where only the end tells, and what looks alive may be trapped.
         threshold: stop a prompt's search at the first leaf that reaches it; None to spend the whole budget.
 
     Raises:
@@ -72,9 +73,7 @@ def babble(
         if not len(nodes):
             return nothing()
         share, tokens = _to_go(graph, nodes)
-        log_gain = np.log(_success(graph, nodes, value_power) / tokens)
-        if mass_power:
-            log_gain = log_gain + mass_power * np.log(_mass_left(graph)[nodes])
+        log_gain = np.log(_success(graph, nodes, value_power) * _mass_left(graph)[nodes] / tokens)
         return _best_actions(graph, nodes, log_gain, patience * share**steep, most)
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:

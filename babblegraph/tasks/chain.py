@@ -43,7 +43,7 @@ class Chain:
     name = "chain"
     stop: tuple[str, ...] = ("\n",)
 
-    def __init__(self, prompts: Sequence[str] = ("38+57*4-19+86*7-45+12*3+99-70*2+31-8*9+64",)) -> None:
+    def __init__(self, prompts: Sequence[str] = ("38+57*4-19+86*7-45",)) -> None:
         self.prompts: Sequence[str] = list(prompts)
         for prompt in self.prompts:
             self.prepare(prompt)

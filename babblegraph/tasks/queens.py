@@ -40,7 +40,7 @@ class Queens:
     name = "queens"
     stop: tuple[str, ...] = ("\n",)
 
-    def __init__(self, prompts: Sequence[str] = ("..e....k....",)) -> None:
+    def __init__(self, prompts: Sequence[str] = ("..e.....",)) -> None:
         self.prompts: Sequence[str] = list(prompts)
         for prompt in self.prompts:
             self.prepare(prompt)

@@ -1,0 +1,89 @@
+"""What benchmarks/quality.py makes of its rows, and one smallest run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import quality
+
+import babblegraph as bg
+
+TINY = ["--tasks", "countdown", "--only", "babble;best-of-n, separate", "--puzzles", "3", "--validation", "2"]
+TINY += ["--temperatures", "1.0", "--most", "100"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    before, path = torch.get_num_threads(), tmp_path_factory.mktemp("quality") / "found.json"
+    quality.main([*TINY, "--json", str(path)])
+    torch.set_num_threads(before)
+    return path, json.loads(path.read_text("utf-8"))
+
+
+def test_a_row_has_the_tokens_of_every_puzzle_and_says_where_it_comes_from(run):
+    found = run[1]
+    assert {"machine", "versions", "date", "options", "rows", "claims"} <= found.keys()
+    test = [r for r in found["rows"] if r["split"] == "test"]
+    assert [r["method"] for r in test] == ["babble", "best-of-n, separate"]
+    for row in test:
+        assert len(row["needed"]) == len(row["work"]) == 3
+        assert all(x is None or 0 < x <= 100 for x in row["needed"])
+
+
+def test_a_resumed_run_measures_nothing_twice(run, monkeypatch):
+    monkeypatch.setattr(quality, "search", lambda *a: pytest.fail("measured again"))
+    assert quality.main([*TINY, "--json", str(run[0]), "--resume"]) == run[1]["rows"]
+
+
+def row(method, needed, task="countdown", most=1600):
+    work = [None if n is None else 1e9 for n in needed]
+    return {"task": task, "method": method, "needed": needed, "work": work, "most": most, "temperature": 1.0}
+
+
+def test_a_gain_is_paired_by_puzzle_and_met_only_above_its_bound():
+    ours, theirs = [100] * 40 + [None] * 10, [100] * 30 + [900] * 10 + [None] * 10
+    found = quality.claims_of([row(quality.OURS, ours), row(quality.PLAIN, theirs)])
+    by = {c["name"]: c for c in found}
+    assert by["countdown: babble − best-of-n, separate at 400 tokens, points"]["value"] == pytest.approx(20)
+    assert by["countdown: babble − best-of-n, separate at 400 tokens, points"]["met"]
+    even = quality.claims_of([row(quality.OURS, ours), row(quality.PLAIN, ours)])
+    assert not any(c["met"] for c in even)
+
+
+def test_the_share_of_tokens_is_where_our_solve_rate_reaches_theirs():
+    ours, theirs = [10, 20, 30, 40, None], [90, 300, None, None, None]
+    (found,) = quality.deep_claims(
+        {
+            ("chain", quality.OURS): row(quality.OURS, ours),
+            ("chain", quality.COUNTED): row("best-of-n", theirs),
+        }
+    )
+    assert found["value"] == pytest.approx(20 / 300)
+    assert found["met"]
+
+
+def test_separate_samples_pay_for_what_they_share():
+    graph = bg.babble(
+        bg.Babbler.embedded(),
+        "2 3 4>24",
+        task=bg.Countdown(),
+        strategy=bg.strategies.best_of_n(n=20),
+        budget=900,
+    ).graph
+    leaves = np.flatnonzero(graph.is_leaf())
+    whole = ((graph.length[leaves] - graph.length[0]) * graph.count[leaves]).sum()
+    assert quality.separate(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
+
+
+@pytest.mark.parametrize("option", ["--tasks", "--only"])
+def test_an_unknown_name_is_refused_in_a_line(option):
+    with pytest.raises(SystemExit, match="got 'x': choose"):
+        quality.read([option, "x"])
