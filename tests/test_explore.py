@@ -117,7 +117,8 @@ textual = pytest.importorskip(
     "textual", reason="the explorer needs Textual: pip install babblegraph[explore]"
 )
 
-from babblegraph.explore.app import Explorer, Help  # noqa: E402
+from babblegraph.explore.app import Explorer  # noqa: E402
+from babblegraph.explore.keys import KEYS, Help  # noqa: E402
 from babblegraph.explore.tree import TreeView  # noqa: E402
 
 
@@ -328,8 +329,6 @@ def test_the_chosen_line_has_a_sign_and_a_colour_of_its_own():
 
 
 def test_all_bound_keys_are_in_the_help_and_in_these_tests():
-    from babblegraph.explore.app import KEYS
-
     bound = {key for b in (*Explorer.BINDINGS, *TreeView.BINDINGS) for key in b.key.split(",")}
     named = {
         "slash": "/",
