@@ -7,11 +7,11 @@ from typing import ClassVar
 from rich.text import Text
 from textual import events
 from textual.app import App, ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from babblegraph.explore.keys import BINDINGS, Help
 from babblegraph.explore.lines import Lines
 from babblegraph.explore.outline import ORDERS, Filter, Outline, next_of
 from babblegraph.explore.tree import TreeView
@@ -20,32 +20,10 @@ from babblegraph.status import Gate
 from babblegraph.view import figures
 from babblegraph.view.promise import best_leaf
 from babblegraph.view.report import best_tree, legend, title
-from babblegraph.view.signs import GATES, QUIET, TITLE
+from babblegraph.view.signs import GATES, TITLE
 from babblegraph.view.text import fit
 
 BOTH_FROM = 90  # cells; a narrower terminal has no room for the tree and the text side by side
-KEYS = (
-    ("↑ ↓  k j", "the line above, below"),
-    ("← →  h l", "fold, unfold; from a folded node to its parent, from an open one to its first child"),
-    ("enter", "fold or unfold"),
-    ("PgUp PgDn", "a screen up, down"),
-    ("home end", "the first line, the last"),
-    ("o  c", "unfold all below the node, fold everything"),
-    ("b", "the best leaf"),
-    ("e  E", "the next elite, the one before"),
-    ("w", "the worst wrong kill: what should least have been pruned"),
-    ("u", "the best live node that was never expanded"),
-    ("p", "the node that stands for a merged one, else the parent"),
-    ("space  m", "mark or unmark the node, go to the next mark"),
-    ("/", "search the texts; an empty search ends it"),
-    ("n  N", "the next line that was found, the one before"),
-    ("f  g", "show one status only, one gate only; again for the next"),
-    ("<  >", "show smaller, only larger values"),
-    ("s", "sort siblings: as born, by value, best or tokens below, probability"),
-    ("esc", "show everything again"),
-    ("tab", "the whole text, to scroll; again to come back"),
-    ("?  q", "this help, quit"),
-)
 
 
 class Explorer(App[None]):
@@ -66,35 +44,7 @@ class Explorer(App[None]):
     #search.shown { display: block; }
     """
     ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "move(1)"),
-        Binding("k", "move(-1)"),
-        Binding("l", "unfold"),
-        Binding("h", "fold"),
-        Binding("enter", "toggle"),
-        Binding("o", "open_below"),
-        Binding("c", "close_all"),
-        Binding("b", "best"),
-        Binding("e", "elite(1)"),
-        Binding("E", "elite(-1)"),
-        Binding("w", "worst_kill"),
-        Binding("u", "unexplored"),
-        Binding("p", "parent"),
-        Binding("space", "mark"),
-        Binding("m", "next_mark"),
-        Binding("slash", "search"),
-        Binding("n", "found(1)"),
-        Binding("N", "found(-1)"),
-        Binding("f", "status_filter"),
-        Binding("g", "gate_filter"),
-        Binding("greater_than_sign", "least(0.1)"),
-        Binding("less_than_sign", "least(-0.1)"),
-        Binding("s", "sort"),
-        Binding("escape", "show_all"),
-        Binding("tab", "other_side", priority=True),
-        Binding("question_mark", "help"),
-        Binding("q", "quit"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = BINDINGS
 
     def __init__(self, graph: BabbleGraph) -> None:
         super().__init__(ansi_color=True)
@@ -328,27 +278,3 @@ class Explorer(App[None]):
         if room < self._legend.cell_len:
             return line
         return line.append("   ").append_text(self._legend)
-
-
-class Help(ModalScreen[None]):
-    """The keys, until another one is pressed."""
-
-    CSS = """
-    Help { align: center middle; }
-    #help { width: auto; max-width: 95%; height: auto; max-height: 95%; border: solid gray; padding: 0 1; }
-    """
-
-    def compose(self) -> ComposeResult:
-        """One line a key."""
-        text = Text()
-        for key, said in KEYS:
-            text.append(f"{key:<11}", TITLE).append(f"{said}\n")
-        yield Static(text.append("\nany key closes this", QUIET), id="help", markup=False)
-
-    def on_key(self) -> None:
-        """Any key closes it."""
-        self.dismiss()
-
-    def on_click(self) -> None:
-        """So does the mouse."""
-        self.dismiss()
