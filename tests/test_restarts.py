@@ -49,14 +49,14 @@ def test_a_solving_search_goes_back_to_the_places_that_the_measure_names():
 
     def measure(graph):
         first = np.array([int(graph.tokens[graph.start[graph.path(i)[-1]]]) for i in range(graph.size)])
-        return np.where((graph.depth == 1) & (first == 2), favourite, 1e-6)
+        return np.where((graph.depth == 1) & (first == 0), favourite, 1e-6)
 
     plain, directed = (
         run(lm, s, budget=60) for s in (babble(width=1), with_restarts(babble(width=1), measure, share=0.5))
     )
 
     def draws(graph):
-        mine = (graph.depth == 1) & (graph.tokens[graph.start] == 2)
+        mine = (graph.depth == 1) & (graph.tokens[graph.start] == 0)
         return int(graph.draws[mine].sum())
 
     assert draws(directed) > draws(plain)
