@@ -7,3 +7,12 @@ class BadInput(ValueError):
 
 class GraphFileError(BadInput):
     """A graph file is damaged, foreign or from another version."""
+
+
+def first_line(problem: BaseException) -> str:
+    """What an error of somebody else's says, in one line; its kind where it says nothing.
+
+    >>> first_line(ValueError("no such file\\nhint: look again")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import BadInput, first_line
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.base import Base, context_of, moved
 from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, describe
@@ -21,6 +21,7 @@ from babblegraph.lm.engine import choose
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.hidden import SpanStates, computed
+from babblegraph.lm.pretrained import load
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.warp import warper
@@ -183,25 +184,9 @@ class Babbler:
             raise BadInput(
                 f"a model must be a folder or a hub name, got {str(name_or_path)!r}: no such folder"
             )
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
-            model, report = AutoModelForCausalLM.from_pretrained(
-                name_or_path,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                dtype=dtype,
-                output_loading_info=True,
-            )
-            if missing := sorted(report["missing_keys"]):
-                raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
-            model = model.to(device)
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
-            first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-            raise BadInput(
-                f"a model must be a folder or hub name with safetensors weights, got {str(name_or_path)!r}: {first}"
-            ) from problem
+        how: dict[str, Any] = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
+        rule = "a model must be a folder or hub name"
+        model, tokenizer = load(AutoModelForCausalLM, rule, name_or_path, **how)
         return cls(model, tokenizer, name=str(name_or_path), **options)
 
     @classmethod
@@ -426,9 +411,9 @@ class Babbler:
         try:
             text = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         except Exception as problem:  # templates are programs: they raise whatever they like
-            first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
             raise BadInput(
-                f"a chat must be a list of messages that the model's template takes, got {prompt!r}: {first}"
+                "a chat must be a list of messages that the model's template takes, "
+                f"got {prompt!r}: {first_line(problem)}"
             ) from problem
         return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import BadInput, first_line
 from babblegraph.lm import selfcheck
 from babblegraph.lm.attention import attending
 from babblegraph.lm.dense import Dense
@@ -127,8 +127,7 @@ def choose(model: PreTrainedModel, only: str | None = None) -> Choice:
         except torch.OutOfMemoryError:
             raise  # says nothing about the model
         except Exception as problem:  # models fail in ways of their own
-            first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-            reasons[rung.name] = f"{rung.name}: {first}"
+            reasons[rung.name] = f"{rung.name}: {first_line(problem)}"
     raise BadInput(
         "a model must give the same logits along a tree as in plain forward passes, "
         f"{model.config.model_type!r} does not ({'; '.join(reasons.values())}): use another family"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import BadInput, first_line
 from babblegraph.scoring.collect import features_of
 from babblegraph.scoring.head import Head
 
@@ -69,9 +69,8 @@ class LearnedValue:
             head = Head(**{name: int(card["head"][name]) for name in ("features", "hidden", "members")})
             head.load_state_dict({name: t.float() for name, t in tensors.items()})
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as problem:
-            first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
             raise BadInput(
-                f"a learned value is a folder with {CARD} and {WEIGHTS}, got {str(folder)!r}: {first}"
+                f"a learned value is a folder with {CARD} and {WEIGHTS}, got {str(folder)!r}: {first_line(problem)}"
             ) from problem
         if card["generator"] != babbler.fingerprint:
             raise BadInput(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ AGGREGATES: dict[str, Callable[[NDArray[np.float64]], float]] = {
 }
 
 
-class ProcessModelValue:
+class ProcessModelValue(rewards.Pretrained):
     """P(good) of each step of a text, put together: the label at the token that ends a step.
 
     A text is cut into steps where the generator ends them, and put together again with the separator that the
@@ -49,6 +48,8 @@ class ProcessModelValue:
     Raises:
         BadInput: no such aggregate, an empty separator, or a template that cannot be filled in.
     """
+
+    auto, kind = "AutoModelForTokenClassification", "token classifier"
 
     def __init__(
         self,
@@ -73,25 +74,6 @@ class ProcessModelValue:
         self.model, self.tokenizer, self.scale = model.eval(), tokenizer, scale
         self.steps, self.separator, self.aggregate = steps, separator, aggregate
         self.template, self.batch_size = template, batch_size
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        device: str | None = None,
-        trust_remote_code: bool = False,
-        **options: Any,
-    ) -> ProcessModelValue:
-        """Loads a token classifier, safetensors only.
-
-        Raises:
-            BadInput: there is no such model, or it is no token classifier.
-        """
-        from transformers import AutoModelForTokenClassification as Auto
-
-        loaded = rewards.load(Auto, "token classifier", name_or_path, device, trust_remote_code)
-        return cls(*loaded, **options)
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         """Values of nodes, [M] in [0, 1]; NaN where a text is longer than the model reads."""

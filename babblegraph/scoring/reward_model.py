@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 Pairs = Sequence[tuple[str, str]]  # prompts and texts
 
 
-class RewardModelValue:
+class RewardModelValue(rewards.Pretrained):
     """P(good) of whole texts: the sigmoid of a single logit, or the probability of the last of several labels.
 
     Args:
@@ -37,6 +36,8 @@ class RewardModelValue:
         BadInput: a template that cannot be filled in.
     """
 
+    auto, kind = "AutoModelForSequenceClassification", "sequence classifier"
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -50,25 +51,6 @@ class RewardModelValue:
         self.model, self.tokenizer, self.scale = model.eval(), tokenizer, scale
         self.template = rewards.check_template(template, tokenizer)
         self.batch_size = batch_size if tokenizer.pad_token is not None else 1
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        device: str | None = None,
-        trust_remote_code: bool = False,
-        **options: Any,
-    ) -> RewardModelValue:
-        """Loads a sequence classifier, safetensors only.
-
-        Raises:
-            BadInput: there is no such model, or it is no sequence classifier.
-        """
-        from transformers import AutoModelForSequenceClassification as Auto
-
-        loaded = rewards.load(Auto, "sequence classifier", name_or_path, device, trust_remote_code)
-        return cls(*loaded, **options)
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         """Values of nodes, [M] in [0, 1]; every token it reads is counted as scored."""

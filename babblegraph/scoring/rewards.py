@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
+from babblegraph.lm.pretrained import load
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,41 +22,36 @@ PLAIN = "{prompt}{text}"
 Scale = tuple[float, float]  # mean and standard deviation of rewards
 
 
-def load(
-    auto: Any, what: str, name_or_path: str | Path, device: str | None, trust_remote_code: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A classifier and its tokenizer, in float32, safetensors only.
+class Pretrained:
+    """A value that is a classifier of a kind and its tokenizer, which comes first in its options."""
 
-    Args:
-        auto: the transformers class that loads it.
-        what: the kind of model, for the message.
-        name_or_path: a folder, or a name on the hub.
-        device: a GPU if there is one by default.
-        trust_remote_code: whether code from the model's repository may run here.
+    auto: ClassVar[str]  # the name of the transformers class that loads it
+    kind: ClassVar[str]  # and of the kind, for the message
 
-    Raises:
-        BadInput: there is no such model, or it is of another kind.
-    """
-    from transformers import AutoTokenizer
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Loads the classifier, in float32, safetensors only.
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
-        model, report = auto.from_pretrained(
-            name_or_path,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        if missing := sorted(report["missing_keys"]):
-            raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
-        return model.to(device), tokenizer
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
-        first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        raise BadInput(
-            f"a reward model must be a {what} with safetensors weights, got {str(name_or_path)!r}: {first}"
-        ) from problem
+        Args:
+            name_or_path: a folder, or a name on the hub.
+            device: a GPU if there is one by default.
+            trust_remote_code: whether code from the model's repository may run here.
+            options: of the value.
+
+        Raises:
+            BadInput: there is no such model, or it is of another kind.
+        """
+        how: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+        rule = f"a reward model must be a {cls.kind}"
+        loaded = load(getattr(transformers, cls.auto), rule, name_or_path, dtype=torch.float32, **how)
+        return cls(*loaded, **options)  # type: ignore[call-arg]
 
 
 def prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

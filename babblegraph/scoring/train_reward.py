@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import BadInput, first_line
 from babblegraph.scoring import rewards
 
 if TYPE_CHECKING:
@@ -170,9 +170,9 @@ def _classifier(
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
-        first = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         raise BadInput(
-            f"a reward model begins as a language model with safetensors weights, got {str(model)!r}: {first}"
+            "a reward model begins as a language model with safetensors weights, "
+            f"got {str(model)!r}: {first_line(problem)}"
         ) from problem
     if new := sorted(
         name for name in report["missing_keys"] if "score" not in name and "classifier" not in name
