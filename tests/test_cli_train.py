@@ -134,6 +134,12 @@ def test_what_is_wrong_is_said_in_one_line(home, capsys, arguments, said):
     assert said in errors[0]
 
 
+def test_escapes_that_the_shell_leaves_alone_are_read(home, capsys):
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
+    assert train(*given, "--stop", r"\n", "--out", "run", "--quiet") == 0
+    assert json.loads((home / "run" / "config.json").read_text())["options"]["stop"] == ["\n"]
+
+
 def test_a_resumed_run_goes_on_as_it_began(home, capsys):
     given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
     assert train(*given, "--out", "run", "--quiet") == 0

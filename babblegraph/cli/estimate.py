@@ -8,8 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from babblegraph.cli.loading import words
-from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptions
+from babblegraph.cli.declared import (
+    Bad,
+    Device,
+    Good,
+    Json,
+    MaxNewTokens,
+    Model,
+    RewardModel,
+    Seconds,
+    Seed,
+    Span,
+    Task,
+    Threshold,
+    TrustRemoteCode,
+    ValueFunction,
+)
+from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,47 +39,24 @@ def estimate(
         str | None,
         typer.Argument(help="The prompt; by default the task's first puzzle.", show_default=False),
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="A task with a verifier, such as countdown.", rich_help_panel=WHAT)
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
-        ),
-    ] = False,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="What a score has to reach; 1 with a task.", rich_help_panel=WORTH),
-    ] = None,
-    value: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.py:NAME", help="A Python function of texts.", rich_help_panel=WORTH),
-    ] = None,
-    reward_model: Annotated[
-        str | None, typer.Option(help="A sequence classifier.", rich_help_panel=WORTH)
-    ] = None,
+    task: Task = None,
+    model: Model = None,
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
+    threshold: Threshold = None,
+    value: ValueFunction = None,
+    reward_model: RewardModel = None,
     judge: Annotated[
         str | None,
         typer.Option(metavar="TEMPLATE", help="Let the model judge its own texts.", rich_help_panel=WORTH),
     ] = None,
-    good: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WORDS", help="Its good verdicts, with commas.", rich_help_panel=WORTH),
-    ] = None,
-    bad: Annotated[
-        list[str] | None, typer.Option(metavar="WORDS", help="Its bad verdicts.", rich_help_panel=WORTH)
-    ] = None,
+    good: Good = None,
+    bad: Bad = None,
     trees: Annotated[int, typer.Option(help="Independent repetitions.", rich_help_panel=BUDGET)] = TREES,
     tokens: Annotated[
         int, typer.Option(help="Sampled tokens for each tree, about.", rich_help_panel=BUDGET)
     ] = TOKENS,
-    seconds: Annotated[float | None, typer.Option(help="Wall time in all.", rich_help_panel=BUDGET)] = None,
+    seconds: Seconds = None,
     width: Annotated[
         int, typer.Option("--width", "-n", help="Draws for each expansion.", rich_help_panel=HOW)
     ] = WIDTH,
@@ -73,22 +65,18 @@ def estimate(
         typer.Option(help="How they go together: multinomial, systematic, distinct.", rich_help_panel=HOW),
     ] = DRAWS,
     keep: Annotated[int, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = KEEP,
-    span: Annotated[int | None, typer.Option(help="Tokens of a node, at most.", rich_help_panel=HOW)] = None,
+    span: Span = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(help="A string that ends a node; may be repeated.", rich_help_panel=HOW),
     ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of an answer, at most.", rich_help_panel=HOW)
-    ] = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of sampling; the estimate is of 1.", rich_help_panel=HOW)
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Biased: refused with the reason.", hidden=True)] = None,
     top_p: Annotated[float | None, typer.Option(help="Biased: refused with the reason.", hidden=True)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same graph.", rich_help_panel=HOW)
-    ] = None,
+    seed: Seed = None,
     pass_at: Annotated[
         int | None,
         typer.Option(metavar="K", help="Also: that one of K texts passes.", rich_help_panel=HOW),
@@ -104,20 +92,18 @@ def estimate(
     save: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the graph.", rich_help_panel=FILES)
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object only.", rich_help_panel=FILES)
-    ] = False,
+    json: Json = False,
 ) -> int:
     """Estimate how likely the generator is to pass, with an interval, from trees that keep unbiased weights.
 
     Exit status: 0 done (also where no text passed: then there is a bound), 2 bad input or biased weights.
     """
-    from babblegraph.cli.loading import check_writable, unescaped
+    from babblegraph.cli.loading import check_writable
 
     _check(trees, keep, pass_at, top_k, top_p)
     if save is not None:
         check_writable(save, "--save")
-    options = SearchOptions(
+    options = as_typed(
         prompt=prompt,
         task=task,
         model=model,
@@ -126,15 +112,15 @@ def estimate(
         threshold=threshold,
         value=value,
         reward_model=reward_model,
-        judge=None if judge is None else unescaped(judge),
-        good=words(good),
-        bad=words(bad),
+        judge=judge,
+        good=good,
+        bad=bad,
         tokens=tokens,
         seconds=seconds,
         width=width,
         draws=draws,
         span=span,
-        stop=tuple(unescaped(s) for s in stop or ()),
+        stop=stop,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from babblegraph.cli.loading import choose
+from babblegraph.cli.loading import choose, unescaped, words
 from babblegraph.errors import BadInput
 
 JUDGES = ("value", "reward_model", "judge")
@@ -137,6 +137,28 @@ _REMEMBERED = (
     *("task", "model", "strategy", "threshold", "stop", *JUDGES, "good", "bad"),
     *DRAWN,
 )
+
+
+def as_typed(
+    *,
+    judge: str | None = None,
+    good: list[str] | None = None,
+    bad: list[str] | None = None,
+    stop: list[str] | None = None,
+    **others: Any,
+) -> SearchOptions:
+    r"""Options as a shell gives them: escapes that it leaves alone, and words with commas in between.
+
+    >>> as_typed(stop=[r"\n"], good=["yes,right"]).stop, as_typed(good=["yes,right"]).good
+    (('\n',), ('yes', 'right'))
+    """
+    return SearchOptions(
+        judge=None if judge is None else unescaped(judge),
+        good=words(good),
+        bad=words(bad),
+        stop=tuple(unescaped(s) for s in stop or ()),
+        **others,
+    )
 
 
 def flag(name: str) -> str:

@@ -7,8 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from babblegraph.cli.loading import words
-from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptions
+from babblegraph.cli.declared import (
+    Bad,
+    Device,
+    Good,
+    Json,
+    MaxNewTokens,
+    Model,
+    RewardModel,
+    Seconds,
+    Seed,
+    Span,
+    Task,
+    Threshold,
+    TrustRemoteCode,
+)
+from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptions, as_typed
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -23,9 +37,7 @@ def search(
     prompt: Annotated[
         str | None, typer.Argument(help="The prompt; by default a puzzle of the task.", show_default=False)
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="A task with a verifier, such as countdown.", rich_help_panel=WHAT)
-    ] = None,
+    task: Task = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -34,17 +46,9 @@ def search(
             rich_help_panel=WHAT,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
-        ),
-    ] = False,
+    model: Model = None,
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
     value: Annotated[
         str | None,
         typer.Option(
@@ -53,9 +57,7 @@ def search(
             rich_help_panel=WORTH,
         ),
     ] = None,
-    reward_model: Annotated[
-        str | None, typer.Option(help="A sequence classifier.", rich_help_panel=WORTH)
-    ] = None,
+    reward_model: RewardModel = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -64,17 +66,9 @@ def search(
             rich_help_panel=WORTH,
         ),
     ] = None,
-    good: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WORDS", help="Its good verdicts, with commas.", rich_help_panel=WORTH),
-    ] = None,
-    bad: Annotated[
-        list[str] | None, typer.Option(metavar="WORDS", help="Its bad verdicts.", rich_help_panel=WORTH)
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="What a score has to reach; 1 with a task.", rich_help_panel=WORTH),
-    ] = None,
+    good: Good = None,
+    bad: Bad = None,
+    threshold: Threshold = None,
     every: Annotated[
         bool, typer.Option("--all", help="Go on after the first answer that passes.", rich_help_panel=WORTH)
     ] = False,
@@ -82,7 +76,7 @@ def search(
         int | None, typer.Option(help="Sampled tokens for each prompt.", rich_help_panel=BUDGET)
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes for each prompt.", rich_help_panel=BUDGET)] = None,
-    seconds: Annotated[float | None, typer.Option(help="Wall time in all.", rich_help_panel=BUDGET)] = None,
+    seconds: Seconds = None,
     strategy: Annotated[
         str | None, typer.Option(help="How to search; babble by default.", rich_help_panel=HOW)
     ] = None,
@@ -93,16 +87,14 @@ def search(
         str | None,
         typer.Option(help="How they go together: multinomial, systematic, distinct.", rich_help_panel=HOW),
     ] = None,
-    span: Annotated[int | None, typer.Option(help="Tokens of a node, at most.", rich_help_panel=HOW)] = None,
+    span: Span = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(
             help="A string that ends a node, such as '\\\\n'; may be repeated.", rich_help_panel=HOW
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of an answer, at most.", rich_help_panel=HOW)
-    ] = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Annotated[float | None, typer.Option(help="Of sampling.", rich_help_panel=HOW)] = None,
     top_k: Annotated[
         int | None, typer.Option(help="Keep the k likeliest tokens.", rich_help_panel=HOW)
@@ -110,9 +102,7 @@ def search(
     top_p: Annotated[
         float | None, typer.Option(help="Keep the likeliest tokens up to this share.", rich_help_panel=HOW)
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same graph.", rich_help_panel=HOW)
-    ] = None,
+    seed: Seed = None,
     save: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the graph, also on Ctrl-C.", rich_help_panel=FILES),
@@ -120,9 +110,7 @@ def search(
     resume: Annotated[
         str | None, typer.Option(metavar="FILE", help="Go on with a saved graph.", rich_help_panel=FILES)
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object only.", rich_help_panel=FILES)
-    ] = False,
+    json: Json = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print the answers only.", rich_help_panel=FILES)
     ] = False,
@@ -132,9 +120,7 @@ def search(
     Without any argument: the model that ships with the package and its default puzzle.
     Exit status: 0 done, 1 no answer passes the threshold, 2 bad input.
     """
-    from babblegraph.cli.loading import unescaped
-
-    options = SearchOptions(
+    options = as_typed(
         prompt=prompt,
         prompts=prompts,
         task=task,
@@ -142,9 +128,9 @@ def search(
         strategy=strategy,
         value=value,
         reward_model=reward_model,
-        judge=None if judge is None else unescaped(judge),
-        good=words(good),
-        bad=words(bad),
+        judge=judge,
+        good=good,
+        bad=bad,
         threshold=threshold,
         every=every,
         tokens=tokens,
@@ -153,7 +139,7 @@ def search(
         width=width,
         draws=draws,
         span=span,
-        stop=tuple(unescaped(s) for s in stop or ()),
+        stop=stop,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from babblegraph.cli.loading import words
-from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, flag
+from babblegraph.cli.declared import (
+    Bad,
+    Device,
+    Good,
+    Model,
+    RewardModel,
+    Span,
+    Task,
+    TrustRemoteCode,
+    ValueFunction,
+)
+from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, as_typed, flag
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -33,9 +43,7 @@ def train(
     resume: Annotated[
         str | None, typer.Option(metavar="DIR", help="Go on with a run.", rich_help_panel=FILES)
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="A task with a verifier, such as countdown.", rich_help_panel=WHAT)
-    ] = None,
+    task: Task = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -48,36 +56,19 @@ def train(
             metavar="FILE", help="Prompts never learned on; a tenth by default.", rich_help_panel=WHAT
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
-        ),
-    ] = False,
-    value: Annotated[
-        str | None,
-        typer.Option(metavar="FILE.py:NAME", help="A Python function of texts.", rich_help_panel=WORTH),
-    ] = None,
-    reward_model: Annotated[
-        str | None, typer.Option(help="A sequence classifier.", rich_help_panel=WORTH)
-    ] = None,
+    model: Model = None,
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
+    value: ValueFunction = None,
+    reward_model: RewardModel = None,
     judge: Annotated[
         str | None,
         typer.Option(
             metavar="TEMPLATE", help="Let the base judge: words behind a text.", rich_help_panel=WORTH
         ),
     ] = None,
-    good: Annotated[
-        list[str] | None, typer.Option(metavar="WORDS", help="Its good verdicts.", rich_help_panel=WORTH)
-    ] = None,
-    bad: Annotated[
-        list[str] | None, typer.Option(metavar="WORDS", help="Its bad verdicts.", rich_help_panel=WORTH)
-    ] = None,
+    good: Good = None,
+    bad: Bad = None,
     threshold: Annotated[
         float | None, typer.Option(help="The final γ; 1 with a task.", rich_help_panel=WORTH)
     ] = None,
@@ -101,7 +92,7 @@ def train(
     trees: Annotated[int | None, typer.Option(help="Repetitions of a prompt.", rich_help_panel=HOW)] = None,
     keep: Annotated[int | None, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = None,
     tokens: Annotated[int | None, typer.Option(help="Sampled tokens of a tree.", rich_help_panel=HOW)] = None,
-    span: Annotated[int | None, typer.Option(help="Tokens of a node, at most.", rich_help_panel=HOW)] = None,
+    span: Span = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="A string that ends a node.", rich_help_panel=HOW)
     ] = None,
@@ -185,9 +176,9 @@ def train(
         "mode": None if lora is None else "lora",
     }  # fmt: skip
     changed = {name: one for name, one in given.items() if one is not None}
-    options = SearchOptions(
+    options = as_typed(
         prompts=prompts, task=task, model=model, value=value, reward_model=reward_model, judge=judge,
-        good=words(good), bad=words(bad), threshold=threshold, span=span, stop=tuple(stop or ()),
+        good=good, bad=bad, threshold=threshold, span=span, stop=stop,
         max_new_tokens=max_new_tokens, seed=seed, device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if (out is None) == (resume is None):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from babblegraph.cli.declared import Device, Json, TrustRemoteCode
 from babblegraph.cli.options import FILES, HOW, WHAT
 from babblegraph.errors import BadInput
 
@@ -32,16 +33,9 @@ def train_reward(
         float, typer.Option(help="Share of prompts that only measure.", rich_help_panel=HOW)
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Of split, head and order.", rich_help_panel=HOW)] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
-        ),
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object only.", rich_help_panel=FILES)
-    ] = False,
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
+    json: Json = False,
 ) -> int:
     """Train a reward model from comparisons; `babblegraph search --reward-model DIR` then searches with it."""
     import json as plain

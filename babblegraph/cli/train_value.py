@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babblegraph.cli.declared import Device, Json, Model, Task, TrustRemoteCode
 from babblegraph.cli.options import FILES, HOW, WHAT
 from babblegraph.errors import BadInput
 
@@ -18,13 +19,8 @@ PROMPTS, COPIES = 12_000, 8  # of the embedded generator: nearly 100,000 rollout
 
 def train_value(
     out: Annotated[str, typer.Option(metavar="DIR", help="Where the value goes.", rich_help_panel=FILES)],
-    model: Annotated[
-        str | None,
-        typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="A task with a verifier, such as countdown.", rich_help_panel=WHAT)
-    ] = None,
+    model: Model = None,
+    task: Task = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -39,16 +35,9 @@ def train_value(
     members: Annotated[int, typer.Option(help="Networks in the head.", rich_help_panel=HOW)] = 1,
     epochs: Annotated[int, typer.Option(help="Of each fit.", rich_help_panel=HOW)] = 10,
     seed: Annotated[int, typer.Option(help="Of rollouts, split and weights.", rich_help_panel=HOW)] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT
-        ),
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object only.", rich_help_panel=FILES)
-    ] = False,
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
+    json: Json = False,
 ) -> int:
     """Fit a value head on a generator's own rollouts, and say how good it is on prompts it has not seen.
 

@@ -1,0 +1,43 @@
+"""Options that several commands have, declared once: their types, names and help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH
+
+Task = Annotated[
+    str | None, typer.Option(help="A task with a verifier, such as countdown.", rich_help_panel=WHAT)
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …", rich_help_panel=WHAT)]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Let code from the model's folder run.", rich_help_panel=WHAT),
+]
+RewardModel = Annotated[str | None, typer.Option(help="A sequence classifier.", rich_help_panel=WORTH)]
+Good = Annotated[
+    list[str] | None,
+    typer.Option(metavar="WORDS", help="Its good verdicts, with commas.", rich_help_panel=WORTH),
+]
+Bad = Annotated[
+    list[str] | None, typer.Option(metavar="WORDS", help="Its bad verdicts.", rich_help_panel=WORTH)
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="What a score has to reach; 1 with a task.", rich_help_panel=WORTH),
+]
+Seconds = Annotated[float | None, typer.Option(help="Wall time in all.", rich_help_panel=BUDGET)]
+Span = Annotated[int | None, typer.Option(help="Tokens of a node, at most.", rich_help_panel=HOW)]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Tokens of an answer, at most.", rich_help_panel=HOW)]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same graph.", rich_help_panel=HOW)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object only.", rich_help_panel=FILES)]
+ValueFunction = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.py:NAME", help="A Python function of texts.", rich_help_panel=WORTH),
+]
