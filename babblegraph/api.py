@@ -156,8 +156,7 @@ def rounds(
 
     Takes and raises what `babble` does.
     """
-    if threshold is None and task is not None:
-        threshold = 1.0
+    threshold = threshold_of(task, threshold)
     if prompts is not None:
         prompts = prompts_of(prompts, task)
     found = search(
@@ -185,6 +184,11 @@ def score_of(
     if value is None and task is None:
         value = likelihood
     return Score(task, None if value is None else function_value(value), connectivity, threshold)
+
+
+def threshold_of(task: Task | None, threshold: float | None) -> float | None:
+    """What a score has to reach: what was asked for, 1 where there is a verifier."""
+    return 1.0 if threshold is None and task is not None else threshold
 
 
 def prompts_of(prompts: Any, task: Task | None) -> Sequence[Any]:

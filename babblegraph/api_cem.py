@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babblegraph.api import prompts_of, score_of
+from babblegraph.api import prompts_of, score_of, threshold_of
 from babblegraph.errors import BadInput
 from babblegraph.learning import Directory, Run, Settings, preset
 from babblegraph.protocols import Task
@@ -69,8 +69,7 @@ def cem(
     ([0, 1], True)
     """
     settings = settings or preset("expert")
-    if threshold is None and task is not None:
-        threshold = 1.0
+    threshold = threshold_of(task, threshold)
     texts = list(prompts_of(prompts, task))
     if not all(isinstance(text, str) for text in texts):
         raise BadInput("prompts to learn on must be texts, got a chat: apply the chat template first")

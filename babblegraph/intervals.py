@@ -77,6 +77,19 @@ def student(value: float, error: float, degrees: int) -> tuple[float, float]:
     return value - half, value + half
 
 
+def student_mean(each: Floats) -> tuple[float, tuple[float, float] | None]:
+    """The mean of independent numbers, [n], with Student's interval; None for a single one.
+
+    >>> value, (low, high) = student_mean(np.array([1.0, 2.0, 3.0]))
+    >>> value, round(low, 3), round(high, 3)
+    (2.0, -0.484, 4.484)
+    """
+    value = float(each.mean())
+    if len(each) < 2:
+        return value, None
+    return value, student(value, float(each.std(ddof=1)) / math.sqrt(len(each)), len(each) - 1)
+
+
 def log_odds(value: float, error: float, degrees: int) -> tuple[float, float]:
     """Student's interval of the log-odds, mapped back: for means of skewed weights that estimate a probability.
 

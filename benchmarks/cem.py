@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,11 @@ from transformers.utils import logging
 import babblegraph as bg
 from babblegraph.api import score_of
 from babblegraph.embedded import data
-from babblegraph.intervals import student
+from babblegraph.intervals import student_mean
 from babblegraph.learning import Directory
-from babblegraph.learning.held_out import base_log_p, measure
+from babblegraph.learning.held_out import measure
 from babblegraph.learning.level import Level
+from babblegraph.learning.rows import log_p
 from babblegraph.learning.update import Lessons, update
 from babblegraph.randomness import Rng
 from babblegraph.tasks.training import task_prompts
@@ -148,7 +150,7 @@ def continued(base, seed: int, place: Path, chosen, began: float) -> tuple[bg.Ba
 
 def figures(base, model, test, task, draws: int) -> dict:
     """Per cent of the test puzzles, and what was sampled."""
-    ask = {"score": score_of(task, None, 1.0), "threshold": 1.0, "log_f": base_log_p(base.model)}
+    ask = {"score": score_of(task, None, 1.0), "threshold": 1.0, "log_f": partial(log_p, base.model)}
     plain = measure(model, test, draws=draws, **ask)
     lower = {
         t: measure(model.again(temperature=t), test, draws=max(draws // 4, 1), **ask) for t in TEMPERATURES
@@ -215,8 +217,8 @@ def mean_greedy(rows: list[dict], arm: str) -> float:
 def paired(mine: list[dict], theirs: list[dict], what: str) -> tuple[float, tuple[float, float]]:
     """Mean difference in points over puzzles, each the mean over seeds, with Student's interval over puzzles."""
     a, b = (np.mean([np.array(row[what]) > 0 for row in some], 0) for some in (mine, theirs))
-    d = 100 * (a - b)
-    return float(d.mean()), student(float(d.mean()), float(d.std(ddof=1)) / len(d) ** 0.5, len(d) - 1)
+    gain, interval = student_mean(100 * (a - b))
+    return gain, interval or (gain, gain)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from babblegraph.intervals import student
+from babblegraph.intervals import student_mean
 from babblegraph.learning.held_out import Held
 
 
@@ -44,12 +44,9 @@ class Guard:
         if held.entropy < least:
             return f"the entropy fell to {held.entropy:.3g} nats, below {least:.3g}"
         lost = (np.array(held.passes) > 0).astype(float) - (np.array(self.best.passes) > 0)
-        if len(lost) < 2 or not lost.any():
-            return ""
-        _, high = student(float(lost.mean()), float(lost.std(ddof=1)) / len(lost) ** 0.5, len(lost) - 1)
-        if high < 0:
-            return (
-                f"pass@{held.k} fell by {-100 * lost.mean():.1f} points, at least {-100 * high:.1f}, below level "
-                f"{self.best_level}"
-            )
+        change, interval = student_mean(lost)
+        if interval is not None and interval[1] < 0:
+            fell, least = -100 * change, -100 * interval[1]
+            best = f"level {self.best_level}"
+            return f"pass@{held.k} fell by {fell:.1f} points, at least {least:.1f}, below {best}"
         return ""

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import pass_at_k, student
-from babblegraph.learning.rows import log_p
-from babblegraph.loop import search
+from babblegraph.intervals import pass_at_k, student_mean
+from babblegraph.loop import Round, search
 from babblegraph.strategies import best_of_n
 
 if TYPE_CHECKING:
@@ -80,7 +79,8 @@ def measure(
         seed: the same samples' randomness for every generator, so that comparisons are paired.
         log_f: the base's log-probabilities of (tokens, start), for the divergence; None where it is the base.
     """
-    graph = _searched(babbler, prompts, draws, score, seed)
+    sampled = _searched(babbler, prompts, draws, score, seed)
+    graph = sampled.graph
     leaves = np.flatnonzero(graph.is_leaf())
     root, count = graph.root[leaves], graph.count[leaves]
     n = np.bincount(root, count, graph.trees)
@@ -93,7 +93,7 @@ def measure(
     scored = np.bincount(root[known], (count * graph.score[leaves])[known], graph.trees)
     texts = {(int(graph.root[i]), graph.text(i)) for i in leaves[hit].tolist()}
     once = babbler.again(temperature=1.0, top_k=1, top_p=None)
-    greedy = _searched(once, prompts, 1, score, seed)
+    greedy = _searched(once, prompts, 1, score, seed).graph
     found = np.flatnonzero(greedy.is_leaf())
     found = found[passing(greedy, found, threshold)]
     right_once = np.bincount(greedy.root[found], minlength=greedy.trees) > 0
@@ -108,7 +108,7 @@ def measure(
         distinct=len(texts) / graph.trees,
         passes=tuple(right.tolist()),
         greedily=tuple(right_once.astype(int).tolist()),
-        tokens=int(np.sum(graph.meta["spent"]["counts"]["sampled"])),
+        tokens=sampled.spent.sampled,
     )
 
 
@@ -121,24 +121,12 @@ def passing(graph: BabbleGraph, leaves: NDArray[np.intp], threshold: float | Non
 
 def mean_of(each: NDArray[np.float64]) -> Measure:
     """A mean with Student's interval over prompts."""
-    if len(each) < 2:
-        return Measure(float(each.mean()))
-    low, high = student(float(each.mean()), float(each.std(ddof=1)) / len(each) ** 0.5, len(each) - 1)
-    return Measure(float(each.mean()), low, high)
+    value, interval = student_mean(each)
+    return Measure(value, *(interval or (None, None)))
 
 
-def base_log_p(model: Any) -> Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[np.float64]]:
-    """The log-probabilities that a frozen model gives to texts."""
-    return lambda tokens, start: log_p(model, tokens, start)
-
-
-def _searched(babbler: Babbler, prompts: Sequence[Any], n: int, score: Scorer, seed: int) -> BabbleGraph:
-    *_, last = search(
-        babbler,
-        prompts,
-        score=score,
-        strategy=best_of_n(n=n, width=n),
-        budget=Budget(tokens=UNBOUNDED),
-        seed=seed,
-    )
-    return last.graph
+def _searched(babbler: Babbler, prompts: Sequence[Any], n: int, score: Scorer, seed: int) -> Round:
+    """The last round of n samples of each prompt."""
+    how: dict[str, Any] = {"strategy": best_of_n(n=n, width=n), "budget": Budget(tokens=UNBOUNDED)}
+    *_, last = search(babbler, prompts, score=score, seed=seed, **how)
+    return last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from babblegraph.learning.held_out import Held, Measure
 from babblegraph.learning.leaves import Leaves, gather, joined
 from babblegraph.learning.soft import exponential, rank
 from babblegraph.learning.update import Learned, Lessons
-from babblegraph.loop import search
+from babblegraph.loop import Round, search
 from babblegraph.randomness import Rng
 from babblegraph.strategies import babble, best_of_n, frontier
 
@@ -117,23 +118,17 @@ def grow(
 ) -> Grown:
     """Searches a batch of prompts from the current generator, and a share ε of the trees from the base."""
     mine = ranks.mine(prompts)
-    from_base = None
     of_base, of_current = _shares(settings)
-    graph = _search(generators.current, mine, settings, of_current, score, seed, say)
+    last = [_search(generators.current, mine, settings, of_current, score, seed, say)]
     if of_base:
         with generators.as_base():
-            from_base = _search(generators.base, mine, settings, of_base, score, seed + 1, say)
-    samples = None
-    if settings.sampler == "independent":
-        samples = [of_current] if from_base is None else [of_current, of_base]
-    leaves = gather(graph, from_base, samples=samples)
-    tokens = sum(
-        int(np.sum(g.meta["spent"]["counts"]["sampled"])) for g in (graph, from_base) if g is not None
-    )
-    leaves = _weighed(leaves, generators, settings)
-    found = ranks.gathered((leaves, tokens))
-    texts = [p for some in zip_longest([one.prompts for one, _ in found]) for p in some]
-    return Grown(joined([one for one, _ in found], texts), sum(t for _, t in found), graph)
+            last.append(_search(generators.base, mine, settings, of_base, score, seed + 1, say))
+    samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
+    leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
+    found = ranks.gathered((leaves, sum(one.spent.sampled for one in last)))
+    in_turn = zip_longest(*(one.prompts for one, _ in found))  # as `Ranks.mine` took them apart
+    texts = [prompt for some in in_turn for prompt in some if prompt is not None]
+    return Grown(joined([one for one, _ in found], texts), sum(n for _, n in found), last[0].graph)
 
 
 def choose(leaves: Leaves, settings: Settings, threshold: float | None, rng: Rng) -> Elite:
@@ -190,12 +185,6 @@ def report(number: int, grown: Grown, chosen: Elite, settings: Settings, thresho
     )
 
 
-def zip_longest(lists: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The order that `Ranks.mine` took apart, put together again."""
-    most = max(map(len, lists))
-    return [[some[i] for some in lists if i < len(some)] for i in range(most)]
-
-
 def _shares(settings: Settings) -> tuple[int, int]:
     """Samples (of each tree) or trees that grow from the base, and from the current generator."""
     total = settings.draws if settings.sampler == "independent" else settings.trees
@@ -205,7 +194,7 @@ def _shares(settings: Settings) -> tuple[int, int]:
 
 def _search(
     babbler: Babbler, prompts: Sequence[Any], settings: Settings, n: int, score: Scorer, seed: int, say: Say
-) -> BabbleGraph:
+) -> Round:
     copies, close = settings.trees, False
     if settings.sampler == "independent":
         strategy = best_of_n(n=n, width=n)
@@ -223,9 +212,8 @@ def _search(
         seed=seed,
         close=close,
     ):
-        done = int(np.sum(one.graph.meta["spent"]["counts"]["sampled"]))
-        say(f"babbling: {done:,} tokens", 0, 0)
-    return one.graph
+        say(f"babbling: {one.spent.sampled:,} tokens", 0, 0)
+    return one
 
 
 def _weighed(leaves: Leaves, generators: Generators, settings: Settings) -> Leaves:

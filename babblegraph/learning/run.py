@@ -16,6 +16,7 @@ from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
 from babblegraph.learning.level import Grown, Level, choose, grow, lessons_of, report, together
 from babblegraph.learning.ranks import Ranks
+from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
 from babblegraph.learning.update import Lessons, update
 from babblegraph.randomness import Rng
@@ -93,7 +94,7 @@ class Run:
             self.levels = directory.begin(told, resume=resume)
         self.levels = self.ranks.gathered(self.levels)[0]
         self.generators = Generators(base, settings)
-        self._weights = {0: self.generators.weights()}  # of the base, of the best and of the last level
+        self._weights = {0: self.generators.weights()}  # of the base and of the best level
         self.guard: Guard | None = None
         self._restore()
 
@@ -169,45 +170,46 @@ class Run:
 
     def _guarded(self, level: Level) -> Level:
         """With the guard's word; after an alarm the best level's weights are back, and learning is slower."""
-        if level.held is None:
-            return replace(level, best=level.number)
+        alarm = self._judged(level)
         if self.guard is None:
-            self.guard = Guard(level.held, self.settings.entropy_drop)
-            return level
-        alarm = self.guard.judge(level.number, level.held)
+            return replace(level, best=level.number)
         rate = level.next_rate / 2 if alarm else level.next_rate
         return replace(level, alarm=alarm, best=self.guard.best_level, next_rate=rate)
+
+    def _judged(self, level: Level) -> str:
+        """What the guard says; the first level that is measured is what it goes by."""
+        if level.held is None:
+            return ""
+        if self.guard is None:
+            self.guard = Guard(level.held, self.settings.entropy_drop)
+            return ""
+        return self.guard.judge(level.number, level.held)
 
     def _keep(self, level: Level, lessons: Lessons | None, grown: Grown | None) -> None:
         self.levels.append(level)
         if lessons is not None:
             self._lessons[level.number] = lessons
         if self.directory is not None and self.ranks.first:
-            graph = None if grown is None else _sample(grown)
+            graph = None if grown is None else first_trees(grown.graph, SAMPLE)
             self.directory.write(level, self.generators, lessons, graph)
         self.ranks.wait()
-        if not level.alarm:
+        if level.best == level.number:
             self._weights[level.number] = self.generators.weights()
-        best = self._weights[level.best]
-        self._weights = {0: self._weights[0], level.best: best} | (
-            {} if level.alarm else {level.number: self._weights[level.number]}
-        )
+        self._weights = {number: self._weights[number] for number in {0, level.best}}
         if level.alarm:
-            self.generators.put(best)
+            self.generators.put(self._weights[level.best])
 
     def _restore(self) -> None:
         """The state after the levels that the directory holds."""
         for level in self.levels:
-            if level.held is not None and self.guard is None:
-                self.guard = Guard(level.held, self.settings.entropy_drop)
-            elif level.held is not None and self.guard is not None:
-                self.guard.judge(level.number, level.held)
+            self._judged(level)
         if not self.levels or self.directory is None:
             return
         last = self.levels[-1]
-        for number in dict.fromkeys([last.best, last.best if last.alarm else last.number]):
-            self.generators.load(self.directory.folder(number))
-            self._weights[number] = self.generators.weights()
+        self.generators.load(self.directory.folder(last.best))
+        self._weights[last.best] = self.generators.weights()
+        if last.number != last.best and not last.alarm:
+            self.generators.load(self.directory.folder(last.number))
 
     def _lessons_of(self, number: int) -> Lessons | None:
         if number not in self._lessons and self.directory is not None:
@@ -226,13 +228,6 @@ class Run:
 
     def _seed(self, *words: int) -> int:
         return int(self.rng.generator(*words).integers(1 << 31))
-
-
-def _sample(grown: Grown) -> Any:
-    """The first trees of a graph, to look at."""
-    from babblegraph.learning.sample import first_trees
-
-    return first_trees(grown.graph, SAMPLE)
 
 
 def _check(
