@@ -134,6 +134,15 @@ def test_what_is_wrong_is_said_in_one_line(home, capsys, arguments, said):
     assert said in errors[0]
 
 
+def test_on_a_terminal_the_table_is_drawn_in_place(home, capsys, monkeypatch):
+    monkeypatch.setattr("babblegraph.view.live.can_move", lambda console: True)
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
+    assert train(*given, "--out", "run") == 0
+    said = capsys.readouterr()
+    assert "level  pass@1" in said.out
+    assert said.err == ""
+
+
 def test_escapes_that_the_shell_leaves_alone_are_read(home, capsys):
     given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
     assert train(*given, "--stop", r"\n", "--out", "run", "--quiet") == 0

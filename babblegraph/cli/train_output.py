@@ -23,11 +23,11 @@ class Output:
         self.console, self.errors = PlainConsole(), PlainConsole(stderr=True)
         self.signs = signs_of(self.console.encoding)
         self.levels: list[Any] = []
+        self.now = ""
+        self.writer: Any = None
         self.live: Any = None
         if not self.quiet and can_move(self.console):
             self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self._picture)
-        self.now = ""
-        self.writer: Any = None
 
     def __enter__(self) -> Output:
         if self.live is not None:
