@@ -219,6 +219,33 @@ def test_frames_take_no_more_than_their_share_of_the_processor(monkeypatch):
     assert drawn <= now * live.REDRAWS
 
 
+def test_a_search_that_grows_from_one_node_is_soon_seen_again(monkeypatch):
+    """A frame of a small graph costs about as much as one of a graph a thousand times its size."""
+    now = 0.0
+
+    class Clock:
+        monotonic = process_time = thread_time = staticmethod(lambda: now)
+
+    monkeypatch.setattr(live, "time", Clock)
+    view, seen = View(pretended(80, 24), Budget(tokens=1000)), []
+
+    def frame(found):
+        nonlocal now
+        now += 0.006
+        seen.append(now)
+        return [Text("frame")]
+
+    monkeypatch.setattr(view, "_frame", frame)
+    small, large = (next(rounds_of([(graph_of(*"a" * n), [1])])) for n in (1, 1000))
+    with view:
+        view.show(small)
+        for _ in range(1500):
+            view.show(large)
+            now += 0.001
+    assert len(seen) >= 2
+    assert seen[1] - seen[0] < 1.0
+
+
 # ------------------------------------------------------------------------------------------------ charts and frames
 
 

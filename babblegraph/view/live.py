@@ -26,6 +26,7 @@ from babblegraph.view.signs import QUIET, signs_of
 
 REDRAWS = 10  # a second, at most
 SHARE = 0.015  # of the processor's time that frames may take
+FIXED = 4096  # nodes up to which a frame costs about the same
 LONGEST_WAIT = 10.0  # seconds between two frames of a search that hardly uses the processor
 PLAIN_SECONDS = 2.0  # between two lines of progress
 REPORT_LINES = 40  # of the tree in the final report
@@ -147,7 +148,7 @@ class View:
     def _is_paid(self, now: float, size: int) -> bool:
         """Whether the search has used the processor long enough for one more frame."""
         seconds, nodes = self._last
-        guess = self.cost + seconds * max(size / nodes, 1)
+        guess = self.cost + seconds * max(size / max(nodes, FIXED), 1)
         return guess < SHARE * (time.process_time() - self._began) or now > self._next + LONGEST_WAIT
 
     def report(self, graph: BabbleGraph) -> None:
