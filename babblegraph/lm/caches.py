@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedConfig
-from transformers.cache_utils import CacheLayerMixin, DummyLayer, LinearAttentionCacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, LinearAttentionCacheLayerMixin
 
 PLAIN = (int, float, str, bytes, type, torch.dtype, torch.device, torch.Size, PreTrainedConfig, type(None))
 Join = Callable[[Sequence[torch.Tensor]], torch.Tensor]
@@ -103,9 +103,10 @@ def _tensors(part: Any) -> Iterator[torch.Tensor]:
 
 
 def _is_cache(part: Any) -> bool:
-    """A cache or one of its layers; some families have a class of their own."""
-    kinds = (Cache, CacheLayerMixin, LinearAttentionCacheLayerMixin, DummyLayer)
-    return isinstance(part, kinds) or type(part).__name__.endswith("Cache")
+    """A cache or one of its layers; some families have a class of their own, and layers without a cache a dummy."""
+    kinds = (Cache, CacheLayerMixin, LinearAttentionCacheLayerMixin)
+    own = type(part).__module__ == Cache.__module__
+    return own or isinstance(part, kinds) or type(part).__name__.endswith("Cache")
 
 
 def _is_shared(tensor: torch.Tensor, batch: int) -> bool:
