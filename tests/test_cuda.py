@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_llama
+from test_attention import LIMIT, worst_error
+from test_decode import OPTIONS, digits, same
+from tiny_models import FAMILIES, family_model, tiny_llama
 
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
+from babblegraph.lm import babbler as babbler_file
+from babblegraph.lm import layout
 from babblegraph.scoring import JudgeValue, likelihood
 from babblegraph.status import Status
 
@@ -43,3 +47,38 @@ def test_generate_on_cuda_draws_what_it_draws_on_the_cpu(characters):
     found = tiny_llama(characters).cuda().generate(**inputs.to("cuda"), **options)
     assert found.device.type == "cuda"
     assert torch.equal(found.cpu(), tiny_llama(characters).generate(**inputs.to("cpu"), **options))
+
+
+@pytest.fixture
+def exact_products():
+    """Matrix products in fp32 proper, so that errors are ours."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("least", [2, 10**9], ids=["shared", "not shared"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_on_cuda_equal_plain_forward_in_every_family(
+    family, least, characters, monkeypatch, exact_products
+):
+    monkeypatch.setitem(layout.LEAST, "cuda", least)
+    model = family_model(family, characters).cuda()
+    babbler = bg.Babbler(model, characters, span=4, max_new_tokens=40)
+    assert worst_error(babbler, seed=3) < LIMIT
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_search_on_cuda_gives_the_graph_that_the_host_gives(options, characters, monkeypatch):
+    model = tiny_llama(characters).cuda()
+
+    def search():
+        babbler = bg.Babbler(model, characters, **options)
+        return babbler, bg.babble(babbler, ["1 2", "3"], value=digits, budget=400, seed=2).graph
+
+    babbler, ours = search()
+    assert babbler.trie(ours).decoder.captured > 0, "nothing was captured as a CUDA graph"
+    same(ours, search()[1])
+    monkeypatch.setattr(babbler_file, "may_fly", lambda *given: False)
+    same(ours, search()[1])

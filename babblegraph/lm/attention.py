@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from babblegraph.lm.attend import Part, attend, merge
+from babblegraph.lm.decode import Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ def trie_attention(
     value: torch.Tensor,  # [B, H_kv, L, d_v]
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    tree: Plan | None = None,
+    tree: Plan | Step | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
@@ -45,6 +46,11 @@ def trie_attention(
             "this model is inside a babblegraph search; leave the search before using it directly"
         )
     layer, window = int(module.layer_idx), sliding_window  # type: ignore[arg-type]
+    if isinstance(tree, Step):
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return tree.attention(
+            layer, query, key, value, scale=scale, softcap=softcap, window=window, sinks=s_aux
+        ), None
     tree.store.write(layer, key, value, tree.slots)
     tree.windows.add(window)
     how: dict[str, Any] = {

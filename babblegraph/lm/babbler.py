@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,7 @@ from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, d
 from babblegraph.lm.engine import choose
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fingerprint import fingerprint
+from babblegraph.lm.fly import fly, may_fly
 from babblegraph.lm.hidden import SpanStates, computed
 from babblegraph.lm.pretrained import load
 from babblegraph.lm.spans import SpanRule
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from babblegraph.randomness import Rng
 
 DEFAULT_SPAN = 16
+LAND = "no memory for all draws of a round side by side: going on with those that agree as one"
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "model"
 SHIPPED = {  # generators that come with the package, by the task that they know
     "countdown": EMBEDDED,
@@ -270,7 +273,14 @@ class Babbler:
         sampled = meter.counts["sampled"].copy()
         try:
             with self._running(graph) as trie:
-                return expand(trie, graph, chosen, rng, meter, self._rules(graph), draws)
+                rules = self._rules(graph)
+                if may_fly(trie, graph, chosen, rules, draws):
+                    try:
+                        return fly(trie, graph, chosen, rng, meter, rules, draws)
+                    except torch.OutOfMemoryError:
+                        trie.restore(graph.size)
+                        warnings.warn(LAND, RuntimeWarning, stacklevel=2)
+                return expand(trie, graph, chosen, rng, meter, rules, draws)
         except BaseException:
             meter.counts["sampled"][:] = sampled  # nothing of it comes into the graph
             raise

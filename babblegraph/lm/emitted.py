@@ -31,17 +31,26 @@ class Emitted:
 
     def add(self, rows: Rows, row: int, draws: int, status: Status, flags: int = 0) -> None:
         """Row `row` ends: it becomes a node that stands for `draws` draws."""
-        self.spans.append(rows.tokens[row])
-        self.token_log_q.append(rows.token_log_q[row])
-        self.numbers.append(
-            (
-                *(rows.origin[row], rows.log_f[row], rows.log_g[row], rows.log_q[row]),
-                *(draws, rows.full[row]),
-            )
-        )
-        self.keys.append(int(rows.key[row]))
-        self.marks.append((status, flags))
+        numbers = (rows.origin[row], rows.log_f[row], rows.log_g[row], rows.log_q[row], draws, rows.full[row])
+        span = rows.tokens[row], rows.token_log_q[row]
+        self.add_span(*span, numbers, int(rows.key[row]), status, flags)
         rows.way.end(rows, row, new=True)
+
+    def add_span(
+        self,
+        tokens: np.ndarray,
+        token_log_q: np.ndarray,
+        numbers: tuple[float, ...],
+        key: int,
+        status: Status,
+        flags: int = 0,
+    ) -> None:
+        """A span becomes a node; its numbers are those of `numbers` above."""
+        self.spans.append(tokens)
+        self.token_log_q.append(token_log_q)
+        self.numbers.append(numbers)
+        self.keys.append(key)
+        self.marks.append((status, flags))
 
     def repeat(self, rows: Rows, row: int, child: int, draws: int) -> None:
         """Row `row` ends as a child that is there already: it stands for more draws now."""

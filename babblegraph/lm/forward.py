@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.lm.decode import decoder_of
 from babblegraph.lm.layout import LEAST, Ints, Layout
 from babblegraph.lm.plan import Plan
 
@@ -39,13 +40,17 @@ class Forward:
         tokens: at most this many new tokens (rows × length) in one pass; halved whenever the device has no memory
             for them.
         least: rows × tokens from which on a segment is shared; by default as was measured.
+        decode: whether passes of one token a row are steps of a `decode.Decoder`, where the device has one.
     """
 
-    def __init__(self, model: PreTrainedModel, store: Store, tokens: int, least: int | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, store: Store, tokens: int, least: int | None = None, decode: bool = True
+    ) -> None:
         self.model, self.store, self.tokens = model, store, tokens
         self.least = least or LEAST.get(model.device.type, LEAST["cuda"])
         self.windows: set[int | None] = set()  # sliding windows that the layers told of
         self.hidden: HiddenStates | None = None  # keeps hidden states of all new tokens, where that is wanted
+        self.decoder = decoder_of(model, store) if decode else None
 
     def __call__(
         self, rows: list[Row], meter: Meter, remember: bool = True, layout: Layout | None = None
@@ -93,9 +98,17 @@ class Forward:
     @torch.no_grad()
     def _pass(self, batch: list[Row], layout: Layout | None = None) -> torch.Tensor:
         new = np.array([len(r.tokens) for r in batch])
+        flying = layout is not None  # such rows have one token each, in slots of their own
         if layout is None:
             paths = [r.path for r in batch]
             layout = Layout(padded(paths), np.array([len(p) for p in paths]), new, self.least)
+        if (
+            self.decoder is not None
+            and self.hidden is None
+            and self.store.keys
+            and (flying or _apart(batch, new, len(self.store.references)))
+        ):
+            return self._step(batch, layout)
         ids, slots, positions = (np.zeros((len(batch), int(new.max())), np.int64) for _ in range(3))
         for b, i in enumerate(layout.order.tolist()):
             path, tokens, _, _ = batch[i]
@@ -116,10 +129,15 @@ class Forward:
         self.windows |= plan.windows
         if self.hidden is not None:
             self.hidden.write(plan.slots, out.hidden_states, len(self.store.references))
-        logits = out.logits[:, -1].float()
-        if np.array_equal(layout.order, np.arange(len(batch))):
-            return logits
-        return logits[torch.as_tensor(np.argsort(layout.order), device=device)]
+        return in_order(out.logits[:, -1].float(), layout)
+
+    def _step(self, batch: list[Row], layout: Layout) -> torch.Tensor:
+        """The same where every row has one new token, which no other row reads."""
+        assert self.decoder is not None
+        ids, slots = np.array([(r.tokens[0], r.path[-1]) for r in batch], np.int64)[layout.order].T
+        logits = self.decoder(layout, ids, slots)
+        self.windows |= self.decoder.windows
+        return in_order(logits, layout)
 
     def _batch(self, rows: list[Row]) -> int:
         """How many of the first rows go into one pass: similar lengths, so that little is padding."""
@@ -137,6 +155,23 @@ def padded(paths: Sequence[Slots]) -> NDArray[np.int64]:
     for row, path in zip(out, paths, strict=True):
         row[: len(path)] = path
     return out
+
+
+def in_order(logits: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The rows of a layout, [B, V], as the batch has them."""
+    if np.array_equal(layout.order, np.arange(len(layout.order))):
+        return logits
+    return logits[torch.as_tensor(np.argsort(layout.order), device=logits.device)]
+
+
+def _apart(batch: list[Row], new: Ints, slots: int) -> bool:
+    """Whether each row has one new token, and no row reads that of another."""
+    if (new != 1).any():
+        return False
+    read = np.zeros(slots, np.bool_)
+    read[np.concatenate([r.path[:-1] for r in batch])] = True
+    last = np.array([r.path[-1] for r in batch])
+    return len(np.unique(last)) == len(last) and not read[last].any()
 
 
 def _is_lack_of_memory(problem: RuntimeError) -> bool:

@@ -48,18 +48,23 @@ class Inverse:
         self, row: NDArray[np.integer[Any]], u: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The same tokens, and where in the token's own interval each point lies, in [0, 1); both [D]."""
-        which = torch.as_tensor(row, device=self.p.device)
-        below = self.below[which]  # [D, V / BLOCK]
-        point = torch.as_tensor(u, device=self.p.device)[:, None] * below[:, -1:]
+        device = self.p.device
+        token, rest = self.find(torch.as_tensor(row, device=device), torch.as_tensor(u, device=device))
+        return token.cpu().numpy(), rest.cpu().numpy()
+
+    def find(self, row: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same as `split`, of tensors on the device of the probabilities."""
+        below = self.below[row]  # [D, V / BLOCK]
+        point = u[:, None] * below[:, -1:]
         block = _first_above(below, point)
-        inside = self.blocks[which, block].double().cumsum(-1)  # [D, BLOCK]
+        inside = self.blocks[row, block].double().cumsum(-1)  # [D, BLOCK]
         before = torch.where(block > 0, below.gather(1, (block - 1).clamp_min(0)[:, None])[:, 0], 0.0)
         point = point - before[:, None]
         place = _first_above(inside, point)
         until = inside.gather(1, place[:, None])[:, 0]
         start = torch.where(place > 0, inside.gather(1, (place - 1).clamp_min(0)[:, None])[:, 0], 0.0)
         rest = ((point[:, 0] - start) / (until - start)).clamp(0.0, 1 - 2.0**-53)
-        return (block * BLOCK + place).cpu().numpy(), rest.cpu().numpy()
+        return block * BLOCK + place, rest
 
 
 def _first_above(below: torch.Tensor, point: torch.Tensor) -> torch.Tensor:

@@ -49,6 +49,7 @@ class Store:
         self.values: dict[int, torch.Tensor] = {}
         self.references = np.zeros(0, np.int32)  # [slots]
         self.peak = 0
+        self.moved = 0  # how often a pool has been replaced by a larger one
         self._is_free = np.zeros(0, np.bool_)  # [slots]
         self._freed_at = np.zeros(0, np.int64)  # [slots] the number of the latest time
         self._blank: list[int] = []  # free slots in which nothing can be found
@@ -219,7 +220,14 @@ class Store:
             if pool is not None:
                 grown[: pool.shape[0]] = pool
             pool = pools[layer] = grown
+            self.moved += 1
         return pool
+
+    def settle(self) -> None:
+        """Every pool gets room for every slot now, instead of when it is written to."""
+        for pools in (self.keys, self.values):
+            for layer, pool in pools.items():
+                self._pool(pools, layer, pool)
 
     def _grow(self, slots: int) -> None:
         """Makes room for bookkeeping; the pools follow in the next forward pass."""

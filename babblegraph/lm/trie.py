@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.lm.decode import Decoder, Drawn, Sampler
 from babblegraph.lm.forward import Forward, Row, padded
 from babblegraph.lm.hidden import HiddenStates, SpanStates, span_length
 from babblegraph.lm.layout import Ints, Layout
@@ -38,6 +39,7 @@ class Trie:
         most_slots: tokens whose keys and values there is room for; None for no bound. The paths that were used
             longest ago are given up for new ones, and computed again when they are needed.
         least: rows × tokens from which on a segment is shared; by default as was measured, `layout.LEAST`.
+        decode: whether steps of one token a row go through a `decode.Decoder`, where the device has one.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class Trie:
         forward_tokens: int = 8192,
         most_slots: int | None = None,
         least: int | None = None,
+        decode: bool = True,
     ) -> None:
         self.store = Store(model.device, logit_bytes, cache_bytes, most_slots=most_slots)
-        self._forward = Forward(model, self.store, forward_tokens, least)
+        self._forward = Forward(model, self.store, forward_tokens, least, decode)
         self.held: dict[int, Slots] = {}  # node -> slots of its path; the last token may not be computed yet
         self.evicted = 0  # paths given up for want of memory
         self._busy: set[int] = set()  # nodes that are being worked on, and keep their paths
@@ -126,9 +129,58 @@ class Trie:
         self._lengths = at + 1
         return self._newest_logits(slots, tokens, meter)
 
+    @property
+    def decoder(self) -> Decoder | None:
+        """What runs many steps without the host; None where each needs it."""
+        return None if self._forward.hidden is not None or not self.store.keys else self._forward.decoder
+
+    def glide(
+        self, rows: Ints, tokens: Ints, u: NDArray[np.float64], sampler: Sampler, meter: Meter
+    ) -> tuple[Drawn, Slots]:
+        """Replaces the rows in flight as `advance` does, and goes on drawing for as many steps as there is room for.
+
+        Every row has slots of its own, also where rows agree; nothing of it can be found later.
+
+        Args:
+            u: what the next draws are taken by, [S, R].
+
+        Returns:
+            What was drawn in up to S steps, and the slots of the tokens that were computed, [S', R].
+        """
+        decoder, flight, lengths = self.decoder, self._flight[rows], self._lengths[rows]
+        assert decoder is not None
+        self.store.reserve(u.size)
+        steps = max(min(len(u), self.store.free // len(rows)), 1)
+        slots = self._take(steps * len(rows)).reshape(steps, len(rows))
+        self._fresh.append(slots.reshape(-1))
+        at = np.arange(len(rows))
+        flight = np.pad(flight, ((0, 0), (0, max(int(lengths.max()) + steps - flight.shape[1], 0))))
+        for step in range(steps):
+            flight[at, lengths + step] = slots[step]
+        layout = Layout(flight, lengths + 1, np.ones_like(lengths), self._forward.least)
+        order = layout.order
+        drawn = decoder.draw(layout, tokens[order], slots[:, order], u[:steps, order], sampler)
+        back = np.argsort(order)
+        self._flight, self._lengths, self._trees = flight, lengths + steps, self._trees[rows]
+        self._layout = None
+        meter.count("forwarded", self._trees, steps)
+        meter.peak_slots = max(meter.peak_slots, self.store.peak)
+        return Drawn(*(table[:, back] for table in drawn)), slots
+
+    def land(self, node: int, path: Slots, tokens: Ints, known: int) -> None:
+        """Holds a path for a node that ends one token further on; from `known` on its slots become findable."""
+        self.store.connect(path[known:], path[known - 1 : -1], tokens)
+        self._hold(node, path)
+
+    def path(self, row: int) -> Slots:
+        """The slots of a row in flight, [S]."""
+        return self._flight[row, : self._lengths[row]].copy()
+
     def keep(self, node: int, row: int) -> None:
         """Holds the path of a row in flight for a node that ends one token further on."""
-        path = self._flight[row, : self._lengths[row]].copy()
+        self._hold(node, self.path(row))
+
+    def _hold(self, node: int, path: Slots) -> None:
         self.store.hold(path)
         self.held[node] = path
         self._kept.append(node)

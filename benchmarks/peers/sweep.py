@@ -47,7 +47,7 @@ class Sweep:
 
     def __init__(self, setting: Setting, machine: Machine, cap: float, repeats: int) -> None:
         self.machine, self.cap, self.repeats = machine, cap, repeats
-        self.shape = Shape.of(setting.model)
+        self.shape, self.folder = Shape.of(setting.model), setting.folder
         self.warm: dict[tuple[str, Work], Run] = {}  # flat and forked work of one size share a warm-up
 
     def measure(self, cell: Cell, work: Work, peers: dict[str, Peer | str]) -> list[dict[str, Any]]:
@@ -65,7 +65,8 @@ class Sweep:
                         else:
                             self._run(peer, plans[name])
                     except Exception as problem:  # one that fails must not end the others
-                        rows[name] = blank(cell, name, f"{type(problem).__name__}: {str(problem)[:80]}")
+                        told = str(problem).replace(str(self.folder), "the model")
+                        rows[name] = blank(cell, name, f"{type(problem).__name__}: {told[:80]}")
                     gc.collect()
         rows |= {n: self._row(cell, n, work, plan) for n, plan in plans.items() if n not in rows}
         base = rows.get(YARDSTICK, {}).get("tokens/s")

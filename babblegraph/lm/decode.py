@@ -1,0 +1,242 @@
+"""Steps of one new token a row over tables of fixed size; on a GPU each kind of step becomes a CUDA graph.
+
+Below a billion parameters a step's kernels take less time than Python needs to launch them. A captured graph launches
+them all at once, sampling included, so that a whole span is drawn before the host looks at it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from babblegraph.errors import first_line
+from babblegraph.lm.invert import Inverse
+from babblegraph.lm.layout import Ints, Layout
+from babblegraph.lm.tables import Filling, Room, Tables
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from babblegraph.lm.store import Store
+
+Attend = Callable[..., torch.Tensor]  # as `kernels.attend`
+AHEAD = 64  # steps that tables and draws have room for at once
+
+
+class Drawn(NamedTuple):
+    """What S steps drew for R rows, each [S, R]."""
+
+    tokens: Ints
+    log_g: np.ndarray
+    log_q: np.ndarray
+    passed: Ints  # next tokens that truncation let through; 0 where nothing truncates
+
+
+class Sampler(NamedTuple):
+    """Draws the next token of each row, on the device."""
+
+    warp: Callable[[torch.Tensor], torch.Tensor] | None  # as in `expand.Rules`
+
+    def __call__(self, logits: torch.Tensor, row: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Tokens, their log g and log q, and how many tokens were possible, [D] each, of draws in rows of [R, V]."""
+        log_g = torch.log_softmax(logits, -1)
+        log_q = log_g if self.warp is None else torch.log_softmax(self.warp(log_g), -1)
+        token, _ = Inverse(log_q.exp()).find(row, u)
+        passed = torch.zeros_like(token) if self.warp is None else (log_q > -torch.inf).sum(-1)[row]
+        return token, log_g[row, token].double(), log_q[row, token].double(), passed
+
+
+class Decoder:
+    """Runs decoding steps of one store.
+
+    Args:
+        model: inside `attention.attending`.
+        store: its keys and values; the pools of all layers exist.
+        attend: as `kernels.attend`.
+        tile: rows of an item, at most.
+    """
+
+    def __init__(self, model: PreTrainedModel, store: Store, attend: Attend, tile: int) -> None:
+        self.model, self.store, self.attend, self.tile = model, store, attend, tile
+        self.windows: set[int | None] = set()  # sliding windows that the layers told of
+        self.graphs = model.device.type == "cuda"  # whether steps are captured
+        self.captured = 0  # how often
+        self._steps: dict[tuple[int, Sampler | None], list[Step]] = {}
+        self._last: tuple[Layout, int, Step] | None = (
+            None  # what the last single step was of, and how long its texts
+        )
+
+    def __call__(self, layout: Layout, ids: Ints, slots: Ints) -> torch.Tensor:
+        """Logits after one new token in each row, [R, V], all in the order of the layout; good until the next call."""
+        self.store.settle()
+        length = int(layout.lengths[0])
+        if self._last is not None and self._last[0] is layout and self._last[1] == length - 1:
+            step = self._last[2]
+        else:
+            step = self._begin(layout, AHEAD, None)
+        if int(layout.sizes.max()) > step.tables.room.tail:
+            step = self._begin(layout, AHEAD, None)
+        step.tables.step(ids, slots)
+        logits = step.run()
+        self._last = (layout, length, step)
+        return logits[: len(ids)]
+
+    def draw(self, layout: Layout, ids: Ints, slots: Ints, u: np.ndarray, sampler: Sampler) -> Drawn:
+        """Pushes a token of each row and draws the next one, again and again.
+
+        Args:
+            layout: of the rows, their first new tokens included.
+            ids: those tokens, [R] in the order of the layout.
+            slots: where the new tokens of each step go, [S, R].
+            u: uniforms that say what is drawn, [S, R].
+        """
+        steps, rows = slots.shape
+        step, self._last = self._begin(layout, steps, sampler), None
+        step.tables.step(ids, slots[0])
+        step.load(slots, u)
+        for _ in range(steps):
+            step.run()
+        return step.drawn(steps, rows)
+
+    def _begin(self, layout: Layout, steps: int, sampler: Sampler | None) -> Step:
+        """A step whose tables have this layout."""
+        self.store.settle()
+        filling = Filling.of(layout, self.tile)
+        needed = filling.room(layout, steps)
+        kinds = self._steps.setdefault((needed.grown().rows, sampler), [])
+        for step in kinds:
+            if step.tables.room.holds(needed):
+                break
+        else:
+            kinds[:] = [Step(self, least_room(needed), sampler)]
+            (step,) = kinds
+        step.tables.fill(layout, filling)
+        return step
+
+
+class Step:
+    """One pass of the model over its tables, and with a sampler the draw of what is next."""
+
+    def __init__(self, decoder: Decoder, room: Room, sampler: Sampler | None) -> None:
+        self.decoder, self.sampler = decoder, sampler
+        self.tables = Tables(room, decoder.store.device, decoder.tile)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._moved = -1  # the state of the pools that the graph knows
+        self._warm = False
+        self._logits = torch.zeros(0)
+        if sampler is not None:
+            shape, device = (AHEAD, room.rows), decoder.store.device
+            self._u = torch.zeros(shape, dtype=torch.float64, device=device)
+            self._slots = torch.zeros(shape, dtype=torch.int32, device=device)
+            self._tokens, self._passed = (
+                torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(2)
+            )
+            self._log_g, self._log_q = torch.zeros_like(self._u), torch.zeros_like(self._u)
+            self._row = torch.arange(room.rows, device=device)
+            self._at = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def load(self, slots: Ints, u: np.ndarray) -> None:
+        """What the next draws need, [S, R] each; rows of padding write where nothing is read."""
+        steps, rows = u.shape
+        self._u[:steps, :rows] = torch.as_tensor(u, device=self._u.device)
+        self._slots[:steps, :rows] = torch.as_tensor(slots.astype(np.int32), device=self._u.device)
+        self._slots[:, rows:] = 0
+        self._at.zero_()
+
+    def drawn(self, steps: int, rows: int) -> Drawn:
+        """What was drawn since `load`; waits for the device."""
+        found = (self._tokens, self._log_g, self._log_q, self._passed)
+        return Drawn(*(t[:steps, :rows].cpu().numpy() for t in found))
+
+    def run(self) -> torch.Tensor:
+        """One step; returns its logits, [rows, V], which the next one may overwrite."""
+        decoder = self.decoder
+        if not decoder.graphs or not self._warm:
+            self._warm = True  # the first run compiles kernels, which a capture may not
+            self._logits = self._pass()
+            return self._logits
+        if self._graph is None or self._moved != decoder.store.moved:
+            self._capture()
+        if self._graph is None:
+            return self._pass()
+        self._graph.replay()
+        return self._logits
+
+    def _capture(self) -> None:
+        self._graph, graph = None, torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._logits = self._pass()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as problem:  # models do what they like: experts that are looked up on the host, say
+            self.decoder.graphs = False
+            warnings.warn(
+                f"the model cannot be captured as a CUDA graph, so every step is launched anew: {first_line(problem)}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return
+        self._graph, self._moved = graph, self.decoder.store.moved
+        self.decoder.captured += 1
+
+    @torch.no_grad()
+    def _pass(self) -> torch.Tensor:
+        tables = self.tables
+        out = self.decoder.model(
+            input_ids=tables.ids[:, None].long(),
+            position_ids=tables.positions[:, None].long(),
+            use_cache=False,
+            logits_to_keep=1,
+            tree=self,
+        )
+        logits = out.logits[:, -1].float()
+        tables.advance()
+        if self.sampler is not None:
+            self._draw(logits)
+        return logits
+
+    def _draw(self, logits: torch.Tensor) -> None:
+        """The next token of each row, and where it goes."""
+        assert self.sampler is not None
+        u = self._u.index_select(0, self._at)[0]
+        found = self.sampler(logits, self._row, u)
+        for record, new in zip((self._tokens, self._log_g, self._log_q, self._passed), found, strict=True):
+            record.index_copy_(0, self._at, new[None])
+        self._at += 1
+        self.tables.ids.copy_(found[0])
+        self.tables.slots.copy_(self._slots.index_select(0, self._at % AHEAD)[0])
+
+    def attention(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any
+    ) -> torch.Tensor:
+        """What the attention function of `attention.attending` gives for this step, [R, 1, H, d_v]."""
+        decoder = self.decoder
+        decoder.windows.add(how["window"])
+        one = (query[:, :, 0], key[:, :, 0], value[:, :, 0])
+        pools = decoder.store.keys[layer], decoder.store.values[layer]
+        return decoder.attend(*one, *pools, self.tables, **how)[:, None]
+
+
+def least_room(needed: Room) -> Room:
+    """Tables that many trees fit into, so that few graphs have to be captured."""
+    return Room(*(max(a, b) for a, b in zip(needed.grown(), Room(1, 1024, 64, 8, 2 * AHEAD), strict=True)))
+
+
+def decoder_of(model: PreTrainedModel, store: Store) -> Decoder | None:
+    """A decoder with the kernels; None where they cannot run."""
+    if model.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    from babblegraph.lm import kernels
+
+    if model.dtype not in kernels.DTYPES:
+        return None
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
+    return Decoder(model, store, kernels.attend, kernels.rows_of_an_item(groups))

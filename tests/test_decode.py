@@ -1,0 +1,166 @@
+"""Decoding by tables, as on a GPU: the code is the same here but for the kernels, whose place plain torch takes.
+
+`test_kernels.py` has the kernels themselves, `test_cuda.py` both together where there is a GPU.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_attention import LIMIT, grown, worst_error
+from tiny_models import FAMILIES, family_model, tiny_llama
+from written_out import decoder_of
+
+import babblegraph as bg
+from babblegraph.budget import Budget, Meter
+from babblegraph.lm import Babbler, babbler, fly, forward, layout
+from babblegraph.lm.decode import Decoder
+from babblegraph.protocols import Chosen, Draws
+from babblegraph.randomness import Rng
+from babblegraph.status import Status
+
+EXACT = ("parent", "tokens", "start", "stop", "status", "flags", "count", "key", "draws", "born")
+
+
+@pytest.fixture(params=[2, 10**9], ids=["shared", "not shared"])
+def tables(request, monkeypatch):
+    """Models decode by tables, and flights are counted."""
+    monkeypatch.setattr(forward, "decoder_of", decoder_of)
+    monkeypatch.setitem(layout.LEAST, "cpu", request.param)
+    return flown(monkeypatch)
+
+
+def flown(monkeypatch):
+    calls = []
+    monkeypatch.setattr(babbler, "fly", lambda *given: calls.append(1) or fly.fly(*given))
+    return calls
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_by_tables_equal_plain_forward_on_every_node(family, characters, tables):
+    model = family_model(family, characters)
+    assert worst_error(Babbler(model, characters, span=4, max_new_tokens=40), seed=3) < LIMIT
+    assert tables, "no expansion was a flight"
+
+
+def both(monkeypatch, make, draw):
+    """The graph that `draw(babbler)` gives on the host and by tables, and how many flights the latter had."""
+    plain = draw(make())
+    monkeypatch.setattr(forward, "decoder_of", decoder_of)
+    calls = flown(monkeypatch)
+    return plain, draw(make()), len(calls)
+
+
+def same(a, b):
+    for column in EXACT:
+        assert np.array_equal(getattr(a, column), getattr(b, column)), column
+    for column in ("log_p_f", "log_p_g", "log_q", "log_inclusion"):
+        np.testing.assert_allclose(getattr(a, column), getattr(b, column), atol=1e-3)
+
+
+OPTIONS = {
+    "spans": {"span": 5},
+    "to the end": {"max_new_tokens": 40},
+    "stop strings": {"stop": ["3", "+1"], "until": "=", "max_new_tokens": 40},
+    "end of text": {"span": 9, "end_ids": [3, 4, 5, 6]},
+    "truncated": {"span": 6, "top_k": 5, "temperature": 0.7},
+    "nucleus": {"span": 6, "top_p": 0.8},
+    "little memory": {"span": 4, "memory_limit": 300_000},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("budget", [60, 2000])
+def test_a_flight_gives_the_graph_that_the_host_gives(options, budget, characters, monkeypatch):
+    model = tiny_llama(characters)
+
+    def draw(babbler):
+        graph = babbler.start(["3 5>8\n", "7", "7"], 5)
+        meter, rng = Meter(Budget(tokens=budget), graph.trees), Rng(5)
+        for number in range(4):
+            live = graph.frontier()[:5]
+            draws = np.full(len(live), 6 if number else 20)
+            graph.add(babbler.expand(graph, Chosen(live, draws), rng, meter, Draws.FRESH))
+            babbler.release(graph, graph.frontier()[5:])
+        return graph, meter.counts["sampled"].tolist(), graph.meta.get("token_gate")
+
+    (plain, *told), (ours, *also), flights = both(
+        monkeypatch, lambda: Babbler(model, characters, **options), draw
+    )
+    assert flights > 1
+    assert told == also
+    same(plain, ours)
+
+
+def test_whole_searches_give_the_same_graphs(characters, monkeypatch):
+    model = tiny_llama(characters)
+
+    def draw(babbler):
+        found = []
+        for way in (bg.strategies.best_of_n(), bg.strategies.frontier(width=4, keep=6), None):
+            given = {} if way is None else {"strategy": way}
+            found.append(bg.babble(babbler, ["1 2", "3"], value=digits, budget=250, seed=2, **given).graph)
+        return found
+
+    plain, ours, flights = both(
+        monkeypatch, lambda: Babbler(model, characters, span=4, max_new_tokens=16), draw
+    )
+    assert flights > 5
+    for a, b in zip(plain, ours, strict=True):
+        same(a, b)
+
+
+def digits(texts):
+    return [sum(c in "13579" for c in text) / max(len(text), 1) for text in texts]
+
+
+def test_draws_that_agree_are_one_node_and_one_path(characters, tables):
+    babbler = Babbler(tiny_llama(characters), characters, span=6, temperature=0.05)
+    graph = babbler.start(["3 5>8\n"], 1)
+    meter = Meter(Budget(tokens=10**6), 1)
+    graph.add(babbler.expand(graph, Chosen(np.array([0]), np.array([40])), Rng(1), meter))
+    assert graph.size < 20
+    assert graph.count[1:].sum() == 40
+    unique = {
+        tuple(graph.path_tokens(i)[:n].tolist())
+        for i in range(1, graph.size)
+        for n in range(1, graph.length[i])
+    }
+    babbler.release(graph, np.array([0]))
+    assert babbler.trie(graph).store.in_use == len(unique)
+
+
+def test_a_flight_without_memory_goes_on_with_the_host(characters, monkeypatch):
+    monkeypatch.setattr(forward, "decoder_of", decoder_of)
+
+    def fails(*given):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(Decoder, "draw", fails)
+    babbler = Babbler(tiny_llama(characters), characters, span=4)
+    with pytest.warns(RuntimeWarning, match="no memory"):
+        graph = bg.babble(babbler, "1 2", value=digits, budget=60).graph
+    assert graph.size > 5
+
+
+def test_a_search_by_tables_goes_on_after_an_interruption(characters, tables, monkeypatch):
+    babbler = Babbler(tiny_llama(characters), characters, span=4)
+    graph, _ = grown(babbler, 4, rounds=2)
+    draw, size = Decoder.draw, graph.size
+
+    def interrupted(*given):
+        draw(*given)
+        raise KeyboardInterrupt
+
+    newborn = graph.frontier()[:3]
+    meter = Meter(Budget(tokens=10**6), graph.trees)
+    with monkeypatch.context() as patch:
+        patch.setattr(Decoder, "draw", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            babbler.expand(graph, Chosen(newborn, np.full(3, 4)), Rng(1), meter)
+    assert meter.counts["sampled"].sum() == 0
+    born = graph.add(babbler.expand(graph, Chosen(newborn, np.full(3, 4)), Rng(1), meter))
+    assert graph.size == size + len(born)
+    assert set(graph.status[born]) <= {Status.FRONTIER, Status.LEAF_END}
+    assert not graph.flags[born].any()

@@ -1,0 +1,91 @@
+"""The GPU's kernels against plain torch, on a GPU or, where triton is installed without one, in its interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+import written_out
+
+from babblegraph.lm.layout import Layout
+from babblegraph.lm.tables import Filling, Tables
+
+CUDA = torch.cuda.is_available()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # of the interpreter
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="needs triton, which comes with torch for GPUs"
+    ),
+]
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+SLOTS = 900
+SHAPES = {  # heads, heads of keys, d, d_v
+    "grouped": (4, 2, 16, 16),
+    "three a group": (6, 2, 24, 24),
+    "one head of keys": (8, 1, 64, 64),
+    "latent": (4, 4, 32, 16),
+}
+HOW = {
+    "plain": {},
+    "window": {"window": 50},
+    "window of a few": {"window": 3},
+    "soft cap": {"softcap": 3.0},
+    "sinks": {"sinks": True},
+    "window and sinks": {"window": 20, "sinks": True},
+}
+
+
+def paths() -> list[np.ndarray]:
+    """Rows that share a trunk, some of them a branch too, and two that share nothing; some of one token."""
+    free = np.random.default_rng(0).permutation(np.arange(1, SLOTS))
+    trunk, branch, rest = free[:330], free[330:360], list(free[360:])
+    found = [
+        np.r_[trunk[:n], [rest.pop() for _ in range(own)]] for n, own in [(330, 1), (330, 20), (90, 3)] * 3
+    ]
+    found += [np.r_[trunk[:200], branch, [rest.pop() for _ in range(2)]] for _ in range(19)]
+    return [*found, np.array([rest.pop() for _ in range(40)]), np.array([rest.pop()])]
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("least", [2, 64, 10**9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_the_kernels_equal_attention_written_out(how, shape, least, dtype, monkeypatch):
+    from babblegraph.lm import kernels
+
+    if not CUDA and (dtype != torch.float32 or least == 2):
+        pytest.skip("the interpreter has no bf16 product, and takes long over many segments")
+    heads, kv_heads, d, d_v = shape
+    rows = paths()
+    lengths = np.array([len(path) for path in rows])
+    padded = np.zeros((len(rows), lengths.max()), np.int64)
+    for i, path in enumerate(rows):
+        padded[i, : len(path)] = path
+    layout = Layout(padded, lengths, np.ones_like(lengths), least)
+    tile = kernels.rows_of_an_item(heads // kv_heads)
+    monkeypatch.setattr(written_out, "TILE", tile)
+    filling = Filling.of(layout, tile)
+    tables = Tables(filling.room(layout, 4).grown(), DEVICE, tile)
+    tables.fill(layout, filling)
+    tables.step(np.zeros(len(rows), np.int64), np.array([rows[i][-1] for i in layout.order]))
+
+    draw = torch.Generator().manual_seed(0)
+
+    def random(*size):
+        return torch.randn(size, generator=draw).to(DEVICE, dtype)
+
+    size = tables.room.rows
+    new = random(size, heads, d), random(size, kv_heads, d), random(size, kv_heads, d_v)
+    pools = random(SLOTS, kv_heads, d), random(SLOTS, kv_heads, d_v)
+    given = {"scale": d**-0.5, "softcap": None, "window": None} | how
+    given["sinks"] = random(heads) if how.get("sinks") else None
+    ours, plain = [t.clone() for t in pools], [t.float() for t in pools]
+    found = kernels.attend(*new, *ours, tables, **given)[: len(rows)].float()
+    given["sinks"] = given["sinks"] if given["sinks"] is None else given["sinks"].float()
+    told = written_out.attend(*(t.float() for t in new), *plain, tables, **given)[: len(rows)]
+    bound = 5e-6 if dtype == torch.float32 else 2e-2
+    assert float((found - told).abs().max()) < bound * float(told.abs().max())
+    for pool, other in zip(ours, plain, strict=True):
+        assert torch.equal(pool[1:].float(), other[1:])  # slot 0 is padding's
