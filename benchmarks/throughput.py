@@ -101,7 +101,8 @@ def read(arguments: list[str] | None) -> argparse.Namespace:
     made.add_argument("--threads", type=int, default=os.cpu_count())
     made.add_argument("--resume", action="store_true", help="keep the cells that the JSON file already has")
     options = made.parse_args(arguments)
-    options.only = options.only or (["babblegraph", YARDSTICK] if options.quick else list(HOMES))
+    here = [name for name in HOMES if "compiled" not in name]  # the others need a GPU, see `gpu_check.py`
+    options.only = options.only or (["babblegraph", YARDSTICK] if options.quick else here)
     options.models = options.models or (["smollm"] if options.quick else ["smollm", "embedded"])
     if options.quick:
         options.cells = options.cells or [(8, 128)]

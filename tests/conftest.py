@@ -6,7 +6,9 @@ import os
 import shutil
 
 if shutil.which("nvidia-smi") is None:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton, where it is installed at all
+    os.environ.setdefault(
+        "TRITON_INTERPRET", "1"
+    )  # before anything imports triton, where it is installed at all
 
 
 import numpy as np

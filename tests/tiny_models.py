@@ -138,7 +138,8 @@ def family_model(family: str, tokenizer: PreTrainedTokenizerFast, seed: int = 0)
 def plain_logits(model: torch.nn.Module, tokens: Sequence[int]) -> torch.Tensor:
     """The oracle: one plain forward pass over one text, without a cache, [L, V]."""
     with torch.no_grad():
-        return model(input_ids=torch.as_tensor(np.asarray(tokens, np.int64))[None], use_cache=False).logits[0]
+        ids = torch.as_tensor(np.asarray(tokens, np.int64), device=model.device)
+        return model(input_ids=ids[None], use_cache=False).logits[0]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from babblegraph.lm.decode import Decoder
+from babblegraph.lm.decode import Decoder, Setting
 from babblegraph.lm.tables import Tables
 
 TILE = 4  # rows of an item; small, so that a few rows need several
@@ -53,4 +53,4 @@ def attend(
 
 def decoder_of(model, store) -> Decoder:
     """In place of `decode.decoder_of`, on the CPU."""
-    return Decoder(model, store, attend, TILE)
+    return Decoder(Setting(model, store, attend, TILE))

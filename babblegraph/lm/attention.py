@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NAME = "babblegraph_trie"  # no mask function is registered for it, so transformers builds no mask
 
 
+@torch.compiler.disable  # a compiled model stops here, once for all layers, and goes on after it
 def trie_attention(
     module: torch.nn.Module,
     query: torch.Tensor,  # [B, H, L, d]

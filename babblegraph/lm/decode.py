@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -51,21 +52,32 @@ class Sampler(NamedTuple):
         return token, log_g[row, token].double(), log_q[row, token].double(), passed
 
 
-class Decoder:
-    """Runs decoding steps of one store.
+@dataclass
+class Setting:
+    """What the steps of one store have in common.
 
     Args:
-        model: inside `attention.attending`.
+        model: inside `attention.attending`, compiled or not.
         store: its keys and values; the pools of all layers exist.
         attend: as `kernels.attend`.
         tile: rows of an item, at most.
+        graphs: whether steps are captured.
     """
 
-    def __init__(self, model: PreTrainedModel, store: Store, attend: Attend, tile: int) -> None:
-        self.model, self.store, self.attend, self.tile = model, store, attend, tile
-        self.windows: set[int | None] = set()  # sliding windows that the layers told of
-        self.graphs = model.device.type == "cuda"  # whether steps are captured
-        self.captured = 0  # how often
+    model: Callable[..., Any]
+    store: Store
+    attend: Attend
+    tile: int
+    graphs: bool = False
+    captured: int = 0  # how often
+    windows: set[int | None] = field(default_factory=set)  # sliding windows that the layers told of
+
+
+class Decoder:
+    """Runs decoding steps of one store; arguments are those of `Setting`."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
         self._steps: dict[tuple[int, Sampler | None], list[Step]] = {}
         self._last: tuple[Layout, int, Step] | None = (
             None  # what the last single step was of, and how long its texts
@@ -73,7 +85,7 @@ class Decoder:
 
     def __call__(self, layout: Layout, ids: Ints, slots: Ints) -> torch.Tensor:
         """Logits after one new token in each row, [R, V], all in the order of the layout; good until the next call."""
-        self.store.settle()
+        self.setting.store.settle()
         length = int(layout.lengths[0])
         if self._last is not None and self._last[0] is layout and self._last[1] == length - 1:
             step = self._last[2]
@@ -105,15 +117,15 @@ class Decoder:
 
     def _begin(self, layout: Layout, steps: int, sampler: Sampler | None) -> Step:
         """A step whose tables have this layout."""
-        self.store.settle()
-        filling = Filling.of(layout, self.tile)
+        self.setting.store.settle()
+        filling = Filling.of(layout, self.setting.tile)
         needed = filling.room(layout, steps)
         kinds = self._steps.setdefault((needed.grown().rows, sampler), [])
         for step in kinds:
             if step.tables.room.holds(needed):
                 break
         else:
-            kinds[:] = [Step(self, least_room(needed), sampler)]
+            kinds[:] = [Step(self.setting, least_room(needed), sampler)]
             (step,) = kinds
         step.tables.fill(layout, filling)
         return step
@@ -122,15 +134,15 @@ class Decoder:
 class Step:
     """One pass of the model over its tables, and with a sampler the draw of what is next."""
 
-    def __init__(self, decoder: Decoder, room: Room, sampler: Sampler | None) -> None:
-        self.decoder, self.sampler = decoder, sampler
-        self.tables = Tables(room, decoder.store.device, decoder.tile)
+    def __init__(self, setting: Setting, room: Room, sampler: Sampler | None) -> None:
+        self.setting, self.sampler, device = setting, sampler, setting.store.device
+        self.tables = Tables(room, device, setting.tile)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._moved = -1  # the state of the pools that the graph knows
         self._warm = False
         self._logits = torch.zeros(0)
         if sampler is not None:
-            shape, device = (AHEAD, room.rows), decoder.store.device
+            shape = (AHEAD, room.rows)
             self._u = torch.zeros(shape, dtype=torch.float64, device=device)
             self._slots = torch.zeros(shape, dtype=torch.int32, device=device)
             self._tokens, self._passed = (
@@ -155,12 +167,11 @@ class Step:
 
     def run(self) -> torch.Tensor:
         """One step; returns its logits, [rows, V], which the next one may overwrite."""
-        decoder = self.decoder
-        if not decoder.graphs or not self._warm:
+        if not self.setting.graphs or not self._warm:
             self._warm = True  # the first run compiles kernels, which a capture may not
             self._logits = self._pass()
             return self._logits
-        if self._graph is None or self._moved != decoder.store.moved:
+        if self._graph is None or self._moved != self.setting.store.moved:
             self._capture()
         if self._graph is None:
             return self._pass()
@@ -175,20 +186,20 @@ class Step:
         except torch.OutOfMemoryError:
             raise
         except Exception as problem:  # models do what they like: experts that are looked up on the host, say
-            self.decoder.graphs = False
+            self.setting.graphs = False
             warnings.warn(
                 f"the model cannot be captured as a CUDA graph, so every step is launched anew: {first_line(problem)}",
                 RuntimeWarning,
                 stacklevel=2,
             )
             return
-        self._graph, self._moved = graph, self.decoder.store.moved
-        self.decoder.captured += 1
+        self._graph, self._moved = graph, self.setting.store.moved
+        self.setting.captured += 1
 
     @torch.no_grad()
     def _pass(self) -> torch.Tensor:
         tables = self.tables
-        out = self.decoder.model(
+        out = self.setting.model(
             input_ids=tables.ids[:, None].long(),
             position_ids=tables.positions[:, None].long(),
             use_cache=False,
@@ -216,11 +227,11 @@ class Step:
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any
     ) -> torch.Tensor:
         """What the attention function of `attention.attending` gives for this step, [R, 1, H, d_v]."""
-        decoder = self.decoder
-        decoder.windows.add(how["window"])
+        setting = self.setting
+        setting.windows.add(how["window"])
         one = (query[:, :, 0], key[:, :, 0], value[:, :, 0])
-        pools = decoder.store.keys[layer], decoder.store.values[layer]
-        return decoder.attend(*one, *pools, self.tables, **how)[:, None]
+        pools = setting.store.keys[layer], setting.store.values[layer]
+        return setting.attend(*one, *pools, self.tables, **how)[:, None]
 
 
 def least_room(needed: Room) -> Room:
@@ -239,4 +250,4 @@ def decoder_of(model: PreTrainedModel, store: Store) -> Decoder | None:
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    return Decoder(model, store, kernels.attend, kernels.rows_of_an_item(groups))
+    return Decoder(Setting(model, store, kernels.attend, kernels.rows_of_an_item(groups), graphs=True))

@@ -6,6 +6,7 @@ cache, "recompute" reads every text anew for every token. Which of them a model 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -118,26 +119,38 @@ def choose(model: PreTrainedModel, only: str | None = None) -> Choice:
     names = list(dict.fromkeys(rung.name for rung in LADDER))
     if only not in (None, *names):
         raise BadInput(f"an engine must be one of {', '.join(names)}, got {only!r}: leave it out")
-    reasons = {}
+    reasons: dict[str, str] = {}
     for rung in LADDER:
         if only not in (None, rung.name):
             continue
         try:
-            return Choice(rung, *selfcheck.check(model, rung.tried, rung.running))
+            choice = Choice(rung, *selfcheck.check(model, rung.tried, rung.running))
         except torch.OutOfMemoryError:
             raise  # says nothing about the model
         except Exception as problem:  # models fail in ways of their own
-            reasons[rung.name] = f"{rung.name}: {first_line(problem)}"
+            reasons.setdefault(rung.name, f"{rung.name}: {first_line(problem)}")
+            continue
+        if rung.name == "cascade" and reasons:
+            warnings.warn(
+                f"going on without the GPU's kernels ({reasons[rung.name]})", RuntimeWarning, stacklevel=3
+            )
+        return choice
     raise BadInput(
         "a model must give the same logits along a tree as in plain forward passes, "
         f"{model.config.model_type!r} does not ({'; '.join(reasons.values())}): use another family"
     )
 
 
-def _cascade(model: PreTrainedModel, **how: int) -> Engine:
+def _cascade(model: PreTrainedModel, **how: Any) -> Engine:
     if not getattr(model, "_can_set_attn_implementation", lambda: True)():
         raise TypeError("its attention does not go through transformers' attention interface")
     return Trie(model, **how)
+
+
+def _without_kernels(model: PreTrainedModel, **how: Any) -> Engine:
+    if model.device.type != "cuda":
+        raise TypeError("there are no kernels to do without")
+    return _cascade(model, decode=False, **how)
 
 
 def _pools(limit: int | None, cache_bytes: int, token_bytes: int) -> dict[str, int]:
@@ -170,9 +183,15 @@ def _dense(name: str, step: Callable[[PreTrainedModel], Step]) -> Rung:
 LEAST_SLOTS = 64  # tokens that any memory limit must hold
 SHARELESS = 16  # times the bytes: texts without anything in common take so much more
 LADDER = (
+    # in the check even the smallest segment is shared; where the kernels fail, the same without them
+    Rung("cascade", _cascade, attending, _pools, partial(_cascade, least=2)),
     Rung(
-        "cascade", _cascade, attending, _pools, partial(_cascade, least=2)
-    ),  # even the smallest segment is shared
+        "cascade",
+        partial(_cascade, decode=False),
+        attending,
+        _pools,
+        partial(_cascade, least=2, decode=False),
+    ),
     *(_dense("dense", step) for step in (Cached, OneByOne, Alone)),
     _dense("recompute", Recomputed),
 )

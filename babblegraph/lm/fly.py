@@ -7,7 +7,8 @@ than a narrow one, and a look at the host takes longer than the step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ LOOK = 16  # steps between looks at the texts, where strings end spans
 MOST_ROWS = 1024
 
 
-def may_fly(trie: Any, graph: BabbleGraph, chosen: Chosen, rules: Rules, draws: Draws) -> bool:
+def may_fly(trie: Any, graph: BabbleGraph, chosen: Chosen, rules: Rules, draws: Draws) -> TypeGuard[Trie]:
     """Whether an expansion needs the host only at its end: draws with replacement below nodes without children."""
     ids, made = np.asarray(chosen.ids), np.asarray(chosen.draws)
     return (
@@ -95,7 +96,7 @@ class Flock:
         rules: Rules,
         draws: Draws,
         left: Ints,
-        paths: list[Ints],
+        paths: Sequence[Ints],
         vocabulary: int,
     ) -> None:
         self.graph, self.rng, self.rules, self.out = graph, rng, rules, Emitted()
@@ -139,9 +140,10 @@ class Flock:
         for step in range(len(drawn.tokens)):
             if not (self.group >= 0).any():
                 return
-            self._step(*(self._spread(table[step], flying) for table in drawn), trie)
+            self._step(Drawn(*(self._spread(table[step], flying) for table in drawn)), trie)
 
-    def _step(self, token: Ints, log_g: Floats, log_q: Floats, passed: Ints, trie: Trie) -> None:
+    def _step(self, drawn: Drawn, trie: Trie) -> None:
+        token, log_g, log_q, passed = drawn
         live = np.flatnonzero(self.group >= 0)
         self._count_token_gate(passed, live)
         pairs, first, which, count = np.unique(

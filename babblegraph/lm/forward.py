@@ -136,7 +136,7 @@ class Forward:
         assert self.decoder is not None
         ids, slots = np.array([(r.tokens[0], r.path[-1]) for r in batch], np.int64)[layout.order].T
         logits = self.decoder(layout, ids, slots)
-        self.windows |= self.decoder.windows
+        self.windows |= self.decoder.setting.windows
         return in_order(logits, layout)
 
     def _batch(self, rows: list[Row]) -> int:

@@ -24,6 +24,10 @@ Slots = NDArray[np.int64]
 UNKNOWN = -1
 
 
+class NoRoom(BadInput):
+    """The memory limit does not hold the paths that are expanded together."""
+
+
 class Store:
     """The K/V pools of one forest.
 
@@ -104,10 +108,10 @@ class Store:
         than the tokens after it: what can be found is always whole.
 
         Raises:
-            BadInput: there is no room for them.
+            NoRoom: there is no room for them.
         """
         if not self.reserve(m):
-            raise BadInput(
+            raise NoRoom(
                 "the memory limit must hold the paths that are expanded together, got room for "
                 f"{len(self.references)} tokens: raise it, or expand fewer nodes a round"
             )

@@ -55,7 +55,9 @@ class Filling(NamedTuple):
         for segment in layout.segments:
             depth[segment.first : segment.last] += len(segment.slots)
         chunk = max(CHUNK, -(-int(depth.max(initial=0)) // (MOST_PARTS // 2) // CHUNK) * CHUNK)
-        items, at, has = [], 0, [[] for _ in range(rows)]
+        items: list[tuple[int, int, int, int]] = []
+        has: list[list[int]] = [[] for _ in range(rows)]
+        at = 0
         for segment in layout.segments:
             for first in range(segment.first, segment.last, tile):
                 some = min(tile, segment.last - first)

@@ -6,8 +6,8 @@ nodes and a judge's words are all such rows, so there is one way through the mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Trie:
 
     Args:
         model: a transformers causal language model that passed `selfcheck.check`.
-        logit_bytes: memory for remembered logits.
+        logit_bytes: memory for remembered logits; by default 64 MB, or a sixty-fourth of a GPU's.
         cache_bytes: memory in which keys and values that were given up stay findable.
         forward_tokens: at most this many new tokens (rows × length) in one forward pass; halved whenever the
             device has no memory for them.
@@ -45,13 +45,15 @@ class Trie:
     def __init__(
         self,
         model: PreTrainedModel,
-        logit_bytes: int = 1 << 26,
+        logit_bytes: int | None = None,
         cache_bytes: int = 1 << 26,
         forward_tokens: int = 8192,
         most_slots: int | None = None,
         least: int | None = None,
         decode: bool = True,
     ) -> None:
+        if logit_bytes is None:
+            logit_bytes = _memory(model.device) // 64
         self.store = Store(model.device, logit_bytes, cache_bytes, most_slots=most_slots)
         self._forward = Forward(model, self.store, forward_tokens, least, decode)
         self.held: dict[int, Slots] = {}  # node -> slots of its path; the last token may not be computed yet
@@ -134,6 +136,11 @@ class Trie:
         """What runs many steps without the host; None where each needs it."""
         return None if self._forward.hidden is not None or not self.store.keys else self._forward.decoder
 
+    def compile(self, call: Callable[..., Any]) -> None:
+        """Decoding steps call this, the compiled model, instead of the model."""
+        if self._forward.decoder is not None:
+            self._forward.decoder.setting.model = call
+
     def glide(
         self, rows: Ints, tokens: Ints, u: NDArray[np.float64], sampler: Sampler, meter: Meter
     ) -> tuple[Drawn, Slots]:
@@ -148,7 +155,7 @@ class Trie:
             What was drawn in up to S steps, and the slots of the tokens that were computed, [S', R].
         """
         decoder, flight, lengths = self.decoder, self._flight[rows], self._lengths[rows]
-        assert decoder is not None
+        assert decoder is not None  # as `may_fly` has made sure
         self.store.reserve(u.size)
         steps = max(min(len(u), self.store.free // len(rows)), 1)
         slots = self._take(steps * len(rows)).reshape(steps, len(rows))
@@ -377,6 +384,11 @@ class Trie:
         if rows:
             logits[torch.as_tensor(~known)] = computed
         return logits
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of a GPU; elsewhere, where others need memory too, 4 GB."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 1 << 32
 
 
 def open_length(graph: BabbleGraph, ids: Ints) -> Ints:
