@@ -14,7 +14,9 @@ from written_out import decoder_of
 
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
+from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler, babbler, fly, forward, layout
+from babblegraph.lm.attention import around_attention
 from babblegraph.lm.decode import Decoder
 from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
@@ -164,3 +166,20 @@ def test_a_search_by_tables_goes_on_after_an_interruption(characters, tables, mo
     assert graph.size == size + len(born)
     assert set(graph.status[born]) <= {Status.FRONTIER, Status.LEAF_END}
     assert not graph.flags[born].any()
+
+
+def test_a_compiled_model_gives_the_same_graph(characters, monkeypatch):
+    """With dynamo's own backend, which compiles nothing: where it stops is what is tested."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **how: compile(model, backend="eager", **how))
+    monkeypatch.setattr(forward, "decoder_of", decoder_of)
+    model = family_model("qwen3", characters)
+    plain = Babbler(model, characters, span=5)
+    with pytest.raises(BadInput, match="compile needs a model on a GPU, got one on cpu: leave it out"):
+        plain.again(compile=True)
+    compiled = plain.again()
+    compiled._compiled = around_attention(model)
+    graphs = [
+        bg.babble(one, ["1 2", "3"], value=digits, budget=150, seed=2).graph for one in (plain, compiled)
+    ]
+    same(*graphs)

@@ -212,6 +212,7 @@ def _print(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view:
     if json:
         seconds = graph.meta.get("spent", {}).get("seconds", 0.0)
         run = {"seconds": seconds, "seed": plan.seed, "model": plan.model, "strategy": plan.strategy}
+        run["engine"] = graph.meta.get("engine")
         print(as_json(graph, plan.prompts, **run, version=__version__))
     elif quiet:
         for tree in range(graph.trees):

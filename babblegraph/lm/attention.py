@@ -18,7 +18,7 @@ from babblegraph.lm.attend import Part, attend, merge
 from babblegraph.lm.decode import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from transformers import PreTrainedModel
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 NAME = "babblegraph_trie"  # no mask function is registered for it, so transformers builds no mask
 
 
-@torch.compiler.disable  # a compiled model stops here, once for all layers, and goes on after it
 def trie_attention(
     module: torch.nn.Module,
     query: torch.Tensor,  # [B, H, L, d]
@@ -123,6 +122,14 @@ def attending(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def around_attention(model: PreTrainedModel) -> Callable[..., Any]:
+    """The model through `torch.compile`, which stops at the attention function and goes on after it."""
+    AttentionInterface.register(
+        NAME, torch.compiler.disable(trie_attention)
+    )  # not before: it takes long to import
+    return torch.compile(model, dynamic=True)
 
 
 AttentionInterface.register(NAME, trie_attention)

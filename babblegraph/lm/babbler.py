@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from babblegraph.errors import BadInput, first_line
 from babblegraph.graph import BabbleGraph
+from babblegraph.lm.attention import around_attention
 from babblegraph.lm.base import Base, context_of, moved
 from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, describe
 from babblegraph.lm.engine import choose
@@ -136,7 +137,7 @@ class Babbler:
         if compile and model.device.type != "cuda":
             raise BadInput(f"compile needs a model on a GPU, got one on {model.device.type}: leave it out")
         self.model = model.eval()
-        self._compiled = torch.compile(model, dynamic=True) if compile else None
+        self._compiled = around_attention(model) if compile else None
         self.tokenizer: Any = tokenizer
         self.name = name or model.name_or_path or model.config.model_type
         self.context = context_of(model)
