@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from transformers import AutoModelForCausalLM
 
-from babblegraph.errors import BadInput, first_line
+from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.attention import around_attention
 from babblegraph.lm.base import Base, context_of, moved
@@ -25,6 +25,7 @@ from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.fly import fly, may_fly
 from babblegraph.lm.hidden import SpanStates, computed
 from babblegraph.lm.pretrained import load
+from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.store import NoRoom
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
@@ -153,7 +154,7 @@ class Babbler:
         if self.logits_processor:
             self.sampling |= describe(self.logits_processor)
         span = DEFAULT_SPAN if span is None and not stop else span
-        ends = _end_ids(model, tokenizer) if end_ids is None else frozenset(end_ids)
+        ends = end_ids_of(model, tokenizer) if end_ids is None else frozenset(end_ids)
         self.span = SpanRule(span, _tuple(stop), _tuple(until), ends)
         self.vocabulary: dict[int, bytes] = TokenNumbers() if tokenizer is None else TokenBytes(tokenizer)
         self._rung, self.error, reach, self._token_bytes = choose(model, engine)
@@ -248,12 +249,9 @@ class Babbler:
         Raises:
             BadInput: no prompt, an empty one, or one that leaves no room in the model's context.
         """
-        one_chat = len(prompts) > 0 and isinstance(prompts[0], Mapping)
-        if isinstance(prompts, str) or one_chat or _token_ids(prompts) is not None:
-            prompts = [prompts]
         texts, tokens = [], []
-        for prompt in prompts:
-            text, ids = self._encode(prompt)
+        for prompt in one_or_more(prompts):
+            text, ids = encoded(prompt, self.tokenizer, self.vocabulary)
             if len(ids) >= self.context:
                 raise BadInput(
                     f"a prompt must leave room in the model's context of {self.context} tokens, got one of "
@@ -415,49 +413,6 @@ class Babbler:
             return rules
         constraint = Constraint(graph, self.logits_processor, self.stopping_criteria, self.batch)
         return rules._replace(constraint=constraint)
-
-    def _encode(self, prompt: Any) -> tuple[str, list[int]]:
-        if (ids := _token_ids(prompt)) is not None:
-            return b"".join(self.vocabulary[i] for i in ids).decode(errors="replace"), ids
-        if self.tokenizer is None:
-            raise BadInput(f"without a tokenizer a prompt must be token ids, got {prompt!r:.80}: give either")
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                raise BadInput(f"a prompt must not be empty, got {prompt!r}: give it some text")
-            try:
-                return prompt, list(self.tokenizer(prompt)["input_ids"])
-            except UnicodeEncodeError as problem:
-                raise BadInput(
-                    f"a prompt must be valid Unicode, got {prompt!r}: check its encoding"
-                ) from problem
-        if not self.tokenizer.chat_template:
-            raise BadInput(
-                "a list of messages needs a model with a chat template, this one has none: pass a text"
-            )
-        try:
-            text = self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        except Exception as problem:  # templates are programs: they raise whatever they like
-            raise BadInput(
-                "a chat must be a list of messages that the model's template takes, "
-                f"got {prompt!r}: {first_line(problem)}"
-            ) from problem
-        return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _token_ids(prompt: Any) -> list[int] | None:
-    """The token ids that a prompt is given as; None for a text or a chat."""
-    if isinstance(prompt, torch.Tensor | np.ndarray):
-        prompt = prompt.tolist()
-    whole = isinstance(prompt, list | tuple) and len(prompt) > 0 and all(isinstance(i, int) for i in prompt)
-    return list(prompt) if whole else None
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-    """Every token that ends a text: the generation config may name several, the tokenizer one more."""
-    named = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ids = named if isinstance(named, list) else [named]
-    own = None if tokenizer is None else tokenizer.eos_token_id
-    return frozenset(i for i in (*ids, own) if i is not None)
 
 
 def _tuple(strings: str | Sequence[str]) -> tuple[str, ...]:

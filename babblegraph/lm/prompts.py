@@ -1,0 +1,73 @@
+"""Prompts as users give them (texts, chats, token ids), and where the model itself says that a text ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from babblegraph.errors import BadInput, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def one_or_more(prompts: Sequence[Any]) -> Sequence[Any]:
+    """Prompts as a sequence of them, where a single one was given too."""
+    one_chat = len(prompts) > 0 and isinstance(prompts[0], Mapping)
+    alone = isinstance(prompts, str) or one_chat or _token_ids(prompts) is not None
+    return [prompts] if alone else prompts
+
+
+def encoded(prompt: Any, tokenizer: Any, vocabulary: Mapping[int, bytes]) -> tuple[str, list[int]]:
+    """The text of a prompt and its token ids.
+
+    Args:
+        prompt: a text, a chat as a list of messages, or token ids.
+        tokenizer: None where prompts are token ids.
+        vocabulary: bytes of each token.
+
+    Raises:
+        BadInput: an empty prompt, one that is not Unicode, or a chat that the model's template does not take.
+    """
+    if (ids := _token_ids(prompt)) is not None:
+        return b"".join(vocabulary[i] for i in ids).decode(errors="replace"), ids
+    if tokenizer is None:
+        raise BadInput(f"without a tokenizer a prompt must be token ids, got {prompt!r:.80}: give either")
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise BadInput(f"a prompt must not be empty, got {prompt!r}: give it some text")
+        try:
+            return prompt, list(tokenizer(prompt)["input_ids"])
+        except UnicodeEncodeError as problem:
+            raise BadInput(f"a prompt must be valid Unicode, got {prompt!r}: check its encoding") from problem
+    if not tokenizer.chat_template:
+        raise BadInput(
+            "a list of messages needs a model with a chat template, this one has none: pass a text"
+        )
+    try:
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    except Exception as problem:  # templates are programs: they raise whatever they like
+        raise BadInput(
+            "a chat must be a list of messages that the model's template takes, "
+            f"got {prompt!r}: {first_line(problem)}"
+        ) from problem
+    return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+    """Every token that ends a text: the generation config may name several, the tokenizer one more."""
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = named if isinstance(named, list) else [named]
+    own = None if tokenizer is None else tokenizer.eos_token_id
+    return frozenset(i for i in (*ids, own) if i is not None)
+
+
+def _token_ids(prompt: Any) -> list[int] | None:
+    """The token ids that a prompt is given as; None for a text or a chat."""
+    if isinstance(prompt, torch.Tensor | np.ndarray):
+        prompt = prompt.tolist()
+    whole = isinstance(prompt, list | tuple) and len(prompt) > 0 and all(isinstance(i, int) for i in prompt)
+    return list(prompt) if whole else None
