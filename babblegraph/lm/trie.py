@@ -17,6 +17,7 @@ from babblegraph.lm.decode import Decoder, Drawn, Sampler
 from babblegraph.lm.forward import Forward, Row, padded
 from babblegraph.lm.hidden import HiddenStates, SpanStates, span_length
 from babblegraph.lm.layout import Ints, Layout
+from babblegraph.lm.paths import Paths, last_token
 from babblegraph.lm.store import UNKNOWN, Slots, Store
 from babblegraph.status import Status
 
@@ -56,16 +57,21 @@ class Trie:
             logit_bytes = _memory(model.device) // 64
         self.store = Store(model.device, logit_bytes, cache_bytes, most_slots=most_slots)
         self._forward = Forward(model, self.store, forward_tokens, least, decode)
-        self.held: dict[int, Slots] = {}  # node -> slots of its path; the last token may not be computed yet
-        self.evicted = 0  # paths given up for want of memory
-        self._busy: set[int] = set()  # nodes that are being worked on, and keep their paths
-        self._fresh: list[Slots] = []  # taken in this expansion
-        self._kept: list[int] = []  # nodes that the last expansion promised to the graph
-        self._unsure: set[int] = set()  # nodes whose paths are held but not computed yet
+        self._paths = Paths(self.store)
         self._flight = np.zeros((0, 0), np.int64)  # [R, S] slots of the rows in flight
         self._lengths = np.zeros(0, np.int64)  # [R]
         self._trees = np.zeros(0, np.int64)  # [R]
         self._layout: Layout | None = None  # of the rows in flight, as long as they are the same
+
+    @property
+    def held(self) -> dict[int, Slots]:
+        """Slots of each node's path; its last token may not be computed yet."""
+        return self._paths.held
+
+    @property
+    def evicted(self) -> int:
+        """Paths given up for want of memory."""
+        return self._paths.evicted
 
     @property
     def windows(self) -> set[int | None]:
@@ -85,7 +91,7 @@ class Trie:
         """
         if (states := self._forward.hidden) is None:
             return np.zeros(len(ids), np.bool_), None
-        self._touch(ids)
+        self._paths.touch(ids)
         self._compute_paths(graph, ids, meter)
         spans = [self.held[i][-span_length(graph, i) :] for i in ids.tolist()]
         known = np.array([states.has(span) for span in spans], np.bool_)
@@ -96,8 +102,7 @@ class Trie:
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
-        self.release(np.array([i for i in self._kept if i >= graph.size], np.int64))
-        self._kept = []
+        self._paths.begin(graph.size)
         logits = self.next_logits(graph, ids, meter)
         paths = [self.held[int(i)] for i in ids]
         self._lengths = np.array([len(p) for p in paths])
@@ -125,7 +130,7 @@ class Trie:
         )
         found = np.unique(slots[slots != UNKNOWN])
         self.store.pin(found)
-        self._fresh.append(found)
+        self._paths.fly(found)
         self._fill(slots, before, tokens)
         self._flight[row, at] = slots
         self._lengths = at + 1
@@ -158,8 +163,8 @@ class Trie:
         assert decoder is not None  # as `may_fly` has made sure
         self.store.reserve(u.size)
         steps = max(min(len(u), self.store.free // len(rows)), 1)
-        slots = self._take(steps * len(rows)).reshape(steps, len(rows))
-        self._fresh.append(slots.reshape(-1))
+        slots = self._paths.take(steps * len(rows)).reshape(steps, len(rows))
+        self._paths.fly(slots.reshape(-1))
         at = np.arange(len(rows))
         flight = np.pad(flight, ((0, 0), (0, max(int(lengths.max()) + steps - flight.shape[1], 0))))
         for step in range(steps):
@@ -177,7 +182,7 @@ class Trie:
     def land(self, node: int, path: Slots, tokens: Ints, known: int) -> None:
         """Holds a path for a node that ends one token further on; from `known` on its slots become findable."""
         self.store.connect(path[known:], path[known - 1 : -1], tokens)
-        self._hold(node, path)
+        self._paths.hold(node, path)
 
     def path(self, row: int) -> Slots:
         """The slots of a row in flight, [S]."""
@@ -185,50 +190,39 @@ class Trie:
 
     def keep(self, node: int, row: int) -> None:
         """Holds the path of a row in flight for a node that ends one token further on."""
-        self._hold(node, self.path(row))
-
-    def _hold(self, node: int, path: Slots) -> None:
-        self.store.hold(path)
-        self.held[node] = path
-        self._kept.append(node)
+        self._paths.hold(node, self.path(row))
 
     def close(self) -> None:
         """Ends the expansion: what no node holds is free again."""
-        for slots in reversed(self._fresh):
-            self.store.sweep(slots)
-        self._fresh = []
+        self._paths.end()
         self._flight, self._layout = np.zeros((0, 0), np.int64), None
 
     def restore(self, size: int) -> None:
         """After an interruption: keeps the nodes below `size` whose keys and values are complete, frees the rest."""
-        self.held = {i: path for i, path in self.held.items() if i < size and i not in self._unsure}
-        self._unsure, self._fresh = set(), []
         self._flight, self._layout = np.zeros((0, 0), np.int64), None
-        self.store.rebuild(self.held.values())
+        self._paths.restore(size)
 
     def release(self, ids: Ints) -> None:
         """Gives up the paths of nodes."""
-        for i in ids.tolist():
-            if (path := self.held.pop(i, None)) is not None:
-                self.store.drop(path)
+        self._paths.release(ids)
 
     def next_logits(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """The logits of what follows each node, [F, V]; computes what is not there."""
-        self._touch(ids)
+        self._paths.touch(ids)
         self._compute_paths(graph, ids, meter)
         paths = [self.held[int(i)] for i in ids]
         ends = np.array([p[-1] for p in paths], np.int64)
         last, first, which = np.unique(ends, return_index=True, return_inverse=True)
         known = self.store.has_logits(last)
         again = [
-            Row(paths[i], _last_token(graph, int(ids[i])), int(graph.root[ids[i]]), "prefilled")
+            Row(paths[i], last_token(graph, int(ids[i])), int(graph.root[ids[i]]), "prefilled")
             for i in first[~known]
         ]
         return self._known_or_computed(last[known], known, again, meter)[which]
 
     def after(self, graph: BabbleGraph, ids: Ints, words: Sequence[int], meter: Meter) -> torch.Tensor:
         """The logits that would follow if each node went on with some words, [F, V]; nothing of it is kept."""
-        self._touch(ids)
+        self._paths.touch(ids)
         length = open_length(graph, ids)
         short = [len(self.held.get(i, ())) < n for i, n in zip(ids.tolist(), length.tolist(), strict=True)]
         self._compute_paths(graph, ids[short], meter)
@@ -251,7 +245,7 @@ class Trie:
 
         A text that begins with the token `first` (the beginning of text) leaves it to the words before.
         """
-        self._touch(ids)
+        self._paths.touch(ids)
         nothing, texts = np.zeros(0, np.int64), []
         for i, n in zip(ids.tolist(), open_length(graph, ids).tolist(), strict=True):
             tokens = graph.path_tokens(i)[:n].tolist()
@@ -282,7 +276,7 @@ class Trie:
 
     def _aside(self, texts: Sequence[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
         """Logits after tokens at the ends of paths, in slots that are given back at once."""
-        taken = [self._take(len(tokens)) for _, tokens, _ in texts]
+        taken = [self._paths.take(len(tokens)) for _, tokens, _ in texts]
         rows = [
             Row(np.concatenate([path, slots]), np.asarray(tokens), tree, "scored")
             for (path, tokens, tree), slots in zip(texts, taken, strict=True)
@@ -292,68 +286,9 @@ class Trie:
         return logits
 
     def _compute_paths(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> None:
-        """Makes sure that every token of the nodes' paths has its keys and values, and holds them.
-
-        Rows may rely on each other: a pass writes all new keys before it reads, and batches run in order.
-        """
-        rows = []
-        for i in ids.tolist():
-            path = self.held.get(i)
-            if path is not None and len(path) == graph.length[i]:
-                continue
-            self._unsure.add(i)
-            row = self._missing(graph, i, path)
-            if len(row.tokens):
-                rows.append(row)
-            if path is not None:
-                self.store.drop(path)
-            self.held[i] = row.path
-        self._forward(rows, meter)
-        self._unsure = set()
-
-    def _missing(self, graph: BabbleGraph, node: int, path: Slots | None) -> Row:
-        """The row that completes a node's path, from what the trie already has of it; holds the path."""
-        if path is not None:
-            have, rest = path.tolist(), _last_token(graph, node)
-        else:
-            have, rest = [], graph.path_tokens(node)
-        tree, k = int(graph.root[node]), 0
-        before = have[-1] if have else -1 - tree
-        while k < len(rest) and (slot := self.store.find(before, int(rest[k]))) != UNKNOWN:
-            have.append(slot)
-            before, k = slot, k + 1
-        known = np.array(have, np.int64)
-        self.store.pin(known)
-        self.store.hold(known)  # before others may be given up for the new ones
-        new = self._take(len(rest) - k)
-        self.store.hold(new)
-        self.store.connect(new, np.r_[np.int64(before), new[:-1]][: len(new)], rest[k:])
-        count = "prefilled" if path is None else "forwarded"
-        return Row(np.concatenate([known, new]), rest[k:], tree, count)
-
-    def _touch(self, ids: Ints) -> None:
-        """These nodes are worked on: they are the last whose paths may be given up."""
-        self._busy = set(ids.tolist())
-        for i in ids.tolist():
-            if i in self.held:
-                self.held[i] = self.held.pop(i)
-
-    def _take(self, m: int) -> Slots:
-        """Free slots; where there is no memory for more, at the price of other paths."""
-        if not self.store.reserve(m):
-            self._evict(m)
-        return self.store.take(m)
-
-    def _evict(self, wanted: int) -> None:
-        """Gives up paths, the longest unused first, until so many slots are free."""
-        flying = np.unique(np.concatenate([*self._fresh, np.zeros(0, np.int64)]))
-        self.store.references[flying] += 1
-        for node in [i for i in self.held if i not in self._busy]:
-            if self.store.free >= wanted:
-                break
-            self.store.drop(self.held.pop(node))
-            self.evicted += 1
-        self.store.references[flying] -= 1
+        """Makes sure that every token of the nodes' paths has its keys and values, and holds them."""
+        self._forward(list(self._paths.completing(graph, ids)), meter)
+        self._paths.completed()
 
     def _fill(self, slots: Slots, before: Slots, tokens: Ints) -> None:
         """Fills in slots for the tokens that are not in the trie, the same one for the same token."""
@@ -361,10 +296,10 @@ class Trie:
         edges, first, which = np.unique(
             np.stack([before[new], tokens[new]], 1), axis=0, return_index=True, return_inverse=True
         )
-        taken = self._take(len(first))
+        taken = self._paths.take(len(first))
         self.store.connect(taken, edges[:, 0], edges[:, 1])
         slots[new] = taken[which.reshape(-1)]
-        self._fresh.append(taken)
+        self._paths.fly(taken)
 
     def _known_or_computed(
         self,
@@ -394,8 +329,3 @@ def _memory(device: torch.device) -> int:
 def open_length(graph: BabbleGraph, ids: Ints) -> Ints:
     """Tokens of each text without the one that ended it, since no word can follow that, [F]."""
     return graph.length[ids] - (graph.status[ids] == Status.LEAF_END)
-
-
-def _last_token(graph: BabbleGraph, node: int) -> Ints:
-    """A node's last token; a stem has no span of its own, its `start` and `stop` are its parent's."""
-    return graph.tokens[graph.stop[node] - 1 : graph.stop[node]]
