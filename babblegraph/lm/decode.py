@@ -78,20 +78,17 @@ class Decoder:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self._steps: dict[tuple[int, Sampler | None], list[Step]] = {}
-        self._last: tuple[Layout, int, Step] | None = (
-            None  # what the last single step was of, and how long its texts
-        )
+        self._steps: dict[tuple[int, Sampler | None], Step] = {}  # by rows
+        # what the last single step was of, and the length of its first text
+        self._last: tuple[Layout, int, Step] | None = None
 
     def __call__(self, layout: Layout, ids: Ints, slots: Ints) -> torch.Tensor:
         """Logits after one new token in each row, [R, V], all in the order of the layout; good until the next call."""
         self.setting.store.settle()
         length = int(layout.lengths[0])
-        if self._last is not None and self._last[0] is layout and self._last[1] == length - 1:
-            step = self._last[2]
-        else:
-            step = self._begin(layout, AHEAD, None)
-        if int(layout.sizes.max()) > step.tables.room.tail:
+        last, before, step = self._last or (None, 0, None)
+        goes_on = last is layout and before == length - 1
+        if step is None or not goes_on or int(layout.sizes.max()) > step.tables.room.tail:
             step = self._begin(layout, AHEAD, None)
         step.tables.step(ids, slots)
         logits = step.run()
@@ -120,13 +117,10 @@ class Decoder:
         self.setting.store.settle()
         filling = Filling.of(layout, self.setting.tile)
         needed = filling.room(layout, steps)
-        kinds = self._steps.setdefault((needed.grown().rows, sampler), [])
-        for step in kinds:
-            if step.tables.room.holds(needed):
-                break
-        else:
-            kinds[:] = [Step(self.setting, least_room(needed), sampler)]
-            (step,) = kinds
+        kind = needed.grown().rows, sampler
+        step = self._steps.get(kind)
+        if step is None or not step.tables.room.holds(needed):
+            step = self._steps[kind] = Step(self.setting, least_room(needed), sampler)
         step.tables.fill(layout, filling)
         return step
 
