@@ -18,8 +18,9 @@ from babblegraph.explore.tree import TreeView
 from babblegraph.graph import BabbleGraph
 from babblegraph.status import Gate
 from babblegraph.view import figures
+from babblegraph.view.heading import legend, title
 from babblegraph.view.promise import best_leaf
-from babblegraph.view.report import best_tree, legend, title
+from babblegraph.view.report import best_tree
 from babblegraph.view.signs import GATES, TITLE
 from babblegraph.view.text import fit
 

@@ -122,8 +122,8 @@ def labelled(name: str, room: int, drawn: str, figure: str) -> Text:
 
 
 def value_colour(value: float) -> str:
-    """Green for the upper third of [0, 1], red for the lower one."""
-    return "green" if value >= 2 / 3 else "yellow" if value >= 1 / 3 else "red"
+    """Green for the upper third of [0, 1], none for the lower one: red is for what is dead."""
+    return "green" if value >= 2 / 3 else "yellow" if value >= 1 / 3 else "default"
 
 
 def _shaded(counts: NDArray[np.int64], most: int, signs: Signs) -> str:

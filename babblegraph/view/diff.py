@@ -17,7 +17,7 @@ from babblegraph.status import Status
 from babblegraph.step_text import no_text, step_text
 from babblegraph.subtrees import passing, sums, worth
 from babblegraph.view import figures
-from babblegraph.view.report import title
+from babblegraph.view.heading import title
 from babblegraph.view.signs import PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
 from babblegraph.view.text import fit, pad
 

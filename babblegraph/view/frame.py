@@ -12,7 +12,7 @@ from babblegraph.budget import Budget, Spent
 from babblegraph.graph import BabbleGraph
 from babblegraph.view import charts, figures, tables
 from babblegraph.view.footer import best_value, footer
-from babblegraph.view.report import title
+from babblegraph.view.heading import title
 from babblegraph.view.signs import QUIET, UNICODE, Signs
 from babblegraph.view.tree import tree_lines
 
