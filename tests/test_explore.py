@@ -385,15 +385,14 @@ def test_marks_folds_filters_and_order_outlive_a_change_of_the_round():
 
 
 def test_r_plays_the_search_to_its_end_and_pauses(monkeypatch):
-    monkeypatch.setattr("babblegraph.explore.rounds.SECONDS", 0.3)
-    monkeypatch.setattr("babblegraph.explore.rounds.REDRAWS", 50)
-
     async def play(driver):
         rounds, seen = driver.app.rounds, set()
         await driver.press("r")
         assert rounds.plays
         await driver.press("r")
         assert not rounds.plays
+        assert rounds.number < rounds.last
+        monkeypatch.setattr("babblegraph.explore.rounds.SECONDS", 0.6)
         await driver.press("{", "r")
         for _ in range(200):
             await driver.pilot.pause(0.02)

@@ -242,7 +242,7 @@ def test_the_way_to_the_best_leaf_is_one_heavy_line_from_the_prompt_to_its_end()
     ]
     for line in lines:  # in colour exactly the heavy signs are green
         green = {line.plain[i] for x in line.spans if x.style == BEST for i in range(x.start, x.end)}
-        assert green - {" "} == set(line.plain) & set("┠┃┡┗━")
+        assert green & set("├└│─┠┃┡┗━") == set(line.plain) & set("┠┃┡┗━")
 
 
 def test_a_branch_says_what_became_of_it_when_all_its_ends_are_stopped():

@@ -98,16 +98,17 @@ def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bo
 def _outcome(graph: BabbleGraph, signs: Signs) -> Text:
     """Whether something passed, and how good the best is."""
     passed = len(np.unique(graph.root[passing(graph)]))
-    best = [float(graph.score[node]) for node in graph.best(1)]
-    if graph.trees > 1 and graph.meta.get("threshold") is not None:
+    best, threshold = [float(graph.score[node]) for node in graph.best(1)], graph.meta.get("threshold")
+    if graph.trees > 1 and threshold is not None:
         words = f"{signs.passed} {passed} of {graph.trees} prompts passed"
         return line_of((words, PASSED if passed else FAILED))
     if passed:
         return line_of((f"{signs.passed} passed", PASSED), (f" with score {best[0]:.2f}", STRONG))
     if not best:
         return line_of(("no leaf is finished", FAILED))
-    if graph.meta.get("threshold") is not None:
-        return line_of(("no leaf passes", FAILED), (f", the best has {best[0]:.2f}", ""))
+    if threshold is not None:
+        below = next(x for d in range(2, 9) if float(x := f"{best[0]:.{d}f}") < threshold or d == 8)
+        return line_of(("no leaf passes", FAILED), (f", the best has {below}", ""))
     return line_of((f"{signs.status[Status.LEAF_END]} best {best[0]:.2f}", STRONG))
 
 
