@@ -226,7 +226,7 @@ def test_a_narrow_ascii_terminal_gets_the_same_tree_in_fewer_letters():
         r"| |=@ yes\n              passed    1.00",
         r"| `-# no\n               failed    0.00",
         r"|-x two\n                  dead    0.00",
-        r"|-/ three\n                node    0.20",
+        r"|-/ three\n              pruned    0.20",
         r"|-> four\n                -> #1    0.80",
         r"`-o five\n                         0.50",
     ]

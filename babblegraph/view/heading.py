@@ -107,8 +107,8 @@ def _outcome(graph: BabbleGraph, signs: Signs) -> Text:
     if not best:
         return line_of(("no leaf is finished", FAILED))
     if threshold is not None:
-        below = next(x for d in range(2, 9) if float(x := f"{best[0]:.{d}f}") < threshold or d == 8)
-        return line_of(("no leaf passes", FAILED), (f", the best has {below}", ""))
+        short = figures.short_of(best[0], threshold)
+        return line_of(("no leaf passes", FAILED), (f", the best has {short}", ""))
     return line_of((f"{signs.status[Status.LEAF_END]} best {best[0]:.2f}", STRONG))
 
 

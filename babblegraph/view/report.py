@@ -92,7 +92,10 @@ def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE)
             ("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG), ("  ", ""), (passed, PASSED)
         )
     else:
-        line = line_of(("No answer passes", FAILED), (f"  the best has {score:.2f} of {threshold:g}", QUIET))
+        line = line_of(
+            ("No answer passes", FAILED),
+            (f"  the best has {figures.short_of(score, threshold)} of {threshold:g}", QUIET),
+        )
     lines: list[RenderableType] = [line]
     lines += whole_text(graph.text(best), width, signs)
     return [*lines, "", *path(graph, best, width=width, signs=signs)]

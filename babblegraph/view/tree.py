@@ -222,7 +222,7 @@ class _Brush:
             return WORDS[status] if brief else f"{WORDS[status]}, worth 0", STYLES[status]
         if gate != Gate.NONE:
             name = GATES[gate]
-            return (name.removesuffix(" gate") if brief else name), STYLES[Status.PRUNED]
+            return ("pruned" if brief and gate == Gate.NODE else name), STYLES[Status.PRUNED]
         if graph.flags[node] & Flag.SCORER_FAILED:
             return "failed" if brief else "value failed", FAILED
         if status == Status.EXPANDED or graph.parent[node] == NO_PARENT:
