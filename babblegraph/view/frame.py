@@ -10,6 +10,7 @@ from rich.text import Text
 
 from babblegraph.budget import Budget, Spent
 from babblegraph.graph import BabbleGraph
+from babblegraph.status import Status
 from babblegraph.view import charts, figures, tables
 from babblegraph.view.footer import best_value, footer
 from babblegraph.view.heading import title
@@ -128,10 +129,11 @@ def _spark(name: str, values: Sequence[float], room: int, figure: str, signs: Si
 
 
 def _values(graph: BabbleGraph, width: int, signs: Signs) -> list[Text]:
-    """The histogram of all values, with a heading of its own."""
-    known = graph.value[~np.isnan(graph.value)]
+    """The histogram of all values but those of the dead, which would hide the others, with a heading of its own."""
+    dead = graph.status == Status.LEAF_DEAD
+    known = graph.value[~np.isnan(graph.value) & ~dead]
     if not len(known):
         return []
     said = "one node" if len(known) == 1 else f"{figures.count(len(known))} nodes"
-    heading = Text(f"values of {said}", QUIET, no_wrap=True)
+    heading = Text(f"values of {said}{', the dead left out' if dead.any() else ''}", QUIET, no_wrap=True)
     return [heading, *charts.histogram(known, width, BARS, signs)]

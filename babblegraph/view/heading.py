@@ -105,7 +105,8 @@ def _outcome(graph: BabbleGraph, signs: Signs) -> Text:
     if passed:
         return line_of((f"{signs.passed} passed", PASSED), (f" with score {best[0]:.2f}", STRONG))
     if not best:
-        return line_of(("no leaf is finished", FAILED))
+        over = "no leaf passes, every branch is over" if not len(graph.frontier()) else "no leaf is finished"
+        return line_of((over if graph.size > graph.trees else "nothing was tried", FAILED))
     if threshold is not None:
         short = figures.short_of(best[0], threshold)
         return line_of(("no leaf passes", FAILED), (f", the best has {short}", ""))
