@@ -191,12 +191,15 @@ def test_help_opens_closes_and_names_every_key():
     async def play(driver):
         await driver.press("question_mark")
         assert isinstance(driver.app.screen, Help)
+        await driver.press("end")  # it scrolls, where it does not fit
+        assert isinstance(driver.app.screen, Help)
+        assert driver.app.screen.query_one("#help").scroll_offset.y > 0
         await driver.press("x")
         assert not isinstance(driver.app.screen, Help)
         await driver.press("q")
         assert not driver.app.is_running
 
-    driven(explored(), play)
+    driven(explored(), play, (80, 20))
 
 
 def test_tab_goes_to_the_text_and_back():
@@ -384,14 +387,36 @@ def test_marks_folds_filters_and_order_outlive_a_change_of_the_round():
     driven(grown(), play)
 
 
+def test_keys_that_come_faster_than_the_screen_can_follow_are_all_obeyed():
+    async def play(driver):
+        app = driver.app
+        for number in (
+            5,
+            4,
+            3,
+            2,
+            6,
+            1,
+        ):  # without a pause: messages of earlier rounds are still on their way
+            app.rounds.go(number)
+            app.pane.move_to(len(app.outline.rows) - 1)
+        await driver.pilot.pause()
+        assert app.graph.size == 3
+        assert app.is_running
+
+    driven(grown(), play)
+
+
 def test_r_plays_the_search_to_its_end_and_pauses(monkeypatch):
     async def play(driver):
         rounds, seen = driver.app.rounds, set()
+        monkeypatch.setattr("babblegraph.explore.rounds.SECONDS", 1e4)
+        monkeypatch.setattr("babblegraph.explore.rounds.LONGEST_STEP", 1e3)
         await driver.press("r")
         assert rounds.plays
         await driver.press("r")
         assert not rounds.plays
-        assert rounds.number < rounds.last
+        assert rounds.number == 0
         monkeypatch.setattr("babblegraph.explore.rounds.SECONDS", 0.6)
         await driver.press("{", "r")
         for _ in range(200):
@@ -401,7 +426,7 @@ def test_r_plays_the_search_to_its_end_and_pauses(monkeypatch):
                 break
         assert rounds.number == rounds.last
         assert driver.app.graph is driver.app.whole
-        assert len(seen) > 3
+        assert len(seen) > 1
 
     driven(grown(), play)
 

@@ -94,9 +94,9 @@ class Explorer(Jumps):
         self.call_after_refresh(self.pane.lay_out)
 
     def on_tree_view_chosen(self, message: TreeView.Chosen) -> None:
-        """Shows everything about the chosen node."""
+        """Shows everything about the chosen node, which may be another one by the time that the message is read."""
         details = self.query_one("#details", VerticalScroll)
-        self.query_one("#node", Static).update(self.lines.details(message.node, details.size.width))
+        self.query_one("#node", Static).update(self.lines.details(self.pane.node, details.size.width))
         details.scroll_home(animate=False)
         self.query_one("#status", Static).update(self._status())
 

@@ -23,6 +23,7 @@ OPEN, CLOSED, LEAF = "▾ ", "▸ ", "  "
 CURSOR, CHOSEN = "›", "bold black on cyan"  # the chosen line has a sign beside its colours
 STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
 ID, VALUE, WHAT = 9, 8, 14  # cells of the columns
+WHAT_FROM, ID_FROM = 46, 60  # from how wide a tree on they are there
 HEAT = ((0.5, ""), (0.1, "yellow underline"), (0.01, "magenta bold"), (0.0, "red reverse"))  # from which p on
 MOST_TOKENS = 2000  # of one span that are coloured
 
@@ -60,7 +61,8 @@ class Lines:
         )
         if node in outline.marked:
             row.append("! ", "bold yellow")
-        columns = WHAT + VALUE + ID if width >= 60 else VALUE
+        what_cells, id_cells = WHAT * (width >= WHAT_FROM), ID * (width >= ID_FROM)
+        columns = what_cells + VALUE + id_cells
         room = max(width - row.cell_len - columns, 4)
         more = self._below(node) if outline.children[node] and not outline.is_open[node] else ""
         more = more if room - len(more) >= 10 else ""
@@ -68,12 +70,12 @@ class Lines:
         style = "underline" if outline.found[node] else STRONG if node in self.best else faded
         row.append(said, style).append(more, QUIET)
         row.append(" " * (width - columns - row.cell_len))
-        if width >= 60:
+        if what_cells:
             what, colour = self.what(node)
             row.append(fit(what, WHAT, signs).rjust(WHAT), colour)
         value = float(outline.worth[node])
         row.append(figures.share(value).rjust(VALUE), "" if math.isnan(value) else value_colour(value))
-        if width >= 60:
+        if id_cells:
             row.append(f"#{node}".rjust(ID), QUIET)
         row.truncate(width)
         return Text(no_wrap=True).append(row.plain, CHOSEN) if chosen else row

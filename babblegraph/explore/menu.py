@@ -15,7 +15,7 @@ from babblegraph.explore.outline import Outline
 from babblegraph.status import Gate, Status
 from babblegraph.view.signs import GATES, WORDS
 
-WIDTH = 34  # cells
+WIDTH = 40  # cells
 
 
 def choices(outline: Outline, node: int, winner: int | None) -> list[tuple[str, str]]:
