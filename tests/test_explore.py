@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ class Driver:
         for key in keys:
             await self.pilot.press(key)
         await self.pilot.pause()
+        return self.app.pane.node
+
+    async def hit(self, *keys):
+        """As `press`, without waiting for a screen at rest after every key: a tenth of the time."""
+        for key in keys:
+            name = key if len(key) > 1 or key.isalnum() else unicodedata.name(key).lower().replace("-", "_")
+            self.app.simulate_key(name.replace(" ", "_"))
+            for pump in (self.app, self.app.screen, self.app.pane, self.app):  # the way of a key, and back
+                done = asyncio.Event()
+                pump.call_later(done.set)
+                await done.wait()
         return self.app.pane.node
 
     def said(self):
@@ -103,7 +115,7 @@ def test_every_key_that_moves_goes_where_it_says():
     async def play(driver):
         assert driver.app.pane.node == 7
         for i, (key, wanted) in enumerate(MOVES):
-            assert await driver.press(key) == wanted, (i, key)
+            assert await driver.hit(key) == wanted, (i, key)
 
     driven(explored(), play)
 
@@ -156,7 +168,7 @@ def test_filters_go_through_statuses_gates_and_values():
     async def play(driver):
         seen = []
         while not seen or seen[-1] != "":
-            await driver.press("f")
+            await driver.hit("f")
             seen.append(driver.app.outline.filter.status)
         assert seen == ["passed", "frontier", "expanded", "leaf_stop", "leaf_dead", "pruned", "merged", ""]
         await driver.press("g")
@@ -476,7 +488,7 @@ def test_hostile_text_leaves_the_explorer_whole_at_any_size(size):
     async def play(driver):
         await driver.press("home", "o")
         for key in ("down", "pagedown", "end", "home", "s", "f", "escape"):
-            await driver.press(key)
+            await driver.hit(key)
             for line in driver.said():
                 assert not {c for c in line if not c.isprintable()}
         await driver.pilot.resize_terminal(100, 20)
@@ -497,7 +509,7 @@ def test_small_and_deep_graphs_survive_every_key(make):
             for k in b.key.split(",")
             if k not in ("q", "slash", "question_mark", "a")
         ]
-        await driver.press(*keys, "down", "left", "right", "end")
+        await driver.hit(*keys, "down", "left", "right", "end")
         assert driver.app.is_running
 
     driven(make(), play)
