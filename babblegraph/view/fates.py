@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntFlag
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ def fates(graph: BabbleGraph) -> NDArray[np.uint8]:
     return unions(graph.parent, own)
 
 
+@cache
 def over(fate: int, brief: bool = False) -> tuple[str, str]:
     """Words and a style for a branch whose ends have these fates; no words where it is not over.
 

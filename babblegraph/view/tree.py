@@ -12,6 +12,7 @@ from rich.text import Text
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.step_text import no_text, step_text
+from babblegraph.subtrees import passing
 from babblegraph.view import figures
 from babblegraph.view.charts import value_colour
 from babblegraph.view.fates import over
@@ -106,7 +107,7 @@ class _Brush:
 
     def __init__(self, graph: BabbleGraph, width: int, signs: Signs, best: set[int], new: set[int]) -> None:
         self.graph, self.width, self.signs, self.best, self.new = graph, width, signs, best, new
-        self.threshold = graph.meta.get("threshold")
+        self.threshold, self.passes = graph.meta.get("threshold"), passing(graph)
         brief = width < COLUMNS[0].since
         self.columns = [c for c in COLUMNS if width >= c.since and (brief or c.name != "brief")]
         self.room = max(width - sum(c.cells + 1 for c in self.columns), 1)
@@ -155,14 +156,14 @@ class _Brush:
         """Adds the columns."""
         if line.kind is Kind.GAP:
             return row
-        place = self.room
+        place, faded = self.room, QUIET if line.kind is Kind.NODE and self._is_over(line.node) else ""
         for column in self.columns:
             row.append(" " * (place + 1 - row.cell_len))
             place += column.cells + 1
             if line.kind is Kind.FOLD:
                 self._folded_cell(row, column, self.hidden.folded[line.node])
             else:
-                self._cell(row, column, line.node, QUIET if self._is_over(line.node) else "")
+                self._cell(row, column, line.node, faded)
         return row
 
     def _folded_cell(self, row: Text, column: Column, folded: Folded) -> None:
@@ -236,7 +237,7 @@ class _Brush:
 
     def _is_over(self, node: int) -> bool:
         """Whether nothing more can come of a node, as far as the search knows."""
-        return bool(self.graph.status[node] in STOPPED or over(self.hidden.fates[node])[0])
+        return int(self.graph.status[node]) in STOPPED or bool(over(self.hidden.fates[node])[0])
 
     def _again_words(self, node: int) -> str:
         """How often a node was expanded again later."""
@@ -244,9 +245,4 @@ class _Brush:
         return f" {self.signs.again} {again}" if again else ""
 
     def _passed(self, node: int) -> bool:
-        return bool(
-            self.threshold is not None
-            and self.graph.is_leaf(node)
-            and self.graph.status[node] != Status.LEAF_DEAD
-            and self.graph.score[node] >= self.threshold
-        )
+        return bool(self.passes[node])
