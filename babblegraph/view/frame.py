@@ -134,6 +134,9 @@ def _values(graph: BabbleGraph, width: int, signs: Signs) -> list[Text]:
     known = graph.value[~np.isnan(graph.value) & ~dead]
     if not len(known):
         return []
-    said = "one node" if len(known) == 1 else f"{figures.count(len(known))} nodes"
-    heading = Text(f"values of {said}{', the dead left out' if dead.any() else ''}", QUIET, no_wrap=True)
+    said = f"values of {'one node' if len(known) == 1 else figures.count(len(known)) + ' nodes'}"
+    if dead.any():
+        words = (f"{said}, the dead left out", f"{said} not dead")
+        said = next((x for x in words if len(x) <= width), "values, not of dead")
+    heading = Text(said, QUIET, no_wrap=True)
     return [heading, *charts.histogram(known, width, BARS, signs)]

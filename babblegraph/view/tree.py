@@ -53,7 +53,7 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column("status", 13, 72),
+    Column("status", 14, 72),
     Column("brief", 6, 0),  # the same in fewer letters
     Column("value", 7, 0),
     Column("conn", 5, 90),
