@@ -74,7 +74,8 @@ class Lines:
             what, colour = self.what(node)
             row.append(fit(what, WHAT, signs).rjust(WHAT), colour)
         value = float(outline.worth[node])
-        row.append(figures.share(value).rjust(VALUE), "" if math.isnan(value) else value_colour(value))
+        colour = "" if math.isnan(value) else value_colour(value)
+        row.append(figures.share(value).rjust(VALUE), f"{faded} {colour}".strip())
         if id_cells:
             row.append(f"#{node}".rjust(ID), QUIET)
         row.truncate(width)
