@@ -47,7 +47,11 @@ def verdict(
 ) -> Text:
     """One line on what came of the search, and what that cost."""
     line = _outcome(graph, signs)
-    costs = [f"{figures.count(graph.size - graph.trees)} nodes", f"{graph.round} rounds"]
+    nodes, rounds = graph.size - graph.trees, graph.round
+    costs = [
+        f"{figures.count(nodes)} node{'s' * (nodes != 1)}",
+        f"{rounds} round{'s' * (rounds != 1)}",
+    ]
     if spent is not None:
         bound = budget.tokens * graph.trees if budget is not None and budget.tokens else 0
         of = f" of {figures.count(bound)}" if bound else ""
