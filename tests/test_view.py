@@ -206,15 +206,15 @@ def test_every_status_has_its_own_sign_and_a_colour():
 
 def test_a_solved_tree_looks_like_this():
     assert [line.rstrip() for line in lines_of(solved(), 100)] == [
-        "span                            status   value  conn   log w     node",
-        "● 3 5 7>38⏎                                                        #0",
-        "┡━ ● one⏎                               ▆ 0.90  0.50     0.0       #1",
-        "│  ┡━ ★ yes⏎                    passed  ▇ 1.00           0.0       #6",
-        "│  └─ ◆ no⏎                     failed  ▁ 0.00           0.0       #7",
-        "├─ ✗ two⏎                dead, worth 0  ▁ 0.00  0.50     0.0       #2",
-        "├─ ⊘ three⏎                  node gate  ▂ 0.20  0.50     0.0       #3",
-        "├─ ⇢ four⏎                        → #1  ▆ 0.80  0.50     0.0       #4",
-        "└─ ○ five⏎                              ▄ 0.50  0.50     0.0       #5",
+        "span                             status   value  conn   log w     node",
+        "● 3 5 7>38⏎                                                         #0",
+        "┡━ ● one⏎                                ▆ 0.90  0.50     0.0       #1",
+        "│  ┡━ ★ yes⏎                     passed  ▇ 1.00           0.0       #6",
+        "│  └─ ◆ no⏎                      failed  ▁ 0.00           0.0       #7",
+        "├─ ✗ two⏎                 dead, worth 0  ▁ 0.00  0.50     0.0       #2",
+        "├─ ⊘ three⏎                   node gate  ▂ 0.20  0.50     0.0       #3",
+        "├─ ⇢ four⏎                         → #1  ▆ 0.80  0.50     0.0       #4",
+        "└─ ○ five⏎                               ▄ 0.50  0.50     0.0       #5",
     ]
 
 
