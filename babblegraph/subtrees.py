@@ -71,6 +71,16 @@ def maxima(parent: NDArray[Any], x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(most == -np.inf, np.float32(np.nan), most)
 
 
+def unions(parent: NDArray[Any], x: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The bits that are set anywhere in each node's subtree, [N]; every pass doubles how far down it looks."""
+    found, up = x.copy(), parent
+    while len(ids := np.flatnonzero(up != NO_PARENT)):
+        before = found[ids]  # a copy: what this pass sets must not be read in it
+        np.bitwise_or.at(found, up[ids], before)
+        up = _doubled(up, ids)
+    return found
+
+
 def passing(graph: BabbleGraph) -> NDArray[np.bool_]:
     """The leaves that pass the threshold, [N]; none where none was asked for."""
     threshold = graph.meta.get("threshold")

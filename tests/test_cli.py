@@ -447,6 +447,10 @@ def test_help_comes_at_once_and_loads_no_torch():
     assert out.splitlines()[-1] == "False"
 
 
+def test_help_says_what_the_explorer_needs(capsys):
+    assert "babblegraph[explore]" in said(capsys, "show", "--help", status=0).out  # no markup of rich
+
+
 def test_without_arguments_the_command_explains_itself(capsys):
     out = said(capsys, status=0).out
     for word in ("search", "show", "export", "--version"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,12 @@ textual = pytest.importorskip(
     "textual", reason="the explorer needs Textual: pip install babblegraph[explore]"
 )
 
+from textual.events import MouseScrollDown  # noqa: E402
+from textual.widgets import OptionList  # noqa: E402
+
 from babblegraph.explore.app import Explorer  # noqa: E402
 from babblegraph.explore.keys import KEYS, Help  # noqa: E402
+from babblegraph.explore.menu import Menu  # noqa: E402
 from babblegraph.explore.tree import TreeView  # noqa: E402
 
 
@@ -37,6 +42,17 @@ class Driver:
         for key in keys:
             await self.pilot.press(key)
         await self.pilot.pause()
+        return self.app.pane.node
+
+    async def hit(self, *keys):
+        """As `press`, without waiting for a screen at rest after every key: a tenth of the time."""
+        for key in keys:
+            name = key if len(key) > 1 or key.isalnum() else unicodedata.name(key).lower().replace("-", "_")
+            self.app.simulate_key(name.replace(" ", "_"))
+            for pump in (self.app, self.app.screen, self.app.pane, self.app):  # the way of a key, and back
+                done = asyncio.Event()
+                pump.call_later(done.set)
+                await done.wait()
         return self.app.pane.node
 
     def said(self):
@@ -99,7 +115,7 @@ def test_every_key_that_moves_goes_where_it_says():
     async def play(driver):
         assert driver.app.pane.node == 7
         for i, (key, wanted) in enumerate(MOVES):
-            assert await driver.press(key) == wanted, (i, key)
+            assert await driver.hit(key) == wanted, (i, key)
 
     driven(explored(), play)
 
@@ -152,7 +168,7 @@ def test_filters_go_through_statuses_gates_and_values():
     async def play(driver):
         seen = []
         while not seen or seen[-1] != "":
-            await driver.press("f")
+            await driver.hit("f")
             seen.append(driver.app.outline.filter.status)
         assert seen == ["passed", "frontier", "expanded", "leaf_stop", "leaf_dead", "pruned", "merged", ""]
         await driver.press("g")
@@ -187,12 +203,15 @@ def test_help_opens_closes_and_names_every_key():
     async def play(driver):
         await driver.press("question_mark")
         assert isinstance(driver.app.screen, Help)
+        await driver.press("end")  # it scrolls, where it does not fit
+        assert isinstance(driver.app.screen, Help)
+        assert driver.app.screen.query_one("#help").scroll_offset.y > 0
         await driver.press("x")
         assert not isinstance(driver.app.screen, Help)
         await driver.press("q")
         assert not driver.app.is_running
 
-    driven(explored(), play)
+    driven(explored(), play, (80, 20))
 
 
 def test_tab_goes_to_the_text_and_back():
@@ -244,6 +263,10 @@ def test_all_bound_keys_are_in_the_help_and_in_these_tests():
         "greater_than_sign": ">",
         "less_than_sign": "<",
         "escape": "esc",
+        "left_square_bracket": "[",
+        "right_square_bracket": "]",
+        "left_curly_bracket": "{",
+        "right_curly_bracket": "}",
     }
     arrows = {"up": "↑", "down": "↓", "left": "←", "right": "→", "pageup": "PgUp", "pagedown": "PgDn"}
     helped = {word for keys, _ in KEYS for word in keys.split()}
@@ -266,6 +289,170 @@ def test_the_mouse_chooses_and_folds():
         assert any("one⏎ … 2 below, best 1.00" in line for line in driver.said())
 
     driven(explored(), play)
+
+
+def test_the_wheel_scrolls_the_tree():
+    async def play(driver):
+        pane = driver.app.pane
+        await driver.press("home")
+        pane.post_message(MouseScrollDown(pane, 5, 5, 0, 0, 0, False, False, False))
+        for _ in range(50):
+            await driver.pilot.pause(0.02)
+            if pane.scroll_offset.y:
+                break
+        assert pane.scroll_offset.y > 0
+
+    graph = graph_of(*["x"] * 100)
+    driven(graph, play)
+
+
+def test_the_right_button_and_a_key_open_a_menu_that_does_what_it_says():
+    async def play(driver):
+        async def chosen(said):
+            menu = driver.app.screen.query_one(OptionList)
+            await driver.press("home", *["down"] * [str(o.prompt) for o in menu.options].index(said), "enter")
+
+        app, row = driver.app, driver.app.outline.line(4)
+        await driver.pilot.click(TreeView, offset=(20, row), button=3)
+        assert isinstance(app.screen, Menu)
+        assert app.pane.node == 4
+        await chosen("mark")
+        assert app.outline.marked == [4]
+        await driver.press("a")
+        await chosen("show only what the node gate stopped")
+        assert np.flatnonzero(app.outline.found).tolist() == [4]
+        await driver.press("a")
+        await chosen("show only what is pruned")
+        assert app.outline.filter == Filter(status="pruned")
+        app.go(5)
+        await driver.press("a")
+        await chosen("go to #2, which stands for it")
+        assert app.pane.node == 2
+        is_open = bool(app.outline.is_open[2])
+        await driver.press("a", "enter")
+        assert bool(app.outline.is_open[2]) != is_open
+        await driver.press("a", "x")
+        assert not isinstance(app.screen, Menu)
+        await driver.press("a")
+        await driver.pilot.click(offset=(100, 25))
+        assert not isinstance(app.screen, Menu)
+
+    driven(explored(), play)
+
+
+def test_the_whole_text_can_be_copied():
+    async def play(driver):
+        await driver.press("y")
+        assert driver.app.clipboard == "3 5 7>38\none\nyes\n"
+
+    driven(explored(), play)
+
+
+def grown(rounds=6):
+    """A graph of a few rounds: in each one node below the last, and one beside it that is pruned in the next."""
+    graph = graph_of(threshold=1.0)
+    for graph.round in range(1, rounds + 1):
+        if graph.round > 1:
+            graph.stop_nodes([graph.size - 1], Status.PRUNED, Gate.NODE)
+            graph.died[graph.size - 1] = graph.round
+        up = max(graph.size - 2, 0)
+        graph.status[up] = Status.EXPANDED
+        graph.add(Born.of_spans([up, up], [[97], [98]], [-1.0, -1.0]))
+        graph.value[-2:] = 0.9, 0.1
+    return graph
+
+
+def test_rounds_are_gone_through_with_keys_and_what_is_born_is_chosen():
+    async def play(driver):
+        app = driver.app
+        assert app.graph.size == 13
+        assert [await driver.press("[") for _ in range(2)] == [9, 7]
+        assert app.graph.size == 9
+        assert "round 4 of 6" in driver.text("rounds")
+        assert "new" in next(line for line in driver.said() if "#7" in line)
+        assert not any("#10" in line for line in driver.said())
+        status = [Status(int(app.graph.status[i])) for i in (6, 8)]
+        assert status == [Status.PRUNED, Status.FRONTIER]  # 8 is pruned in round 5
+        assert await driver.press("]") == 9
+        assert await driver.press("{") == 0
+        assert app.outline.rows.tolist() == [0]
+        assert await driver.press("[", "]") == 1
+        assert await driver.press("}") == 11
+        assert app.graph is app.whole
+
+    driven(grown(), play)
+
+
+def test_marks_folds_filters_and_order_outlive_a_change_of_the_round():
+    async def play(driver):
+        app = driver.app
+        await driver.press("o", "space", "s")
+        marked, order = list(app.outline.marked), app.outline.order
+        await driver.press("[", "[", "f")
+        assert (app.outline.marked, app.outline.order) == (marked, order)
+        wish, is_open = app.outline.filter, app.outline.is_open.copy()
+        assert await driver.press("m") < app.graph.size  # the mark is not born yet
+        await driver.press("]", "]")
+        assert app.outline.filter == wish
+        assert (app.outline.is_open[: len(is_open)] >= is_open).all()
+
+    driven(grown(), play)
+
+
+def test_keys_that_come_faster_than_the_screen_can_follow_are_all_obeyed():
+    async def play(driver):
+        app = driver.app
+        for number in (
+            5,
+            4,
+            3,
+            2,
+            6,
+            1,
+        ):  # without a pause: messages of earlier rounds are still on their way
+            app.rounds.go(number)
+            app.pane.move_to(len(app.outline.rows) - 1)
+        await driver.pilot.pause()
+        assert app.graph.size == 3
+        assert app.is_running
+
+    driven(grown(), play)
+
+
+def test_r_plays_the_search_to_its_end_and_pauses(monkeypatch):
+    async def play(driver):
+        rounds, seen = driver.app.rounds, set()
+        monkeypatch.setattr("babblegraph.explore.rounds.SECONDS", 1e4)
+        monkeypatch.setattr("babblegraph.explore.rounds.LONGEST_STEP", 1e3)
+        await driver.press("r")
+        assert rounds.plays
+        await driver.press("r")
+        assert not rounds.plays
+        assert rounds.number == 0
+        monkeypatch.setattr("babblegraph.explore.rounds.SECONDS", 0.6)
+        await driver.press("{", "r")
+        for _ in range(200):
+            await driver.pilot.pause(0.02)
+            seen.add(driver.app.graph.size)
+            if not rounds.plays:
+                break
+        assert rounds.number == rounds.last
+        assert driver.app.graph is driver.app.whole
+        assert len(seen) > 1
+
+    driven(grown(), play)
+
+
+def test_the_bar_of_rounds_takes_clicks():
+    async def play(driver):
+        app = driver.app
+        for x, wanted in ((4, 5), (28, 6), (6, 0), (15, 3)):  # back, forth, the bar's left end, its middle
+            await driver.pilot.click("#rounds", offset=(x - 1, 0))
+            assert app.rounds.number == wanted, x
+        await driver.pilot.click("#rounds", offset=(1, 0))
+        assert app.rounds.plays
+
+    driven(grown(), play)
 
 
 def test_a_node_says_why_it_was_stopped_whom_it_beat_and_how_likely_its_tokens_were():
@@ -301,7 +488,7 @@ def test_hostile_text_leaves_the_explorer_whole_at_any_size(size):
     async def play(driver):
         await driver.press("home", "o")
         for key in ("down", "pagedown", "end", "home", "s", "f", "escape"):
-            await driver.press(key)
+            await driver.hit(key)
             for line in driver.said():
                 assert not {c for c in line if not c.isprintable()}
         await driver.pilot.resize_terminal(100, 20)
@@ -315,10 +502,14 @@ def test_hostile_text_leaves_the_explorer_whole_at_any_size(size):
 @pytest.mark.parametrize("make", [graph_of, lambda: graph_of("a"), lambda: random_graph(400, 0, reach=1)])
 def test_small_and_deep_graphs_survive_every_key(make):
     async def play(driver):
+        driver.app.copy_to_clipboard = lambda text: None
         keys = [
-            k for b in Explorer.BINDINGS for k in b.key.split(",") if k not in ("q", "slash", "question_mark")
+            k
+            for b in Explorer.BINDINGS
+            for k in b.key.split(",")
+            if k not in ("q", "slash", "question_mark", "a")
         ]
-        await driver.press(*keys, "down", "left", "right", "end")
+        await driver.hit(*keys, "down", "left", "right", "end")
         assert driver.app.is_running
 
     driven(make(), play)

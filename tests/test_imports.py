@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     | BASE,
     "api_cem": {"api", "learning", "lm"} | BASE,
     "view": {"loop", "estimates", "learning", "subtrees", "step_text", "history", "compare"} | BASE,
-    "explore": {"view", "subtrees", "step_text"} | BASE,
+    "explore": {"view", "history", "subtrees", "step_text"} | BASE,
     "cli": {EVERYTHING},
     "__main__": {"cli"},
 }

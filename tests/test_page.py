@@ -168,7 +168,20 @@ def test_the_browser_opens_the_page_on_the_way_to_the_best_leaf(show):
     assert any("⇢ four" in row and "→ #1" in row for row in rows)
     assert chosen(page) == 6
     assert "passed the threshold" in page.evaluate("document.getElementById('node').textContent")
-    assert "1 passed" in page.evaluate("document.getElementById('foot').textContent")
+    assert "passed with score 1.00" in page.evaluate("$('verdict').textContent")
+    assert page.evaluate("[...document.querySelectorAll('.won .step')].map(e => e.textContent)") == [
+        *("3 5 7>38⏎", "one⏎", "yes⏎")
+    ]
+    kinds = page.evaluate("[...document.querySelectorAll('.kind')].map(e => e.textContent)")
+    assert kinds == [
+        "★ 1 passed",
+        "✗ 1 dead",
+        "⊘ 1 pruned",
+        "⇢ 1 merged",
+        "◆ 1 finished, failed",
+        "○ 1 live",
+        "● 2 expanded",
+    ]
     assert [r for r in page.requests if not r.startswith(("file:", "about:"))] == []
     assert page.problems == []
 
@@ -190,10 +203,60 @@ def test_search_and_filters_show_what_matches_and_all_above_it(show):
     page = show(solved(), "#search=no")
     assert [re.sub(r"\W*(\w+).*", r"\1", row) for row in said(page)] == ["3", "one", "no"]
     assert page.evaluate("[...document.querySelectorAll('.row.found')].map(r => +r.dataset.node)") == [7]
-    page.evaluate("$('search').value = ''; $('status').value = 'leaf_dead'; filter()")
+    page.evaluate("$('search').value = ''; document.querySelector('.kind[data-kind=leaf_dead]').click()")
     assert page.evaluate("[...document.querySelectorAll('.row')].map(r => +r.dataset.node)") == [0, 2]
-    page.evaluate("$('status').value = ''; $('least').value = '0.85'; filter()")
+    assert page.evaluate("document.querySelector('.kind[aria-pressed=true]').dataset.kind") == "leaf_dead"
+    page.evaluate(
+        "document.querySelector('.kind[data-kind=leaf_dead]').click(); $('least').value = '0.85'; filter()"
+    )
     assert page.evaluate("[...document.querySelectorAll('.row.found')].map(r => +r.dataset.node)") == [1, 6]
+
+
+def test_the_map_leads_to_the_node_under_the_mouse(show):
+    graph = graph_of("aaaa", "bb", "cc", threshold=1.0)
+    graph.add(Born.of_spans([1], [list(b"dddd")], [-1.0]))
+    page = show(graph)
+    area = page.evaluate("(({x, y, width, height}) => [x, y, width, height])(canvas.getBoundingClientRect())")
+
+    def at(across, down):
+        place = {
+            "x": area[0] + area[2] * across,
+            "y": area[1] + area[3] * down,
+            "button": "left",
+            "clickCount": 1,
+        }
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            page.call("Input.dispatchMouseEvent", type=kind, **place)
+        return chosen(page)
+
+    # node 1 and what is below it have 8 of 12 tokens, nodes 2 and 3 a sixth each
+    assert [at(0.3, 0.1), at(0.3, 0.5), at(0.3, 0.9), at(0.75, 0.5), at(0.95, 0.5)] == [0, 1, 4, 2, 3]
+    assert "cc" in page.evaluate("$('tip').textContent")
+
+
+def test_the_page_goes_back_to_an_earlier_round(show):
+    graph = graph_of(threshold=1.0)
+    for graph.round in (1, 2, 3):
+        graph.add(Born.of_spans([graph.size - 1], [[96 + graph.round]], [-1.0]))
+    graph.stop_nodes([3], Status.LEAF_DEAD)
+    page = show(graph, "#round=2")
+    there = "[...document.querySelectorAll('.row')].map(r => +r.dataset.node)"
+    page.evaluate("$('open').click()")
+    assert page.evaluate(there) == [0, 1, 2]
+    assert page.evaluate("kind(2)") == "frontier"
+    page.press("]")
+    assert page.evaluate(there) == [0, 1, 2, 3]
+    assert page.evaluate("[kind(3), what(2)[0], what(1)[0]]") == ["leaf_dead", "all dead", "all dead"]
+    for _ in range(5):
+        page.press("[")
+    assert page.evaluate(there) == [0]
+    page.evaluate("$('play').click()")
+    for _ in range(100):
+        page.evaluate("new Promise(r => setTimeout(r, 50))")
+        if page.evaluate("!playing"):
+            break
+    assert page.evaluate("round") == 3
+    assert page.problems == []
 
 
 def test_hostile_text_runs_nothing_in_the_browser(show):

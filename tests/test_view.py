@@ -29,7 +29,7 @@ from babblegraph.view.footer import bar, footer, time_left
 from babblegraph.view.live import View, can_move, moving_tree, watch
 from babblegraph.view.node import node_report
 from babblegraph.view.report import report
-from babblegraph.view.signs import ASCII, STYLES, UNICODE, signs_of
+from babblegraph.view.signs import ASCII, BEST, STYLES, UNICODE, signs_of
 from babblegraph.view.svg import to_svg
 from babblegraph.view.text import fit, visible
 from babblegraph.view.tree import tree, tree_lines
@@ -206,15 +206,15 @@ def test_every_status_has_its_own_sign_and_a_colour():
 
 def test_a_solved_tree_looks_like_this():
     assert [line.rstrip() for line in lines_of(solved(), 100)] == [
-        "span                            status   value  conn   log w     node",
-        "● 3 5 7>38⏎                                                        #0",
-        "┝━ ● one⏎                               ▆ 0.90  0.50     0.0       #1",
-        "│  ┝━ ★ yes⏎                    passed  ▇ 1.00           0.0       #6",
-        "│  └─ ◆ no⏎                   finished  ▁ 0.00           0.0       #7",
-        "├─ ✗ two⏎                dead, worth 0  ▁ 0.00  0.50     0.0       #2",
-        "├─ ⊘ three⏎                  node gate  ▂ 0.20  0.50     0.0       #3",
-        "├─ ⇢ four⏎                        → #1  ▆ 0.80  0.50     0.0       #4",
-        "└─ ○ five⏎                              ▄ 0.50  0.50     0.0       #5",
+        "span                             status   value  conn   log w     node",
+        "● 3 5 7>38⏎                                                         #0",
+        "┡━ ● one⏎                                ▆ 0.90  0.50     0.0       #1",
+        "│  ┡━ ★ yes⏎                     passed  ▇ 1.00           0.0       #6",
+        "│  └─ ◆ no⏎                      failed  ▁ 0.00           0.0       #7",
+        "├─ ✗ two⏎                 dead, worth 0  ▁ 0.00  0.50     0.0       #2",
+        "├─ ⊘ three⏎                   node gate  ▂ 0.20  0.50     0.0       #3",
+        "├─ ⇢ four⏎                         → #1  ▆ 0.80  0.50     0.0       #4",
+        "└─ ○ five⏎                               ▄ 0.50  0.50     0.0       #5",
     ]
 
 
@@ -224,12 +224,36 @@ def test_a_narrow_ascii_terminal_gets_the_same_tree_in_fewer_letters():
         r"* 3 5 7>38\n",
         r"|=* one\n                          0.90",
         r"| |=@ yes\n              passed    1.00",
-        r"| `-# no\n                 done    0.00",
+        r"| `-# no\n               failed    0.00",
         r"|-x two\n                  dead    0.00",
-        r"|-/ three\n                node    0.20",
+        r"|-/ three\n              pruned    0.20",
         r"|-> four\n                -> #1    0.80",
         r"`-o five\n                         0.50",
     ]
+
+
+def test_the_way_to_the_best_leaf_is_one_heavy_line_from_the_prompt_to_its_end():
+    graph = graph_of("a", "b", "c", threshold=1.0)
+    graph.add(Born.of_spans([1, 2, 2, 3], [[100], [101], [102], [103]], [-1.0] * 4, Status.LEAF_STOP))
+    graph.score[4:] = 0, 0, 1, 0
+    lines = tree_lines(graph, 100)[1:]
+    assert [re.split("[●◆★]", line.plain)[0].rstrip() for line in lines] == [
+        *("", "┠─", "┃  └─", "┡━", "│  ┠─", "│  ┗━", "└─", "   └─")
+    ]
+    for line in lines:  # in colour exactly the heavy signs are green
+        green = {line.plain[i] for x in line.spans if x.style == BEST for i in range(x.start, x.end)}
+        assert green & set("├└│─┠┃┡┗━") == set(line.plain) & set("┠┃┡┗━")
+
+
+def test_a_branch_says_what_became_of_it_when_all_its_ends_are_stopped():
+    graph = graph_of("a", "b", "c", threshold=1.0)
+    graph.add(Born.of_spans([1, 1, 2, 2, 3, 3], [[100 + i] for i in range(6)], [-1.0] * 6))
+    graph.stop_nodes([4, 5, 6], Status.LEAF_DEAD)
+    graph.stop_nodes([7], Status.PRUNED, Gate.NODE)
+    said = {line.split()[-1]: line for line in lines_of(graph, 100)}
+    assert "all dead" in said["#1"]
+    assert "dead, pruned" in said["#2"]
+    assert "stopped" not in said["#3"]  # its ends are live
 
 
 def test_folded_siblings_are_counted_by_what_became_of_them():

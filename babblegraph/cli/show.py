@@ -34,7 +34,8 @@ def show(
         typer.Option(metavar="FILE", help="Compare with another search of the prompt.", show_default=False),
     ] = None,
     interactive: Annotated[
-        bool, typer.Option("--interactive", "-i", help="Explore it, full-screen; needs babblegraph[explore].")
+        bool,
+        typer.Option("--interactive", "-i", help="Explore it, full-screen; needs babblegraph\\[explore]."),
     ] = False,
     traps: Annotated[
         bool, typer.Option("--traps", help="Which branches cost much and gave nothing.")

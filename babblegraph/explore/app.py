@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 from rich.text import Text
 from textual import events
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
+from textual.geometry import Offset
 from textual.widgets import Input, Static
 
+from babblegraph.explore.jumps import Jumps
 from babblegraph.explore.keys import BINDINGS, Help
 from babblegraph.explore.lines import Lines
-from babblegraph.explore.outline import ORDERS, Filter, Outline, next_of
+from babblegraph.explore.menu import Menu, choices
+from babblegraph.explore.outline import ORDERS, Filter, Outline
+from babblegraph.explore.rounds import Rounds
 from babblegraph.explore.tree import TreeView
 from babblegraph.graph import BabbleGraph
-from babblegraph.status import Gate
+from babblegraph.history import at_round
 from babblegraph.view import figures
-from babblegraph.view.promise import best_leaf
-from babblegraph.view.report import best_tree, legend, title
+from babblegraph.view.heading import legend, title
+from babblegraph.view.promise import best_leaf, promise
+from babblegraph.view.report import best_tree
 from babblegraph.view.signs import GATES, TITLE
 from babblegraph.view.text import fit
 
 BOTH_FROM = 90  # cells; a narrower terminal has no room for the tree and the text side by side
+ROUNDS_FROM = 70  # for the bar of rounds beside the title
 
 
-class Explorer(App[None]):
+class Explorer(Jumps):
     """The explorer of one graph.
 
     Args:
@@ -35,6 +42,8 @@ class Explorer(App[None]):
 
     CSS = """
     #title, #status { height: 1; padding: 0 1; }
+    #top { height: 1; }
+    #title { width: 1fr; }
     #tree { width: 3fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
     * { scrollbar-color: ansi_bright_black; scrollbar-color-hover: ansi_white; scrollbar-color-active: ansi_white;
         scrollbar-background: ansi_default; scrollbar-background-hover: ansi_default;
@@ -49,14 +58,18 @@ class Explorer(App[None]):
     def __init__(self, graph: BabbleGraph) -> None:
         super().__init__(ansi_color=True)
         self.animation_level = "none"  # a slow terminal should not have to follow
-        self.graph, self.outline = graph, Outline(graph)
+        self.whole = self.graph = graph
+        self._open = np.zeros(graph.size, np.bool_)  # of all rounds: what was unfolded stays so
+        self.outline = Outline(graph, self._open)
         self.lines = Lines(self.outline)
-        self.pane = TreeView(self.outline, self.lines)
+        self.pane, self.rounds = TreeView(self.outline, self.lines), Rounds(graph.round)
         self._legend = Text()
 
     def compose(self) -> ComposeResult:
         """The title, the tree beside the details, the search and a line of status."""
-        yield Static(id="title", markup=False)
+        with Horizontal(id="top"):
+            yield Static(id="title", markup=False)
+            yield self.rounds
         with Horizontal():
             yield self.pane
             with VerticalScroll(id="details"):
@@ -76,24 +89,40 @@ class Explorer(App[None]):
         """A narrow terminal shows the tree or the text alone."""
         width = event.size.width
         self._show(text=width >= BOTH_FROM)
-        self.query_one("#title", Static).update(title(self.graph, width - 2))
-        self._legend = legend(self.graph, width // 2, guides=False)
+        self.rounds.display = width >= ROUNDS_FROM
+        self._entitle(width)
         self.call_after_refresh(self.pane.lay_out)
 
     def on_tree_view_chosen(self, message: TreeView.Chosen) -> None:
-        """Shows everything about the chosen node."""
+        """Shows everything about the chosen node, which may be another one by the time that the message is read."""
         details = self.query_one("#details", VerticalScroll)
-        self.query_one("#node", Static).update(self.lines.details(message.node, details.size.width))
+        self.query_one("#node", Static).update(self.lines.details(self.pane.node, details.size.width))
         details.scroll_home(animate=False)
         self.query_one("#status", Static).update(self._status())
 
-    def go(self, node: int | None, otherwise: str = "") -> None:
-        """Chooses a node wherever it is; says something where there is none."""
-        if node is None:
-            self.notify(otherwise, timeout=3, markup=False)
-            return
-        self.outline.reveal(node)
+    def on_rounds_chosen(self, message: Rounds.Chosen) -> None:
+        """Shows the graph as it was after a round, at the best of what was born in it."""
+        node, number = self.pane.node, message.number
+        self.graph = self.whole if number == self.whole.round else at_round(self.whole, number)
+        before, self.outline = self.outline, Outline(self.graph, self._open[: self.graph.size])
+        self.outline.marked, self.outline.order = before.marked, before.order
+        self.lines = Lines(self.outline, number)
+        self.pane.outline, self.pane.lines_of = self.outline, self.lines
+        self.outline.sort(before.order)
+        self.outline.set_filter(before.filter)
+        self._entitle(self.size.width)
+        born = np.flatnonzero(self.graph.born == number)
+        if len(born) and number:
+            node = int(born[np.argmax(promise(self.graph, born))])
+        while node >= self.graph.size:
+            node = int(self.whole.parent[node])
+        self.outline.reveal(node, drop_filter=False)
         self.pane.lay_out(node)
+
+    def on_tree_view_asked(self, message: TreeView.Asked) -> None:
+        """The menu of a node, at the mouse."""
+        self.pane.lay_out(message.node)
+        self._ask(message.at)
 
     def action_move(self, by: int) -> None:
         """Moves so many lines."""
@@ -141,93 +170,42 @@ class Explorer(App[None]):
         self.outline.close_all()
         self.pane.lay_out(node)
 
-    def action_best(self) -> None:
-        """The best leaf of the tree that the chosen node is in."""
-        self.go(
-            best_leaf(self.graph, int(self.graph.root[self.pane.node])), "no leaf is finished in this tree"
-        )
+    def action_menu(self) -> None:
+        """The menu of the chosen node, below its line."""
+        line = self.pane.cursor - self.pane.scroll_offset.y
+        self._ask(Offset(self.pane.region.x + 4, self.pane.region.y + line + 1))
 
-    def action_elite(self, by: int) -> None:
-        """The next leaf that passes, or the one before."""
-        self.go(next_of(self.outline.elites()[:: 1 if by > 0 else -1], self.pane.node), "no leaf passes")
-
-    def action_worst_kill(self) -> None:
-        """What should least have been pruned."""
-        self.go(self.outline.worst_kill(), "nothing was pruned")
-
-    def action_unexplored(self) -> None:
-        """The best live node."""
-        self.go(self.outline.best_unexplored(), "no node is live and unexplored")
-
-    def action_parent(self) -> None:
-        """The winner of a merged node, else the parent."""
+    def action_copy(self) -> None:
+        """The whole text goes to the clipboard, as terminals allow it."""
         node = self.pane.node
-        up = self.lines.winners.get(node, int(self.graph.parent[node]))
-        self.go(up if up >= 0 else None, "a prompt has no parent")
+        self.copy_to_clipboard(self.graph.prompts[self.graph.root[node]] + self.graph.text(node))
+        self.notify("copied, if this terminal lets programs copy", timeout=3, markup=False)
 
-    def action_mark(self) -> None:
-        """Marks the node, or takes its mark away."""
-        node, marked = self.pane.node, self.outline.marked
-        if node in marked:
-            marked.remove(node)
-        else:
-            marked.append(node)
-        self.pane.lay_out(node)
+    def action_step(self, by: int) -> None:
+        """A round later or earlier."""
+        self.rounds.go(self.rounds.number + by)
 
-    def action_next_mark(self) -> None:
-        """The next marked node, in the order in which they were marked."""
-        self.go(next_of(self.outline.marked, self.pane.node), "nothing is marked: space marks")
+    def action_first_round(self) -> None:
+        """Before the first round."""
+        self.rounds.go(0)
 
-    def action_search(self) -> None:
-        """Asks what to search for."""
-        box = self.query_one("#search", Input)
-        box.add_class("shown")
-        box.value = self.outline.filter.text
-        box.focus()
+    def action_last_round(self) -> None:
+        """The search as it ended."""
+        self.rounds.go(self.rounds.last)
 
-    def on_input_submitted(self, message: Input.Submitted) -> None:
-        """Searches, and goes to the first line found."""
-        self._end_search()
-        self._filter(self.outline.filter._replace(text=message.value))
+    def action_play(self) -> None:
+        """Plays the search again, or pauses it."""
+        self.rounds.play()
 
-    def action_found(self, by: int) -> None:
-        """The next line that the filter found, or the one before."""
-        lines = [i for i in self.outline.rows[:: 1 if by > 0 else -1].tolist() if self.outline.found[i]]
-        here, line = self.pane.node, self.pane.cursor
-        if here in lines or not lines:
-            self.go(next_of(lines, here), "nothing was found: / searches")
-            return
-        places = [self.outline.line(i) or 0 for i in lines]
-        after = [i for i, place in zip(lines, places, strict=True) if (place - line) * by > 0]
-        self.go((after or lines)[0])
-
-    def action_status_filter(self) -> None:
-        """The next status alone; after the last one all."""
-        names = ["", *self.outline.statuses]
-        now = self.outline.filter.status
-        self._filter(self.outline.filter._replace(status=names[(names.index(now) + 1) % len(names)]))
-
-    def action_gate_filter(self) -> None:
-        """The next gate alone; after the last one all."""
-        gates = [Gate.NONE, *(g for g in Gate if g and (self.graph.gate == g).any())]
-        now = self.outline.filter.gate
-        self._filter(self.outline.filter._replace(gate=gates[(gates.index(now) + 1) % len(gates)]))
-
-    def action_least(self, by: float) -> None:
-        """Only values above a bound."""
-        least = round(min(max(self.outline.filter.least + by, 0.0), 1.0), 1)
-        self._filter(self.outline.filter._replace(least=least))
+    def action_birth(self) -> None:
+        """The round in which the node was born."""
+        self.rounds.go(int(self.graph.born[self.pane.node]))
 
     def action_sort(self) -> None:
         """The next order of siblings."""
         node, at = self.pane.node, ORDERS.index(self.outline.order)
         self.outline.sort(ORDERS[(at + 1) % len(ORDERS)])
         self.pane.lay_out(node)
-
-    def action_show_all(self) -> None:
-        """No filter, no search."""
-        self._end_search()
-        self._filter(Filter())
 
     def action_other_side(self) -> None:
         """Between the tree and the text, which a narrow terminal shows one at a time."""
@@ -242,19 +220,21 @@ class Explorer(App[None]):
         """The keys."""
         self.push_screen(Help())
 
+    def _entitle(self, width: int) -> None:
+        room = width - self.rounds.size.width * bool(self.rounds.display) - 2
+        self.query_one("#title", Static).update(title(self.whole, room))
+        self._legend = legend(self.graph, width // 2, guides=False)[0]
+
+    def _ask(self, at: Offset) -> None:
+        node = self.pane.node
+        self.push_screen(Menu(choices(self.outline, node, self.lines.winners.get(node)), at), self._do)
+
+    async def _do(self, action: str | None) -> None:
+        if action is not None:
+            await self.run_action(action)
+
     def _show(self, *, tree: bool = True, text: bool = True) -> None:
         self.pane.display, self.query_one("#details").display = tree, text
-
-    def _filter(self, wish: Filter) -> None:
-        node = self.pane.node
-        self.outline.set_filter(wish)
-        self.pane.lay_out(node)
-        if wish != Filter() and not self.outline.found[self.pane.node]:
-            self.action_found(1)
-
-    def _end_search(self) -> None:
-        self.query_one("#search", Input).remove_class("shown")
-        self.pane.focus()
 
     def _status(self) -> Text:
         """What is filtered and sorted, and what the signs mean."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -12,7 +14,7 @@ from babblegraph.view.signs import QUIET, TITLE
 
 KEYS = (
     ("↑ ↓  k j", "the line above, below"),
-    ("← →  h l", "fold, unfold; from a folded node to its parent, from an open one to its first child"),
+    ("← →  h l", "fold or go to the parent, unfold or go to the first child"),
     ("enter", "fold or unfold"),
     ("PgUp PgDn", "a screen up, down"),
     ("home end", "the first line, the last"),
@@ -27,8 +29,13 @@ KEYS = (
     ("n  N", "the next line that was found, the one before"),
     ("f  g", "show one status only, one gate only; again for the next"),
     ("<  >", "show smaller, only larger values"),
-    ("s", "sort siblings: as born, by value, best or tokens below, probability"),
+    ("s", "sort siblings by age, value, best or tokens below, probability"),
     ("esc", "show everything again"),
+    ("[  ]", "the search a round earlier, a round later"),
+    ("{  }", "before the first round, after the last one"),
+    ("r", "play the search again, pause"),
+    ("a", "what can be done with the node; the right mouse button too"),
+    ("y", "copy the node's whole text"),
     ("tab", "the whole text, to scroll; again to come back"),
     ("?  q", "this help, quit"),
 )
@@ -59,6 +66,13 @@ BINDINGS: list[BindingType] = [
     Binding("less_than_sign", "least(-0.1)"),
     Binding("s", "sort"),
     Binding("escape", "show_all"),
+    Binding("left_square_bracket", "step(-1)"),
+    Binding("right_square_bracket", "step(1)"),
+    Binding("left_curly_bracket", "first_round"),
+    Binding("right_curly_bracket", "last_round"),
+    Binding("r", "play"),
+    Binding("a", "menu"),
+    Binding("y", "copy"),
     Binding("tab", "other_side", priority=True),
     Binding("question_mark", "help"),
     Binding("q", "quit"),
@@ -70,7 +84,7 @@ class Help(ModalScreen[None]):
 
     CSS = """
     Help { align: center middle; }
-    #help { width: auto; max-width: 95%; height: auto; max-height: 95%; border: solid gray; padding: 0 1; }
+    #help { width: 80; max-width: 100%; height: auto; max-height: 100%; border: solid gray; padding: 0 1; }
     """
 
     def compose(self) -> ComposeResult:
@@ -78,11 +92,14 @@ class Help(ModalScreen[None]):
         text = Text()
         for key, said in KEYS:
             text.append(f"{key:<11}", TITLE).append(f"{said}\n")
-        yield Static(text.append("\nany key closes this", QUIET), id="help", markup=False)
+        text.append("\nthe mouse: click, twice or on ▸ to fold, right button for the menu\n", QUIET)
+        with VerticalScroll(id="help"):
+            yield Static(text.append("the arrows scroll, any other key closes this", QUIET), markup=False)
 
-    def on_key(self) -> None:
-        """Any key closes it."""
-        self.dismiss()
+    def on_key(self, event: events.Key) -> None:
+        """Any key closes it, but for those that scroll."""
+        if event.key not in ("up", "down", "pageup", "pagedown", "home", "end"):
+            self.dismiss()
 
     def on_click(self) -> None:
         """So does the mouse."""

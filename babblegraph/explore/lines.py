@@ -14,14 +14,16 @@ from babblegraph.status import Gate, Status
 from babblegraph.step_text import no_text, step_text
 from babblegraph.view import figures
 from babblegraph.view.charts import value_colour
+from babblegraph.view.fates import over
 from babblegraph.view.node import facts
-from babblegraph.view.signs import AGAIN, GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, WORDS, Signs
+from babblegraph.view.signs import GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, WORDS, Signs
 from babblegraph.view.text import fit, visible
 
 OPEN, CLOSED, LEAF = "▾ ", "▸ ", "  "
 CURSOR, CHOSEN = "›", "bold black on cyan"  # the chosen line has a sign beside its colours
 STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
-ID, VALUE, WHAT = 9, 8, 11  # cells of the columns
+ID, VALUE, WHAT = 9, 8, 14  # cells of the columns
+WHAT_FROM, ID_FROM = 46, 60  # from how wide a tree on they are there
 HEAT = ((0.5, ""), (0.1, "yellow underline"), (0.01, "magenta bold"), (0.0, "red reverse"))  # from which p on
 MOST_TOKENS = 2000  # of one span that are coloured
 
@@ -31,11 +33,12 @@ class Lines:
 
     Args:
         outline: what is shown.
+        new: the round whose nodes are marked as new; None for no round.
         signs: what to draw with; Textual needs a terminal that knows Unicode anyway.
     """
 
-    def __init__(self, outline: Outline, signs: Signs = UNICODE) -> None:
-        self.outline, self.graph, self.signs = outline, outline.graph, signs
+    def __init__(self, outline: Outline, new: int | None = None, signs: Signs = UNICODE) -> None:
+        self.outline, self.graph, self.new, self.signs = outline, outline.graph, new, signs
         best = self.graph.best(1)
         self.best = set(self.graph.path(best[0])) if best else set()
         self.winners = dict(self.graph.merges)
@@ -48,7 +51,7 @@ class Lines:
         """A node on one line of at most `width` cells."""
         outline, graph, signs = self.outline, self.graph, self.signs
         status = Status(int(graph.status[node]))
-        faded = QUIET if status in STOPPED else ""
+        faded = QUIET if status in STOPPED or over(int(outline.fates[node]))[0] else ""
         row = Text(no_wrap=True)
         row.append(CURSOR if chosen else " ").append(" " * (self.indent(node, width) - 1))
         row.append(self.fold_sign(node), QUIET)
@@ -58,7 +61,8 @@ class Lines:
         )
         if node in outline.marked:
             row.append("! ", "bold yellow")
-        columns = WHAT + VALUE + ID if width >= 60 else VALUE
+        what_cells, id_cells = WHAT * (width >= WHAT_FROM), ID * (width >= ID_FROM)
+        columns = what_cells + VALUE + id_cells
         room = max(width - row.cell_len - columns, 4)
         more = self._below(node) if outline.children[node] and not outline.is_open[node] else ""
         more = more if room - len(more) >= 10 else ""
@@ -66,12 +70,13 @@ class Lines:
         style = "underline" if outline.found[node] else STRONG if node in self.best else faded
         row.append(said, style).append(more, QUIET)
         row.append(" " * (width - columns - row.cell_len))
-        if width >= 60:
+        if what_cells:
             what, colour = self.what(node)
             row.append(fit(what, WHAT, signs).rjust(WHAT), colour)
         value = float(outline.worth[node])
-        row.append(figures.share(value).rjust(VALUE), "" if math.isnan(value) else value_colour(value))
-        if width >= 60:
+        colour = "" if math.isnan(value) else value_colour(value)
+        row.append(figures.share(value).rjust(VALUE), f"{faded} {colour}".strip())
+        if id_cells:
             row.append(f"#{node}".rjust(ID), QUIET)
         row.truncate(width)
         return Text(no_wrap=True).append(row.plain, CHOSEN) if chosen else row
@@ -96,13 +101,18 @@ class Lines:
             return f"{self.signs.arrow} #{self.winners[node]}", STYLES[status]
         if status == Status.PRUNED and gate != Gate.NONE:
             return GATES[gate], STYLES[status]
-        if status in (Status.EXPANDED, Status.FRONTIER):
-            return "", AGAIN
+        if status == Status.EXPANDED:
+            return over(int(self.outline.fates[node]))
+        if status == Status.FRONTIER:
+            return ("new" if graph.born[node] == self.new else ""), STYLES[status]
+        if graph.meta.get("threshold") is not None and status in (Status.LEAF_END, Status.LEAF_STOP):
+            return "failed", STYLES[status]
         return WORDS[status], STYLES[status]
 
     def _below(self, node: int) -> str:
         n, best = int(self.outline.below.nodes[node]) - 1, float(self.outline.below.best[node])
-        said = "" if math.isnan(best) else f", best {best:.2f}"
+        is_over = over(int(self.outline.fates[node]))[0]
+        said = "" if math.isnan(best) or is_over else f", best {best:.2f}"
         return f" {self.signs.ellipsis} {figures.count(n)} below{said}"
 
     def details(self, node: int, width: int) -> Group:
@@ -140,6 +150,8 @@ class Lines:
             return f"dead{when}: provably worth 0"
         if status == Status.MERGED:
             return f"merged{when}: the same state as #{self.winners.get(node, '?')}"
+        if ends := over(int(self.outline.fates[node]))[0]:
+            return f"{WORDS[status]}; its ends: {ends}"
         return WORDS[status] + (when if graph.is_leaf(node) else "")
 
     def heat(self, node: int) -> Text:

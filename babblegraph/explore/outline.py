@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from babblegraph.graph import NO_PARENT, NO_STATE, BabbleGraph
 from babblegraph.status import Gate, Status
 from babblegraph.subtrees import below, passing, sums, worth
+from babblegraph.view.fates import fates
 from babblegraph.view.promise import promise
 
 ORDERS = ("born", "value", "best below", "tokens below", "probability")
@@ -40,6 +41,7 @@ class Outline:
 
     Args:
         graph: any; it must not grow meanwhile.
+        is_open: which nodes are unfolded, [N], changed in place; none by default.
 
     >>> from babblegraph.born import Born
     >>> graph = BabbleGraph(["p"], [[0]], {0: b"a"})
@@ -50,13 +52,14 @@ class Outline:
     [0, 1, 2]
     """
 
-    def __init__(self, graph: BabbleGraph) -> None:
+    def __init__(self, graph: BabbleGraph, is_open: NDArray[np.bool_] | None = None) -> None:
         self.graph = graph
         self.below = below(graph)
         self.worth = worth(graph)
         self.passed = passing(graph)
+        self.fates = fates(graph)
         self.children = np.bincount(graph.parent[graph.trees :], minlength=graph.size)
-        self.is_open = np.zeros(graph.size, np.bool_)
+        self.is_open = np.zeros(graph.size, np.bool_) if is_open is None else is_open
         self.marked: list[int] = []
         self.order = ORDERS[0]
         self.filter = Filter()
@@ -109,14 +112,14 @@ class Outline:
         self.is_open[:] = False
         self._lay_out()
 
-    def reveal(self, node: int) -> int:
-        """Unfolds all above a node, and drops a filter that hides it; its line."""
+    def reveal(self, node: int, drop_filter: bool = True) -> int:
+        """Unfolds all above a node, and drops a filter that hides it; its line, 0 where it has none."""
         up = int(self.graph.parent[node])
         while up != NO_PARENT:
             self.is_open[up] = True
             up = int(self.graph.parent[up])
         self._lay_out()
-        if (line := self.line(node)) is None:
+        if (line := self.line(node)) is None and drop_filter:
             self.set_filter(Filter())
             line = self.line(node)
         return 0 if line is None else line

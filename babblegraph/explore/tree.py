@@ -7,7 +7,7 @@ from typing import ClassVar
 from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Offset, Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -43,6 +43,13 @@ class TreeView(ScrollView):
             super().__init__()
             self.node = node
 
+    class Asked(Message):
+        """The menu of a node is wished for."""
+
+        def __init__(self, node: int, at: Offset) -> None:
+            super().__init__()
+            self.node, self.at = node, at
+
     def __init__(self, outline: Outline, lines: Lines) -> None:
         super().__init__(id="tree")
         self.outline, self.lines_of = outline, lines
@@ -71,9 +78,13 @@ class TreeView(ScrollView):
         self.move_to(self.cursor)
 
     def move_to(self, line: int) -> None:
-        """Chooses a line, and scrolls to it where it is out of sight."""
+        """Chooses a line, and scrolls to it where it is out of sight: far jumps show what is above it too."""
         self.cursor = max(min(line, len(self.outline.rows) - 1), 0)
-        self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
+        height, above = self.size.height, self.cursor - self.scroll_offset.y
+        if height and -1 <= above <= height:
+            self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
+        elif height:
+            self.scroll_to(y=max(self.cursor - height // 3, 0), animate=False, force=True)
         self.refresh()
         self.post_message(self.Chosen(self.node))
 
@@ -90,11 +101,14 @@ class TreeView(ScrollView):
         self.virtual_size = Size(max(self.size.width, 1), len(self.outline.rows))
 
     def on_click(self, event: events.Click) -> None:
-        """Chooses what was clicked, and folds it where its fold sign or twice."""
+        """Chooses what was clicked, folds it where its fold sign or twice, asks what to do on the right button."""
         line = event.y + self.scroll_offset.y
         if line >= len(self.outline.rows):
             return
         node = int(self.outline.rows[line])
+        if event.button != 1:
+            self.post_message(self.Asked(node, Offset(event.screen_x, event.screen_y)))
+            return
         indent = self.lines_of.indent(node, self.scrollable_content_region.width)
         if event.chain == 2 or indent <= event.x < indent + 2:
             self.outline.toggle(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import unicodedata
 from importlib import resources
 from typing import Any
@@ -23,6 +24,8 @@ NATS = 16  # steps of one nat in which log q is kept, a byte a token
 FRAME = 520  # lines of pixels in a notebook
 MOST_IN_NOTEBOOK = 20_000  # nodes; a notebook keeps what it shows
 
+SCRIPTS = ("data.js", "tree.js", "node.js", "map.js", "main.js")
+
 
 def to_html(graph: BabbleGraph) -> str:
     """The graph as a page that folds and searches, shows token probabilities, and never asks the network.
@@ -39,10 +42,11 @@ def to_html(graph: BabbleGraph) -> str:
     >>> page.startswith("<!doctype html>"), "src=" in page
     (True, False)
     """
-    template = resources.files(__name__).joinpath("page.html").read_text("utf-8")
     # In a script only "<" could end it.
     data = json.dumps(_data(graph), ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-    return template.replace("{{title}}", html.escape(_title(graph))).replace("{{data}}", data)
+    parts = {"style": _file("page.css"), "script": "".join(map(_file, SCRIPTS))}
+    parts |= {"title": html.escape(_title(graph)), "data": data}
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _file("page.html"))
 
 
 def in_notebook(graph: BabbleGraph) -> str:
@@ -53,6 +57,10 @@ def in_notebook(graph: BabbleGraph) -> str:
     page = html.escape(to_html(graph), quote=True)
     style = f"width:100%;height:{FRAME}px;border:1px solid #8884"
     return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
+
+
+def _file(name: str) -> str:
+    return resources.files(__name__).joinpath(name).read_text("utf-8")
 
 
 def _title(graph: BabbleGraph) -> str:

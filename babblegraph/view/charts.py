@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,11 +63,13 @@ def histogram(values: ArrayLike, width: int, height: int, signs: Signs = UNICODE
     counts = np.histogram(np.clip(x, 0, 1), bins=width, range=(0, 1))[0]
     full = len(signs.bars) - 1
     tall = np.ceil(counts / max(counts.max(initial=0), 1) * height * full).astype(int)
+    colours = [value_colour((i + 0.5) / width) for i in range(width)]
     lines = []
     for row in range(height - 1, -1, -1):
         line = Text(no_wrap=True)
-        for i, cell in enumerate(np.clip(tall - row * full, 0, full)):
-            line.append(signs.bars[cell], value_colour((i + 0.5) / width))
+        drawn = "".join(signs.bars[cell] for cell in np.clip(tall - row * full, 0, full).tolist())
+        for colour, cells in groupby(range(width), colours.__getitem__):
+            line.append("".join(drawn[i] for i in cells), colour)
         lines.append(line)
     return [*lines, Text("0" + "1".rjust(width - 1), QUIET, no_wrap=True)]
 
@@ -122,8 +125,8 @@ def labelled(name: str, room: int, drawn: str, figure: str) -> Text:
 
 
 def value_colour(value: float) -> str:
-    """Green for the upper third of [0, 1], red for the lower one."""
-    return "green" if value >= 2 / 3 else "yellow" if value >= 1 / 3 else "red"
+    """Green for the upper third of [0, 1], none for the lower one: red is for what is dead."""
+    return "green" if value >= 2 / 3 else "yellow" if value >= 1 / 3 else "default"
 
 
 def _shaded(counts: NDArray[np.int64], most: int, signs: Signs) -> str:

@@ -17,11 +17,11 @@ from babblegraph.status import Status
 from babblegraph.step_text import no_text, step_text
 from babblegraph.subtrees import passing, sums, worth
 from babblegraph.view import figures
-from babblegraph.view.report import title
+from babblegraph.view.heading import title
 from babblegraph.view.signs import PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
 from babblegraph.view.text import fit, pad
 
-ONLY_A, ONLY_B, BOTH = "red", "green", "default"
+ONLY_A, ONLY_B, BOTH = "yellow", "cyan", "default"  # red is for what is dead, green for what passes
 MOVED, NEW = 8, 6  # lines of the tables
 FEWEST = 1e-6  # a difference of probabilities below it is rounding
 CELLS = 9  # of one column of figures

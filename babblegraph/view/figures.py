@@ -34,6 +34,15 @@ def share(x: float) -> str:
     return "" if math.isnan(x) else f"{x:.2f}"
 
 
+def short_of(x: float, threshold: float) -> str:
+    """A score below a threshold, with as many digits as show that it is below.
+
+    >>> short_of(0.5, 1), short_of(0.9984, 1)
+    ('0.50', '0.998')
+    """
+    return next((said for d in range(2, 9) if float(said := f"{x:.{d}f}") < threshold), f"{x:g}")
+
+
 def percent(part: float, whole: float) -> str:
     """A share in per cent; nothing of nothing is nothing.
 

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from babblegraph.budget import Budget, Spent
 from babblegraph.graph import BabbleGraph
+from babblegraph.status import Status
 from babblegraph.view import charts, figures, tables
 from babblegraph.view.footer import best_value, footer
-from babblegraph.view.report import title
+from babblegraph.view.heading import title
 from babblegraph.view.signs import QUIET, UNICODE, Signs
 from babblegraph.view.tree import tree_lines
 
@@ -128,10 +129,14 @@ def _spark(name: str, values: Sequence[float], room: int, figure: str, signs: Si
 
 
 def _values(graph: BabbleGraph, width: int, signs: Signs) -> list[Text]:
-    """The histogram of all values, with a heading of its own."""
-    known = graph.value[~np.isnan(graph.value)]
+    """The histogram of all values but those of the dead, which would hide the others, with a heading of its own."""
+    dead = graph.status == Status.LEAF_DEAD
+    known = graph.value[~np.isnan(graph.value) & ~dead]
     if not len(known):
         return []
-    said = "one node" if len(known) == 1 else f"{figures.count(len(known))} nodes"
-    heading = Text(f"values of {said}", QUIET, no_wrap=True)
+    said = f"values of {'one node' if len(known) == 1 else figures.count(len(known)) + ' nodes'}"
+    if dead.any():
+        words = (f"{said}, the dead left out", f"{said} not dead")
+        said = next((x for x in words if len(x) <= width), "values, not of dead")
+    heading = Text(said, QUIET, no_wrap=True)
     return [heading, *charts.histogram(known, width, BARS, signs)]

@@ -95,6 +95,7 @@ class View:
         self._turn = 0
         self._next = 0.0  # moment of the next frame
         self._began = 0.0  # the processor's time at the first frame
+        self._size = 0, 0  # of the last frame, which is drawn anew at once when the terminal has another
         self._last = 0.0, 1  # seconds that the last frame took, and the nodes in it
         self._speed, self._history = _Speed(), History()
 
@@ -129,11 +130,13 @@ class View:
         self.rounds += 1
         now = time.monotonic()
         self._speed.see(now, found.spent.sampled)
-        if self.quiet or (now < self._next and self.rounds > 1):
+        resized = self._screen is not None and self._screen.size != self._size
+        if self.quiet or (now < self._next and not resized and self.rounds > 1):
             return
         if self._screen is not None:
-            if self.rounds > 1 and not self._is_paid(now, found.graph.size):
+            if self.rounds > 1 and not resized and not self._is_paid(now, found.graph.size):
                 return
+            self._size = self._screen.size
             self._began = self._began or time.process_time()
             start = time.thread_time()
             self._screen.draw(self._frame(found))

@@ -46,7 +46,7 @@ def facts(graph: BabbleGraph, node: int, signs: Signs = UNICODE) -> list[tuple[s
         ("score", _number(graph.score[node])),
         ("value", _number(graph.value[node])),
         ("connectivity", _number(graph.connectivity[node])),
-        ("log weight", figures.log(float(graph.log_weight(node)), signs)),
+        ("log weight", figures.log(figures.mass(graph, node), signs) if figures.is_weighted(graph) else ""),
         ("log p", figures.log(float(graph.log_p_g[node]), signs)),
         ("draws", str(int(graph.count[node]))),
         ("tokens", str(len(graph.span(node)))),

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from babblegraph.graph import BabbleGraph
 from babblegraph.status import Status
 
+OVER = (Status.LEAF_DEAD, Status.MERGED)
+
 
 def best_leaf(graph: BabbleGraph, tree: int) -> int | None:
     """As `graph.best(1, tree)`, without sorting: this runs in every frame."""
@@ -22,7 +24,11 @@ def best_leaf(graph: BabbleGraph, tree: int) -> int | None:
 
 
 def promise(graph: BabbleGraph, ids: NDArray[Any]) -> NDArray[np.float32]:
-    """How much a node deserves to be seen: its score, or its value times its connectivity; -1 for neither."""
+    """How much a node deserves to be seen: its score, or its value times its connectivity; -1 for neither.
+
+    What is dead or merged deserves least of all that is known.
+    """
     value, connectivity, score = graph.value[ids], graph.connectivity[ids], graph.score[ids]
     worth = value * np.where(np.isnan(connectivity), 1, connectivity)
-    return np.nan_to_num(np.where(np.isnan(score), worth, score + 1), nan=-1.0)
+    known = np.where(np.isnan(score), worth, score + 1)
+    return np.nan_to_num(np.where(np.isin(graph.status[ids], OVER), np.float32(-0.5), known), nan=-1.0)

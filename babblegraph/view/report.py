@@ -15,21 +15,16 @@ from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Status
 from babblegraph.step_text import no_text, step_text
-from babblegraph.subtrees import passing
 from babblegraph.view import figures, tables
+from babblegraph.view.heading import legend, line_of, title, verdict
 from babblegraph.view.promise import best_leaf, promise
 from babblegraph.view.signs import (
-    AGAIN,
-    BEST,
     FAILED,
-    MEANINGS,
     PASSED,
     QUIET,
     STRONG,
-    STYLES,
     TITLE,
     UNICODE,
-    WORDS,
     Signs,
 )
 from babblegraph.view.text import fit, head, pad, visible
@@ -63,12 +58,13 @@ def report(
     """
     tree = best_tree(graph) if tree is None else tree
     spent, budget = spent or saved_spent(graph), budget or saved_budget(graph)
-    parts: list[RenderableType] = [title(graph, width, signs)]
+    parts: list[RenderableType] = [title(graph, width, signs), verdict(graph, spent, budget, width, signs)]
+    parts += [*legend(graph, width, signs), ""]
     if graph.trees > 1:
         parts += [*tables.prompts(graph, width=width, height=24, focus=tree, signs=signs), ""]
     side = SIDE if width >= WIDE else 0
     room = width - side - GAP if side else width
-    drawn = [*tree_lines(graph, room, height, tree, signs=signs), legend(graph, room, signs)]
+    drawn = tree_lines(graph, room, height, tree, signs=signs)
     said = answer(graph, tree, width=side or width, signs=signs)
     ends: list[RenderableType] = [tables.gates(graph, signs)]
     if spent is not None:
@@ -82,38 +78,6 @@ def report(
     return Group(*parts)
 
 
-def title(graph: BabbleGraph, width: int, signs: Signs = UNICODE, more: str = "") -> Text:
-    """One line on what the graph is: the model, the task, the strategy, the seed."""
-    meta = graph.meta
-    if "at_round" in meta and not more:
-        more = "as of round {} of {}".format(*meta["at_round"])
-    parts = [meta.get("task"), meta.get("model"), meta.get("strategy"), f"seed {meta.get('seed', 0)}", more]
-    said = fit(f" {signs.dot} ".join(str(p) for p in parts if p), max(width - 14, 1), signs)
-    return _line(("babblegraph", TITLE), ("  ", ""), (said, QUIET))
-
-
-def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bool = True) -> Text:
-    """What the signs mean, of those that occur; `guides`: those of the lines between nodes too."""
-    line, counts = Text(no_wrap=True), np.bincount(graph.status, minlength=len(Status))
-    named = [(signs.passed, "passed", PASSED)] if passing(graph).any() else []
-    if guides and graph.best():
-        named.append((signs.branch[4].strip(), "way to the best", BEST))
-    for status in Status:
-        entry = (signs.status[status], MEANINGS.get(status, WORDS[status]), STYLES[status])
-        if counts[status] and entry not in named:
-            named.append(entry)
-    births = np.unique(graph.parent[graph.trees :].astype(np.int64) << 32 | graph.born[graph.trees :])
-    if guides and (np.diff(births >> 32) == 0).any():
-        named.append((signs.again, "expanded again", AGAIN))
-    spare = width - sum(len(sign) + len(word) + 4 for sign, word, _ in named)
-    for sign, word, style in named:
-        word = word.replace("→", signs.arrow) if spare >= 0 else word.split(" (")[0]
-        if line.cell_len + len(sign) + len(word) + 4 > width:
-            break
-        line.append("   " if line.cell_len else "").append(sign, style).append(f" {word}", QUIET)
-    return line
-
-
 def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE) -> list[RenderableType]:
     """The best leaf of one tree in full, and the path to it step by step."""
     best = best_leaf(graph, tree)
@@ -121,14 +85,17 @@ def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE)
         return _no_answer(graph, tree, width, signs)
     score, threshold = float(graph.score[best]), graph.meta.get("threshold")
     if threshold is None:
-        line = _line(("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG))
+        line = line_of(("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG))
     elif score >= threshold:
         passed = f"{signs.passed} passed"
-        line = _line(
+        line = line_of(
             ("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG), ("  ", ""), (passed, PASSED)
         )
     else:
-        line = _line(("No answer passes", FAILED), (f"  the best has {score:.2f} of {threshold:g}", QUIET))
+        line = line_of(
+            ("No answer passes", FAILED),
+            (f"  the best has {figures.short_of(score, threshold)} of {threshold:g}", QUIET),
+        )
     lines: list[RenderableType] = [line]
     lines += whole_text(graph.text(best), width, signs)
     return [*lines, "", *path(graph, best, width=width, signs=signs)]
@@ -143,7 +110,7 @@ def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -
     texts = [step_text(graph, n, 6 * width) or no_text(graph, n) for n in nodes]
     room = min(max(width - 5 - sum(c for _, c in columns), 8), max(24, *(len(s) + 4 for s in texts)))
     names = "".join(name.rjust(c) for name, c in columns)
-    lines: list[RenderableType] = [_line(("Path".ljust(room + 5), TITLE), (names, QUIET))]
+    lines: list[RenderableType] = [line_of(("Path".ljust(room + 5), TITLE), (names, QUIET))]
     for depth, (n, text) in enumerate(zip(nodes, texts, strict=True)):
         if MOST_STEPS // 2 <= depth < len(nodes) - MOST_STEPS // 2:
             if depth == MOST_STEPS // 2:
@@ -213,7 +180,7 @@ def saved_budget(graph: BabbleGraph) -> Budget | None:
 
 def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[RenderableType]:
     """What there is to say of a tree without a finished leaf: how far it came."""
-    lines: list[RenderableType] = [_line(("No answer", FAILED), ("  no leaf was finished", QUIET))]
+    lines: list[RenderableType] = [line_of(("No answer", FAILED), ("  no leaf was finished", QUIET))]
     live = np.flatnonzero((graph.root == tree) & (graph.status == Status.FRONTIER))
     live = live[live != tree]
     if not len(live):
@@ -221,11 +188,6 @@ def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[
     far = int(live[np.argmax(promise(graph, live))])
     lines += [Text("  the most promising unfinished text:", QUIET), ""]
     return [*lines, *path(graph, far, width=width, signs=signs)]
-
-
-def _line(*parts: tuple[str, str]) -> Text:
-    """A line of parts with a style each, none of which is inherited by the next."""
-    return Text.assemble(*parts, no_wrap=True)
 
 
 def _beside(left: RenderableType, right: RenderableType) -> Table:

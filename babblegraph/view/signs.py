@@ -17,6 +17,7 @@ class Signs:
         passed: the sign of a leaf that passes the threshold.
         branch: the guides of a tree: child, last child, line that goes on, nothing; child and last child on the
             way to the best leaf.
+        trunk: the line that goes on to the best leaf, and another child beside it.
         sparks: characters of rising height for a value in [0, 1]; empty for none.
         bars: characters of rising height, from nothing to full.
         shades: characters of rising density, from nothing to full.
@@ -35,6 +36,7 @@ class Signs:
     status: Mapping[Status, str]
     passed: str
     branch: tuple[str, str, str, str, str, str]
+    trunk: tuple[str, str]
     sparks: str
     bars: str
     shades: str
@@ -63,7 +65,8 @@ UNICODE = Signs(
         Status.STEM: "≈",
     },
     passed="★",
-    branch=("├─ ", "└─ ", "│  ", "   ", "┝━ ", "┕━ "),
+    branch=("├─ ", "└─ ", "│  ", "   ", "┡━ ", "┗━ "),
+    trunk=("┃  ", "┠─ "),
     sparks="▁▂▃▄▅▆▇",
     bars=" ▁▂▃▄▅▆▇█",
     shades=" ·░▒▓█",
@@ -92,6 +95,7 @@ ASCII = Signs(
     },
     passed="@",
     branch=("|- ", "`- ", "|  ", "   ", "|= ", "`= "),
+    trunk=("|  ", "|- "),
     sparks="",
     bars=" .:-=+*#",
     shades=" .:+*#",
@@ -134,6 +138,7 @@ WORDS: Mapping[Status, str] = {
     Status.STEM: "held back",
 }
 MEANINGS: Mapping[Status, str] = {
+    Status.LEAF_END: "finished (too low)",
     Status.LEAF_DEAD: "dead (cannot pass)",
     Status.PRUNED: "pruned (by a gate)",
     Status.MERGED: "merged (into →)",

@@ -12,13 +12,16 @@ from rich.text import Text
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.step_text import no_text, step_text
+from babblegraph.subtrees import passing
 from babblegraph.view import figures
+from babblegraph.view.charts import value_colour
+from babblegraph.view.fates import over
 from babblegraph.view.fold import STOPPED, Kind, Line, fold
+from babblegraph.view.guides import Guides
 from babblegraph.view.hidden import Folded, hidden
 from babblegraph.view.promise import best_leaf
 from babblegraph.view.signs import (
     AGAIN,
-    BEST,
     FAILED,
     GATES,
     PASSED,
@@ -50,7 +53,7 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column("status", 13, 72),
+    Column("status", 14, 72),
     Column("brief", 6, 0),  # the same in fewer letters
     Column("value", 7, 0),
     Column("conn", 5, 90),
@@ -104,7 +107,7 @@ class _Brush:
 
     def __init__(self, graph: BabbleGraph, width: int, signs: Signs, best: set[int], new: set[int]) -> None:
         self.graph, self.width, self.signs, self.best, self.new = graph, width, signs, best, new
-        self.threshold = graph.meta.get("threshold")
+        self.threshold, self.passes = graph.meta.get("threshold"), passing(graph)
         brief = width < COLUMNS[0].since
         self.columns = [c for c in COLUMNS if width >= c.since and (brief or c.name != "brief")]
         self.room = max(width - sum(c.cells + 1 for c in self.columns), 1)
@@ -112,6 +115,7 @@ class _Brush:
     def draw(self, lines: Sequence[Line]) -> list[Text]:
         """All lines below their headings; the columns stand as near to the text as they can."""
         self.hidden = hidden(self.graph, lines)
+        self.guides = Guides(lines, self.best, self.signs, 3 if self.width >= 64 else 2)
         starts = [self._start(line) for line in lines]
         longest = max(x.cell_len for x in starts)
         self.room = min(self.room, max(-(-longest // STEP) * STEP, LEAST))
@@ -127,48 +131,55 @@ class _Brush:
 
     def _start(self, line: Line) -> Text:
         """The guides of a line, its sign and its text."""
-        best = line.kind is not Kind.FOLD and line.node in self.best
-        row = Text(no_wrap=True).append(self._guides(line.last, best), BEST if best else QUIET)
+        row = self.guides.lead(line, self.room)
         if line.kind is not Kind.NODE:
-            words = self._gap_words(line) if line.kind is Kind.GAP else self._fold_words(line)
-            return row.append(fit(words, self.room - row.cell_len, self.signs), QUIET)
+            room = self._room_of(line) - row.cell_len
+            return row.append(fit(self.hidden.words(line, room, self.signs), room, self.signs), QUIET)
         graph, node = self.graph, line.node
         sign, style = self._sign(node)
-        faded = graph.status[node] in STOPPED
+        faded = self._is_over(node)
         row.append(sign + " ", f"{QUIET} {style}" if faded else style)
-        more = self._below_words(node, self.room - row.cell_len - LEAST_TEXT) if line.hidden else ""
+        again = self._again_words(node)
+        more = self.hidden.words(line, self.room - row.cell_len - len(again) - LEAST_TEXT, self.signs)
         said = step_text(graph, node, 6 * self.width) or no_text(graph, node)
-        room = self.room - row.cell_len - len(more)
+        room = self.room - row.cell_len - len(again) - len(more)
         said = fit(said, room, self.signs, middle=graph.parent[node] == NO_PARENT)
-        return row.append(said, STRONG if node in self.best else QUIET if faded else "").append(more, QUIET)
+        row.append(said, STRONG if node in self.best else QUIET if faded else "")
+        return row.append(again, f"{QUIET} {AGAIN}" if faded else AGAIN).append(more, QUIET)
+
+    def _room_of(self, line: Line) -> int:
+        """Cells of a line's text: what is folded needs many words, and may have no status beside them."""
+        free = line.kind is Kind.FOLD and not over(self.hidden.folded[line.node].fate)[0]
+        return self.room + (self.columns[0].cells if free else 0)
 
     def _finish(self, row: Text, line: Line) -> Text:
         """Adds the columns."""
         if line.kind is Kind.GAP:
             return row
-        row.append(" " * (self.room - row.cell_len))
+        place, faded = self.room, QUIET if line.kind is Kind.NODE and self._is_over(line.node) else ""
         for column in self.columns:
-            row.append(" ")
+            row.append(" " * (place + 1 - row.cell_len))
+            place += column.cells + 1
             if line.kind is Kind.FOLD:
                 self._folded_cell(row, column, self.hidden.folded[line.node])
             else:
-                self._cell(row, column, line.node, QUIET if self.graph.status[line.node] in STOPPED else "")
+                self._cell(row, column, line.node, faded)
         return row
 
     def _folded_cell(self, row: Text, column: Column, folded: Folded) -> None:
         """Of siblings that share a line: the best below, and what they stand for together."""
         if column.name == "value":
             self._value(row, folded.best, column.cells, QUIET)
+        elif column.name in ("status", "brief"):
+            self._word(row, column, *over(folded.fate, column.name == "brief"))
         elif column.name == "mass" and folded.mass > -math.inf:
             row.append(figures.log(folded.mass, self.signs).rjust(column.cells), QUIET)
-        else:
-            row.append(" " * column.cells)
 
     def _cell(self, row: Text, column: Column, node: int, faded: str) -> None:
         graph = self.graph
         if column.name in ("status", "brief"):
             what, style = self._what(node, column.name == "brief")
-            row.append(fit(what, column.cells, self.signs).rjust(column.cells), f"{faded} {style}".strip())
+            self._word(row, column, what, f"{faded} {style}".strip())
         elif column.name == "value":
             score = float(graph.score[node])
             self._value(row, float(graph.value[node]) if math.isnan(score) else score, column.cells, faded)
@@ -181,6 +192,10 @@ class _Brush:
         else:
             row.append(f"#{node}".rjust(column.cells), QUIET)
 
+    def _word(self, row: Text, column: Column, word: str, style: str) -> None:
+        if word:
+            row.append(fit(word, column.cells, self.signs).rjust(column.cells), style)
+
     def _value(self, row: Text, value: float, cells: int, faded: str) -> None:
         text = figures.share(value)
         if not text:
@@ -188,8 +203,7 @@ class _Brush:
             return
         sparks = self.signs.sparks
         spark = sparks[round(min(max(value, 0), 1) * (len(sparks) - 1))] + " " if sparks else ""
-        colour = "green" if value >= 2 / 3 else "yellow" if value >= 1 / 3 else "red"
-        row.append((spark + text).rjust(cells)[-cells:], f"{faded} {colour}".strip())
+        row.append((spark + text).rjust(cells)[-cells:], f"{faded} {value_colour(value)}".strip())
 
     def _sign(self, node: int) -> tuple[str, str]:
         if self._passed(node):
@@ -209,61 +223,26 @@ class _Brush:
             return WORDS[status] if brief else f"{WORDS[status]}, worth 0", STYLES[status]
         if gate != Gate.NONE:
             name = GATES[gate]
-            return (name.removesuffix(" gate") if brief else name), STYLES[Status.PRUNED]
+            return ("pruned" if brief and gate == Gate.NODE else name), STYLES[Status.PRUNED]
         if graph.flags[node] & Flag.SCORER_FAILED:
             return "failed" if brief else "value failed", FAILED
         if status == Status.EXPANDED or graph.parent[node] == NO_PARENT:
-            again = self.hidden.again.get(node, 0)
-            return (f"{self.signs.again} {again}", AGAIN) if again else ("", "")
+            return over(self.hidden.fates[node], brief)
         if status == Status.FRONTIER:
             return ("new", "bold cyan") if node in self.new else ("", "")
         word = WORDS[status]
-        return (BRIEF.get(status, word) if brief else word), STYLES[status]
+        if self.threshold is not None and status in (Status.LEAF_END, Status.LEAF_STOP):
+            word = "failed"
+        return (BRIEF.get(status, word) if brief and word != "failed" else word), STYLES[status]
+
+    def _is_over(self, node: int) -> bool:
+        """Whether nothing more can come of a node, as far as the search knows."""
+        return int(self.graph.status[node]) in STOPPED or bool(over(self.hidden.fates[node])[0])
+
+    def _again_words(self, node: int) -> str:
+        """How often a node was expanded again later."""
+        again = self.hidden.again.get(node, 0)
+        return f" {self.signs.again} {again}" if again else ""
 
     def _passed(self, node: int) -> bool:
-        return bool(
-            self.threshold is not None
-            and self.graph.is_leaf(node)
-            and self.graph.status[node] != Status.LEAF_DEAD
-            and self.graph.score[node] >= self.threshold
-        )
-
-    def _gap_words(self, line: Line) -> str:
-        return f"{self.signs.gap} {line.hidden} more level{'s' if line.hidden > 1 else ''}"
-
-    def _fold_words(self, line: Line) -> str:
-        folded, parts = self.hidden.folded[line.node], []
-        for status in (Status.FRONTIER, Status.EXPANDED, *_FOLDED):
-            if n := int(sum(folded.counts[s] for s in _FOLDED.get(status, (status,)))):
-                parts.append(f"{n} {WORDS[status]}")
-        inside = f" ({figures.count(folded.nodes)} nodes)" if folded.nodes > line.hidden else ""
-        if len(parts) == 1:
-            return f"{self.signs.ellipsis} {line.hidden} more {parts[0].split(maxsplit=1)[1]}{inside}"
-        return f"{self.signs.ellipsis} {line.hidden} more{inside}: {', '.join(parts)}"
-
-    def _below_words(self, node: int, room: int) -> str:
-        """How much is hidden below a node, in as many words as there is room for."""
-        n, best = self.hidden.below[node]
-        short = f" {self.signs.ellipsis} {figures.count(n)}"
-        long = f"{short} below"
-        full = long if math.isnan(best) else f"{long}, best {best:.2f}"
-        return next((words for words in (full, long, short) if len(words) <= room), "")
-
-    def _guides(self, last: Sequence[bool], best: bool) -> str:
-        """The lines that lead to a node; cut on the left where they would take more than half of the room."""
-        branch, end, line, nothing, *heavy = (g if self.width >= 64 else g[:-1] for g in self.signs.branch)
-        if not last:
-            return ""
-        most = max(self.room // 2 // len(branch), 2)
-        guides = "".join(nothing if x else line for x in last[max(len(last) - most, 0) : -1])
-        cut = f"{self.signs.ellipsis} "[: len(branch)] if len(last) > most else ""
-        return cut + guides[len(cut) :] + (heavy if best else (branch, end))[last[-1]]
-
-
-_FOLDED = {
-    Status.LEAF_END: (Status.LEAF_END, Status.LEAF_STOP, Status.LEAF_LENGTH),
-    Status.LEAF_DEAD: (Status.LEAF_DEAD,),
-    Status.PRUNED: (Status.PRUNED,),
-    Status.MERGED: (Status.MERGED,),
-    Status.STEM: (Status.STEM,),
-}
+        return bool(self.passes[node])

@@ -1,0 +1,122 @@
+"""What stands above a drawn graph: what it is, what came of the search and for how much, what the signs mean."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.text import Text
+
+from babblegraph.budget import Budget, Spent
+from babblegraph.graph import BabbleGraph
+from babblegraph.status import Status
+from babblegraph.subtrees import passing
+from babblegraph.view import figures
+from babblegraph.view.signs import (
+    AGAIN,
+    BEST,
+    FAILED,
+    MEANINGS,
+    PASSED,
+    QUIET,
+    STRONG,
+    STYLES,
+    TITLE,
+    UNICODE,
+    WORDS,
+    Signs,
+)
+from babblegraph.view.text import fit
+
+ENDS = (  # of branches, before what is still open
+    *(Status.LEAF_DEAD, Status.PRUNED, Status.MERGED, Status.LEAF_END, Status.LEAF_LENGTH),
+    *(Status.FRONTIER, Status.EXPANDED, Status.STEM),
+)
+
+
+def title(graph: BabbleGraph, width: int, signs: Signs = UNICODE, more: str = "") -> Text:
+    """One line on what the graph is: the model, the task, the strategy, the seed."""
+    meta = graph.meta
+    if "at_round" in meta and not more:
+        more = "as of round {} of {}".format(*meta["at_round"])
+    parts = [meta.get("task"), meta.get("model"), meta.get("strategy"), f"seed {meta.get('seed', 0)}", more]
+    said = fit(f" {signs.dot} ".join(str(p) for p in parts if p), max(width - 14, 1), signs)
+    return line_of(("babblegraph", TITLE), ("  ", ""), (said, QUIET))
+
+
+def verdict(
+    graph: BabbleGraph, spent: Spent | None, budget: Budget | None, width: int, signs: Signs = UNICODE
+) -> Text:
+    """One line on what came of the search, and what that cost."""
+    line = _outcome(graph, signs)
+    nodes, rounds = graph.size - graph.trees, graph.round
+    costs = [
+        f"{figures.count(nodes)} node{'s' * (nodes != 1)}",
+        f"{rounds} round{'s' * (rounds != 1)}",
+    ]
+    if spent is not None:
+        bound = budget.tokens * graph.trees if budget is not None and budget.tokens else 0
+        of = f" of {figures.count(bound)}" if bound else ""
+        costs = [f"cost {figures.count(spent.sampled)}{of} tokens", *costs, f"{spent.seconds:.1f} s"]
+    for i, cost in enumerate(costs):
+        said = f" {signs.dot} {cost}"
+        if line.cell_len + len(said) > width:
+            break
+        line.append(said, "" if i else STRONG)
+    return line
+
+
+def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bool = True) -> list[Text]:
+    """What the signs mean, of those that occur, and how many there are; as many lines as that takes.
+
+    Args:
+        graph: any.
+        width: in cells.
+        signs: what is drawn with.
+        guides: those of the lines between nodes too.
+    """
+    passed = int(passing(graph).sum())
+    counts = np.bincount(graph.status, minlength=len(Status))
+    counts[Status.LEAF_END] += counts[Status.LEAF_STOP]
+    threshold = graph.meta.get("threshold")
+    named = [(signs.passed, f"{figures.count(passed)} passed", PASSED)] if passed else []
+    if guides and graph.best():
+        named.append((signs.branch[4].strip(), "way to the best", BEST))
+    for status in ENDS:
+        n = int(counts[status]) - (passed if status == Status.LEAF_END else 0)
+        if n > 0:
+            word = WORDS[status] if threshold is None else MEANINGS.get(status, WORDS[status])
+            named.append((signs.status[status], f"{figures.count(n)} {word}", STYLES[status]))
+    births = np.unique(graph.parent[graph.trees :].astype(np.int64) << 32 | graph.born[graph.trees :])
+    if guides and (np.diff(births >> 32) == 0).any():
+        named.append((signs.again, "expanded again later", AGAIN))
+    lines = [Text(no_wrap=True)]
+    for sign, word, style in named:
+        word = fit(word.replace("→", signs.arrow), max(width - len(sign) - 1, 1), signs)
+        gap = 3 if lines[-1].cell_len else 0
+        if lines[-1].cell_len + gap + len(sign) + len(word) + 1 > width:
+            lines.append(Text(no_wrap=True))
+            gap = 0
+        lines[-1].append(" " * gap).append(sign, style).append(f" {word}", QUIET)
+    return lines
+
+
+def _outcome(graph: BabbleGraph, signs: Signs) -> Text:
+    """Whether something passed, and how good the best is."""
+    passed = len(np.unique(graph.root[passing(graph)]))
+    best, threshold = [float(graph.score[node]) for node in graph.best(1)], graph.meta.get("threshold")
+    if graph.trees > 1 and threshold is not None:
+        words = f"{signs.passed} {passed} of {graph.trees} prompts passed"
+        return line_of((words, PASSED if passed else FAILED))
+    if passed:
+        return line_of((f"{signs.passed} passed", PASSED), (f" with score {best[0]:.2f}", STRONG))
+    if not best:
+        over = "no leaf passes, every branch is over" if not len(graph.frontier()) else "no leaf is finished"
+        return line_of((over if graph.size > graph.trees else "nothing was tried", FAILED))
+    if threshold is not None:
+        short = figures.short_of(best[0], threshold)
+        return line_of(("no leaf passes", FAILED), (f", the best has {short}", ""))
+    return line_of((f"{signs.status[Status.LEAF_END]} best {best[0]:.2f}", STRONG))
+
+
+def line_of(*parts: tuple[str, str]) -> Text:
+    """A line of parts with a style each, none of which is inherited by the next."""
+    return Text.assemble(*parts, no_wrap=True)
