@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import connectivity
 import judge
+import trapped
 
 
 @pytest.fixture(autouse=True)
@@ -83,20 +84,62 @@ def test_a_quick_run_of_judges_writes_rows_and_claims(tmp_path, capsys):
 def test_placebos_are_the_same_scores_among_the_nodes_of_each_tree():
     draw = np.random.default_rng(0)
     root, score = draw.integers(0, 4, 50), draw.random(50)
-    found = connectivity.permuted(score, root, draw)
+    found = trapped.permuted(score, root, draw)
     for tree in range(4):
         assert sorted(found[root == tree]) == sorted(score[root == tree])
     assert (found != score).any()
 
 
+def made_up(seed, n=4000, trees=40):
+    """Nodes that are traps by a known rule of the base columns and the first score; the second says nothing."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(n, 5)) * [1, 5, 0.1, 1, 1] + [0, 3, 0, 0, 0]
+    truth = 1.5 * x[:, 0] - 0.4 * (x[:, 1] - 3) + 1.5 * x[:, 3]
+    root = draw.integers(0, trees, n)
+    y = draw.random(n) < 1 / (1 + np.exp(-truth))
+    return trapped.Nodes(x[:, :3], x[:, 3:], y, root, root), truth
+
+
 def test_the_logistic_model_finds_what_made_the_labels():
-    draw = np.random.default_rng(1)
-    x = draw.normal(size=(4000, 3)) * [1, 5, 0.1] + [0, 3, 0]
-    truth = 1.5 * x[:, 0] - 0.4 * (x[:, 1] - 3)
-    y = draw.random(4000) < 1 / (1 + np.exp(-truth))
-    found = connectivity.logistic(x, y)(x)
-    assert np.corrcoef(found, truth)[0, 1] > 0.99
-    root = draw.integers(0, 20, 4000)
-    with_it = connectivity.held_out(x, y, root)
-    without = connectivity.held_out(x[:, 1:], y, root)
-    assert with_it > without + 0.05
+    nodes, truth = made_up(1)
+    x = np.c_[nodes.base, nodes.score]
+    assert np.corrcoef(trapped.logistic(x, nodes.trapped)(x), truth)[0, 1] > 0.99
+
+
+def test_a_measure_that_tells_something_beats_its_placebo_and_one_that_does_not_does_not():
+    """The silent score's 95 % interval of the gain over its placebo holds 0: one seed, chosen once."""
+    rows, claims = trapped.tested(made_up(2)[0], ["telling", "silent"], 5)
+    assert rows[0]["gain"] > 0.05
+    assert rows[0]["low"] > 0
+    assert [c["met"] for c in claims] == [True, False]
+    assert claims[1]["interval"][0] <= 0 <= claims[1]["interval"][1]
+
+
+def test_seeds_of_a_puzzle_are_one_unit():
+    one, two = made_up(3, 500, 8)[0], made_up(4, 500, 8)[0]
+    both = trapped.together([one, two])
+    assert both.root.max() == 15
+    gain = np.arange(16.0)
+    gain[3] = np.nan
+    np.testing.assert_array_equal(
+        trapped.by_puzzle(gain, trapped.puzzles_of(both)), [4, 5, 6, 11, 8, 9, 10, 11]
+    )
+
+
+def test_a_run_goes_on_from_its_pieces_and_says_the_same(tmp_path, monkeypatch):
+    arguments = ["--quick", "--pieces", str(tmp_path)]
+    monkeypatch.setattr(connectivity, "ACTED", ("novelty",))
+    monkeypatch.setattr(connectivity, "NODES", 300)
+    first = connectivity.main(arguments)
+    (tmp_path / "novelty-0.npz").unlink()
+    made = []
+    whole = connectivity.make
+    monkeypatch.setattr(connectivity, "make", lambda *a: made.append(a[0]) or whole(*a))
+    again = connectivity.main(arguments)
+    assert made == ["novelty"]
+    assert again[5:] == first[5:]  # the first five are times
+    assert {r["restarts by"] for r in again if "restarts by" in r} == {
+        connectivity.NONE,
+        "novelty",
+        "novelty, placebo",
+    }

@@ -14,7 +14,7 @@ from babblegraph.errors import BadInput
 if TYPE_CHECKING:
     from babblegraph.scoring.fit import Fitted
 
-PROMPTS, COPIES = 12_000, 8  # of the embedded generator: nearly 100,000 rollouts
+PROMPTS, COPIES, DRAWS = 6_000, 4, 6  # of the embedded generator
 
 
 def train_value(
@@ -31,6 +31,9 @@ def train_value(
         int | None, typer.Option(help="How many of the training prompts to use.", rich_help_panel=HOW)
     ] = None,
     copies: Annotated[int, typer.Option(help="Rollouts of each prompt.", rich_help_panel=HOW)] = COPIES,
+    draws: Annotated[
+        int, typer.Option(help="Draws below every node that lives on, at least.", rich_help_panel=HOW)
+    ] = DRAWS,
     threshold: Annotated[float, typer.Option(help="What a score has to reach.", rich_help_panel=HOW)] = 1.0,
     members: Annotated[int, typer.Option(help="Networks in the head.", rich_help_panel=HOW)] = 1,
     epochs: Annotated[int, typer.Option(help="Of each fit.", rich_help_panel=HOW)] = 10,
@@ -54,6 +57,7 @@ def train_value(
     for name, number in (
         ("--count", count),
         ("--copies", copies),
+        ("--draws", draws),
         ("--members", members),
         ("--epochs", epochs),
     ):
@@ -77,6 +81,7 @@ def train_value(
         *(babbler, texts, Score(plan.task)),
         layers=layers,
         copies=copies,
+        draws=draws,
         threshold=threshold,
         seed=seed,
         progress=report,
@@ -87,6 +92,7 @@ def train_value(
     seconds = {"collecting": round(collected), "fitting": round(time.perf_counter() - started - collected)}
     notes: dict[str, Any] = {
         "rollouts": data.rollouts,
+        "draws": draws,
         "threshold": threshold,
         "seed": seed,
         "seconds": seconds,
@@ -141,7 +147,7 @@ def _print(fitted: Fitted, out: str, notes: dict[str, Any], json: bool, console:
     from babblegraph.view import figures
 
     table = Table(title=f"Held-out prompts: {fitted.prompts[1]:,}", title_justify="left")
-    for name in ("depth", "nodes", "AUC within prompt", "Brier skill", "calibration error"):
+    for name in ("depth", "nodes", "AUC within prompt", "Brier skill", "over base rate", "calibration error"):
         table.add_column(name, justify="right")
     for depth, found in fitted.held_out.items():
         table.add_row(
@@ -149,6 +155,7 @@ def _print(fitted: Fitted, out: str, notes: dict[str, Any], json: bool, console:
             figures.count(found.nodes),
             f"{found.auc:.3f}",
             f"{found.skill:+.3f}",
+            f"{found.skill_base:+.3f}",
             f"{found.calibration_error:.3f}",
         )
     console.print(table)

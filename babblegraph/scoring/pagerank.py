@@ -77,8 +77,9 @@ def personalised(
         damping: the chance that it goes on.
     """
     sparse = _scipy()
-    ends = np.unique(np.sort(links, 1), axis=0)
-    a, b = ends[ends[:, 0] != ends[:, 1]].T
+    low, high = links.min(1, initial=size), links.max(1, initial=0)
+    a, b = np.divmod(np.unique(low.astype(np.int64) * size + high), size)
+    a, b = a[a != b], b[a != b]
     there = sparse.coo_array((np.ones(2 * len(a)), (np.r_[a, b], np.r_[b, a])), shape=(size, size)).tocsr()
     degree = there.sum(1)
     home = restart / restart.sum()
