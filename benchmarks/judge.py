@@ -225,9 +225,10 @@ def skill(value, known, label, weight, puzzle, repeats=2000):
     squares = [
         np.bincount(puzzle, weight * (label * (1 - p) ** 2 + (1 - label) * p**2)) for p in (value, known)
     ]
-    draw = np.random.default_rng(0).integers(0, len(squares[0]), (repeats, len(squares[0])))
-    again = 1 - squares[0][draw].sum(1) / squares[1][draw].sum(1)
-    low, high = np.quantile(again, [0.025, 0.975])
+    there = np.unique(puzzle)
+    draw = np.random.default_rng(0).choice(there, (repeats, len(there)))
+    ours, theirs = (x[draw].sum(1) for x in squares)
+    low, high = np.quantile(1 - ours / np.maximum(theirs, 1e-12), [0.025, 0.975])
     return float(1 - squares[0].sum() / squares[1].sum()), float(low), float(high)
 
 

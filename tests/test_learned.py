@@ -125,7 +125,7 @@ def test_unfinished_texts_are_no_examples():
 def test_what_is_collected_is_the_fate_of_the_nodes(collected):
     _babbler, data = collected
     assert data.rollouts == 600
-    assert set(np.unique(data.depth)) == {1, 2, 3, 4}
+    assert set(range(1, 5)) <= set(np.unique(data.depth))
     first = data.depth == 1
     assert data.weight[first].sum() <= 600  # rollouts that died on their first span are no examples
     inner = data.parent >= 0
@@ -257,7 +257,7 @@ def test_a_saved_value_says_the_same_in_a_search(collected, tmp_path):
     np.testing.assert_allclose(graph.value[ids], twins, atol=2e-3)  # weights are kept in half precision
     card = json.loads((tmp_path / CARD).read_text())
     assert card["rollouts"] == 600
-    assert set(card["held_out"]) == set(np.unique(data.depth).astype(str))
+    assert {"1", "2"} <= set(card["held_out"]) <= set(np.unique(data.depth).astype(str))
 
 
 def test_a_value_costs_no_forward_pass_that_the_search_does_not_need(collected, tmp_path):
