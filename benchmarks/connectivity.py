@@ -65,7 +65,7 @@ def main(arguments=None):
     tables = [("Time on 10,000 nodes", timed), ("What a measure adds to the AUC", predicted)]
     tables.append((f"% solved within {chosen.tokens} tokens, and distinct answers with twice that", acted))
     rows = [row for _, table in tables for row in table]
-    report("", rows, claims + more + most, chosen, tables=tables, packages=["scipy", "networkx"])
+    report("", rows, claims + more + most, chosen, tables=tables)
     return rows
 
 

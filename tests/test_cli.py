@@ -321,8 +321,6 @@ def test_a_saved_search_can_be_resumed_and_shown(capsys, player, tmp_path):
 
 @pytest.mark.parametrize("measure", RESTARTS)
 def test_restarts_are_chosen_by_any_measure_and_resumed_with_it(capsys, player, tmp_path, measure):
-    if measure == "pagerank":
-        pytest.importorskip("scipy")
     file = str(tmp_path / "graph.safetensors")
     asked = ["search", "1 2 3>99", "--tokens", "60", "-q", "--save", file]
     said(capsys, *asked, "--restarts", measure, status=1)
