@@ -54,7 +54,12 @@ def main(arguments=None):
     options.add_argument(
         "--pairs", type=int, default=4000, help="comparisons for the reward model; 0 leaves it out"
     )
-    options.add_argument("--tokens", type=int, default=BUDGETS[-1], help="of each search, for each puzzle")
+    options.add_argument(
+        "--tokens",
+        type=int,
+        default=BUDGETS[-1],
+        help="of each search, for each puzzle; 0 leaves searches out",
+    )
     chosen = options.parse_args(arguments)
     if chosen.quick:
         chosen.puzzles, chosen.copies, chosen.seeds, chosen.pairs, chosen.tokens = 4, 6, 1, 0, 100
@@ -63,6 +68,16 @@ def main(arguments=None):
     babbler = bg.Babbler.embedded()
     judges = judges_of(babbler, chosen.pairs)
     judged, maker = judged_by(babbler, prompts, judges, chosen.copies)
+    searched = searches(babbler, prompts, judges, chosen) if chosen.tokens else {}
+    names = list(dict.fromkeys([*judges, *searched]))
+    rows = [row(name, judged.get(name), searched.get(name), chosen) for name in names]
+    title = f"{len(prompts)} held-out puzzles × {chosen.copies} rollouts; the maker's pass@1 is {maker:.1%}"
+    report(title, rows, claims_of(judged, searched, maker, chosen), chosen)
+    return rows
+
+
+def searches(babbler, prompts, judges, chosen):
+    """What `searched_with` finds, by name."""
     searched = {
         name: searched_with(babbler, prompts, value, chosen)
         for name, value in judges.items()
@@ -77,11 +92,7 @@ def main(arguments=None):
     samples = best_of_n(width=1, threshold=1.0)
     searched[BEST] = searched_with(babbler, prompts, None, chosen, samples)
     searched[SEPARATE] = searched_with(babbler, prompts, None, chosen, samples, separate_tokens)
-    names = list(dict.fromkeys([*judges, *searched]))
-    rows = [row(name, judged.get(name), searched.get(name), chosen) for name in names]
-    title = f"{len(prompts)} held-out puzzles × {chosen.copies} rollouts; the maker's pass@1 is {maker:.1%}"
-    report(title, rows, claims_of(judged, searched, maker, chosen), chosen)
-    return rows
+    return searched
 
 
 def choosy():
@@ -169,7 +180,7 @@ def rolled(babbler, prompts, copies):
     ids, draws = np.arange(graph.trees), np.full(graph.trees, copies)
     while len(ids):
         graph.round += 1
-        born = graph.add(babbler.expand(graph, Chosen(ids, draws), rng, meter, False))
+        born = graph.add(babbler.expand(graph, Chosen(ids, draws), rng, meter))
         score(graph, born, meter)
         ids = born[~graph.is_leaf(born)].astype(np.intp)
         draws = graph.count[ids].astype(np.intp)
@@ -285,7 +296,7 @@ def claims_of(judged, searched, maker, chosen):
         )
         error = head.found.calibration_error
         found.append(claim("learned head, expected calibration error", error, "≤ 0.03", error <= 0.03))
-        for ours in (LEARNED, f"{LEARNED}, choosy"):
+        for ours in (LEARNED, f"{LEARNED}, choosy") if searched else ():
             found += [gain(searched, ours, CONSTANT, b, 0.0) for b in budgets(chosen)[1:]]
     if chosen.tokens >= 400:
         found += [gain(searched, f"{EXACT}, choosy", other, 400, 20.0) for other in (SEPARATE, BEST)]

@@ -108,12 +108,12 @@ def tested(nodes, names, placebos):
                 "nodes": len(nodes.root),
                 "trapped": float(nodes.trapped.mean()),
                 "puzzles": len(over),
-                "AUC without": float(np.nanmean(without)),
-                "gain": float(np.nanmean(gain)),
+                "AUC without": middle(without),
+                "gain": middle(gain),
                 "low": low,
                 "high": high,
-                "placebo, mean": float(np.nanmean(noise)),
-                "placebo, most": float(np.nanmean(noise, 1).max()),
+                "placebo, mean": middle(noise),
+                "placebo, most": max(map(middle, noise)),
             }
         )
         low, high = bootstrap(over)
@@ -138,6 +138,12 @@ def areas(nodes, score):
     return found
 
 
+def middle(x):
+    """The mean of what is known; 0 where nothing is."""
+    known = x[~np.isnan(x)]
+    return float(known.mean()) if len(known) else 0.0
+
+
 def puzzles_of(nodes):
     """The puzzle of each tree, [trees]; −1 where a tree has no node."""
     found = np.full(int(nodes.root.max(initial=-1)) + 1, -1)
@@ -149,7 +155,7 @@ def by_puzzle(gain, puzzle):
     """Means over the trees of each puzzle that have an AUC, [puzzles]: the independent units."""
     known = ~np.isnan(gain)
     total, many = np.bincount(puzzle[known], gain[known]), np.bincount(puzzle[known])
-    return total[many > 0] / many[many > 0]
+    return total[many > 0] / many[many > 0] if many.any() else np.zeros(1)
 
 
 def logistic(x, y):

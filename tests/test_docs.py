@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from xml.dom import minidom
 
 import pytest
 import typer.main
 
-from babblegraph.cli.main import app
+from babblegraph.cli.main import app, main
 from babblegraph.view.signs import UNICODE
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -27,23 +24,19 @@ def commands(page: Path) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_tutorial_runs_in_order(tmp_path: Path) -> None:
+def test_every_command_of_the_tutorial_runs_in_order(tmp_path: Path, monkeypatch, capsys) -> None:
+    """In this process, which has loaded torch already."""
     found = commands(DOCS / "tutorial.md")
     assert len(found) > 8
-    environment = {**os.environ, "PYTHONPATH": str(DOCS.parent)}
+    monkeypatch.chdir(tmp_path)
     for arguments in found:
-        done = subprocess.run(
-            [sys.executable, "-m", "babblegraph", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        status = main(arguments)
+        said = capsys.readouterr().err
         if "--interactive" in arguments:
-            assert "--interactive needs a terminal" in done.stderr
+            assert "--interactive needs a terminal" in said
             continue
-        nothing_passed = done.returncode == 1 and arguments[0] == "search"
-        assert done.returncode == 0 or nothing_passed, done.stderr
+        nothing_passed = status == 1 and arguments[0] == "search"
+        assert status == 0 or nothing_passed, said
     names = {"first.bg", "run", "second.bg", "second.html", "second.svg"}
     assert {f.name for f in tmp_path.iterdir()} == names
 

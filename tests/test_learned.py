@@ -125,7 +125,7 @@ def test_unfinished_texts_are_no_examples():
 def test_what_is_collected_is_the_fate_of_the_nodes(collected):
     _babbler, data = collected
     assert data.rollouts == 600
-    assert set(range(1, 5)) <= set(np.unique(data.depth))
+    assert set(np.unique(data.depth)) == {1, 2, 3, 4}
     first = data.depth == 1
     assert data.weight[first].sum() <= 600  # rollouts that died on their first span are no examples
     inner = data.parent >= 0
@@ -135,26 +135,6 @@ def test_what_is_collected_is_the_fate_of_the_nodes(collected):
     np.testing.assert_allclose(
         (data.settled + below)[first], data.label[first]
     )  # a node's fate is its children's
-
-
-def test_rollouts_that_split_stand_for_the_same_share_and_tell_more():
-    """The pass rate below live first spans, 100 prompts: |z| < 5 for the difference, odds 6e-7."""
-    prompts = [f"{a} {b}>" for a in range(10) for b in range(10)]
-    rates, luck = [], []
-    for draws in (1, 6):
-        how = {"layers": (3,), "copies": 4, "draws": draws, "seed": 2}
-        data = collect(babbler_of(), prompts, Score(Digits()), **how)
-        first, inner = data.depth == 1, data.parent >= 0
-        assert (np.bincount(data.prompt[first], data.weight[first]) <= 4 + 1e-9).all()
-        up = data.parent[inner]
-        np.testing.assert_allclose(data.weight[inner], data.share[inner] * data.weight[up])
-        below = np.bincount(up, (data.share * data.label)[inner], minlength=len(data.label))
-        np.testing.assert_allclose((data.settled + below)[first], data.label[first])
-        rates.append(np.bincount(data.prompt[first], (data.weight * data.label)[first], minlength=100) / 4)
-        luck.append(np.mean((data.label * (1 - data.label))[first] == 0))
-    difference = rates[0] - rates[1]
-    assert abs(difference.mean()) < 5 * difference.std() / 10
-    assert luck[1] < 0.7 * luck[0]  # with one rollout a label is 0 or 1
 
 
 def test_features_are_those_of_the_value_whoever_else_is_asked_about(collected):
@@ -257,7 +237,7 @@ def test_a_saved_value_says_the_same_in_a_search(collected, tmp_path):
     np.testing.assert_allclose(graph.value[ids], twins, atol=2e-3)  # weights are kept in half precision
     card = json.loads((tmp_path / CARD).read_text())
     assert card["rollouts"] == 600
-    assert {"1", "2"} <= set(card["held_out"]) <= set(np.unique(data.depth).astype(str))
+    assert set(card["held_out"]) == set(np.unique(data.depth).astype(str))
 
 
 def test_a_value_costs_no_forward_pass_that_the_search_does_not_need(collected, tmp_path):

@@ -127,7 +127,8 @@ def test_seeds_of_a_puzzle_are_one_unit():
 
 
 def test_a_run_goes_on_from_its_pieces_and_says_the_same(tmp_path, monkeypatch):
-    arguments = ["--quick", "--pieces", str(tmp_path)]
+    sizes = {"puzzles": 6, "seeds": 1, "tokens": 80, "rollouts": 1, "placebos": 2}
+    arguments = ["--pieces", str(tmp_path), *(word for k, v in sizes.items() for word in (f"--{k}", str(v)))]
     monkeypatch.setattr(connectivity, "ACTED", ("novelty",))
     monkeypatch.setattr(connectivity, "NODES", 300)
     first = connectivity.main(arguments)

@@ -14,7 +14,7 @@ from babblegraph.errors import BadInput
 if TYPE_CHECKING:
     from babblegraph.scoring.fit import Fitted
 
-PROMPTS, COPIES, DRAWS = 6_000, 4, 6  # of the embedded generator
+PROMPTS, COPIES = 12_000, 8  # of the embedded generator: nearly 100,000 rollouts
 
 
 def train_value(
@@ -31,9 +31,6 @@ def train_value(
         int | None, typer.Option(help="How many of the training prompts to use.", rich_help_panel=HOW)
     ] = None,
     copies: Annotated[int, typer.Option(help="Rollouts of each prompt.", rich_help_panel=HOW)] = COPIES,
-    draws: Annotated[
-        int, typer.Option(help="Draws below every node that lives on, at least.", rich_help_panel=HOW)
-    ] = DRAWS,
     threshold: Annotated[float, typer.Option(help="What a score has to reach.", rich_help_panel=HOW)] = 1.0,
     members: Annotated[int, typer.Option(help="Networks in the head.", rich_help_panel=HOW)] = 1,
     epochs: Annotated[int, typer.Option(help="Of each fit.", rich_help_panel=HOW)] = 10,
@@ -57,7 +54,6 @@ def train_value(
     for name, number in (
         ("--count", count),
         ("--copies", copies),
-        ("--draws", draws),
         ("--members", members),
         ("--epochs", epochs),
     ):
@@ -81,7 +77,6 @@ def train_value(
         *(babbler, texts, Score(plan.task)),
         layers=layers,
         copies=copies,
-        draws=draws,
         threshold=threshold,
         seed=seed,
         progress=report,
@@ -92,7 +87,6 @@ def train_value(
     seconds = {"collecting": round(collected), "fitting": round(time.perf_counter() - started - collected)}
     notes: dict[str, Any] = {
         "rollouts": data.rollouts,
-        "draws": draws,
         "threshold": threshold,
         "seed": seed,
         "seconds": seconds,

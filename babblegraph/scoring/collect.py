@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.protocols import Chosen, Draws
+from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 from babblegraph.scoring.examples import examples
 
@@ -28,7 +28,7 @@ class Collected(NamedTuple):
 
     features: torch.Tensor  # [M, D] float16; see `features_of`
     label: NDArray[np.float64]  # [M] share of the rollouts through the node that passed
-    weight: NDArray[np.float64]  # [M] how many of its prompt's rollouts those stand for
+    weight: NDArray[np.float64]  # [M] how many rollouts those were
     prompt: NDArray[np.intp]  # [M] which prompt, from 0 on
     depth: NDArray[np.intp]  # [M] 1 is a child of the root
     parent: NDArray[np.intp]  # [M] the parent's row, −1 below a root
@@ -44,7 +44,6 @@ def collect(
     *,
     layers: Sequence[int],
     copies: int = 8,
-    draws: int = 1,
     threshold: float = 1.0,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -52,16 +51,14 @@ def collect(
     """Draws complete texts and keeps the features and the fate of every node on the way.
 
     Nothing is pruned and nothing computed twice: draws that agree are one node, and hidden states come from the
-    forward passes that the rollouts need anyway. Each expansion draws systematically, and with `draws` above 1 a
-    node's rollouts split on the way: a label near the root is then the mean over many ends, and far less luck.
+    forward passes that the rollouts need anyway.
 
     Args:
         babbler: the generator.
         prompts: training prompts, ready for the model.
         score: of leaves; a verifier, and whatever marks dead nodes and finished ones.
         layers: whose hidden states are features, 0 being the embedding.
-        copies: rollouts of each prompt, at its root.
-        draws: below every node that lives on, at least; each stands for its share of the node's rollouts.
+        copies: rollouts of each prompt.
         threshold: what a leaf's score must reach.
         seed: of the rollouts.
         progress: told how many prompts are done.
@@ -69,15 +66,13 @@ def collect(
     Raises:
         BadInput: no rollouts, none that lives on after its first span, or a layer that the model does not have.
     """
-    if not len(prompts) or copies < 1 or draws < 1:
-        raise BadInput(
-            f"a value needs rollouts, got {len(prompts)} prompts × {copies} copies × {draws} draws: give some"
-        )
+    if not len(prompts) or copies < 1:
+        raise BadInput(f"a value needs rollouts, got {len(prompts)} prompts × {copies} copies: give some")
     babbler.record(layers)
     parts, done = [], 0
     for at in range(0, len(prompts), SIDE_BY_SIDE):
         some = prompts[at : at + SIDE_BY_SIDE]
-        parts.append(_rolled(babbler, some, score, layers, copies, draws, threshold, seed, at))
+        parts.append(_rolled(babbler, some, score, layers, copies, threshold, seed, at))
         done += len(some)
         if progress is not None:
             progress(done)
@@ -109,7 +104,6 @@ def _rolled(
     score: Scorer,
     layers: Sequence[int],
     copies: int,
-    least: int,
     threshold: float,
     seed: int,
     first: int,
@@ -122,24 +116,23 @@ def _rolled(
     try:
         while len(ids):
             graph.round += 1
-            born = graph.add(babbler.expand(graph, Chosen(ids, draws), rng, meter, Draws.SYSTEMATIC))
+            born = graph.add(babbler.expand(graph, Chosen(ids, draws), rng, meter))
             score(graph, born, meter)
             babbler.release(graph, np.r_[ids, born[graph.is_leaf(born)]])
             ids = born[~graph.is_leaf(born)].astype(np.intp)
-            draws = np.maximum(graph.count[ids], least).astype(np.intp)
+            draws = graph.count[ids].astype(np.intp)
             if len(ids):
                 seen.append(ids)
                 states.append(features_of(babbler, graph, ids, layers, meter).half().cpu())
     finally:
         babbler.release(graph, np.arange(graph.size))
     nodes = np.concatenate([*seen, np.zeros(0, np.intp)])  # [M] in the order of their ids
-    found = examples(graph, threshold, clip=1.0)  # no weight exceeds its ancestor's: nothing is pruned
+    found = examples(graph, threshold)
     row = np.full(graph.size, -1)
     row[nodes] = np.arange(len(nodes))
     place = row[found.node]
     label, weight = np.zeros(len(nodes)), np.zeros(len(nodes))
-    label[place] = found.label
-    weight[place] = copies * np.exp(graph.log_weight(found.node))
+    label[place], weight[place] = found.label, found.weight
     ratio = np.exp(graph.log_weight() - graph.log_weight(np.maximum(graph.parent, 0)))
     leaf = np.flatnonzero(graph.is_leaf())
     good = leaf[np.nan_to_num(graph.score[leaf], nan=-np.inf) >= threshold]
