@@ -81,6 +81,23 @@ def test_a_quick_run_of_judges_writes_rows_and_claims(tmp_path, capsys):
     assert found["claims"][0]["name"] == "the maker's pass@1"
 
 
+def test_skill_beside_what_is_known_is_that_of_single_rollouts():
+    draw = np.random.default_rng(5)
+    puzzle, weight = draw.integers(0, 9, 80), draw.integers(1, 4, 80)
+    value, passed = draw.random(80), draw.binomial(weight, 0.4)
+    known = judge.mean_of(passed / weight, weight, puzzle)
+    for i in range(80):
+        mine = puzzle == puzzle[i]
+        assert known[i] == pytest.approx(passed[mine].sum() / weight[mine].sum())
+    node = np.repeat(np.arange(80), weight)
+    outcome = np.concatenate([np.arange(w) < k for w, k in zip(weight, passed, strict=True)])
+    told, low, high = judge.skill(value, known, passed / weight, weight, puzzle)
+    ours, theirs = (np.mean((x[node] - outcome) ** 2) for x in (value, known))
+    assert told == pytest.approx(1 - ours / theirs)
+    assert low < told < high < 0  # random values know less than the rates themselves
+    assert judge.skill(known, known, passed / weight, weight, puzzle) == (0, 0, 0)
+
+
 def test_placebos_are_the_same_scores_among_the_nodes_of_each_tree():
     draw = np.random.default_rng(0)
     root, score = draw.integers(0, 4, 50), draw.random(50)
