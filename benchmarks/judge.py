@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from babblegraph.randomness import Rng
 from babblegraph.scoring import JudgeValue, LearnedValue, RewardModelValue, Score, likelihood
 from babblegraph.scoring.examples import examples
 from babblegraph.scoring.learned import is_there
-from babblegraph.scoring.reliability import by_depth, reliability
+from babblegraph.scoring.reliability import reliability
 from babblegraph.strategies import babble, best_of_n
 from babblegraph.tasks.countdown_puzzles import puzzles
 from babblegraph.tasks.countdown_solver import solve
@@ -53,7 +54,12 @@ def main(arguments=None):
     options.add_argument(
         "--pairs", type=int, default=4000, help="comparisons for the reward model; 0 leaves it out"
     )
-    options.add_argument("--tokens", type=int, default=BUDGETS[-1], help="of each search, for each puzzle")
+    options.add_argument(
+        "--tokens",
+        type=int,
+        default=BUDGETS[-1],
+        help="of each search, for each puzzle; 0 leaves searches out",
+    )
     chosen = options.parse_args(arguments)
     if chosen.quick:
         chosen.puzzles, chosen.copies, chosen.seeds, chosen.pairs, chosen.tokens = 4, 6, 1, 0, 100
@@ -62,6 +68,16 @@ def main(arguments=None):
     babbler = bg.Babbler.embedded()
     judges = judges_of(babbler, chosen.pairs)
     judged, maker = judged_by(babbler, prompts, judges, chosen.copies)
+    searched = searches(babbler, prompts, judges, chosen) if chosen.tokens else {}
+    names = list(dict.fromkeys([*judges, *searched]))
+    rows = [row(name, judged.get(name), searched.get(name), chosen) for name in names]
+    title = f"{len(prompts)} held-out puzzles × {chosen.copies} rollouts; the maker's pass@1 is {maker:.1%}"
+    report(title, rows, claims_of(judged, searched, maker, chosen), chosen)
+    return rows
+
+
+def searches(babbler, prompts, judges, chosen):
+    """What `searched_with` finds, by name."""
     searched = {
         name: searched_with(babbler, prompts, value, chosen)
         for name, value in judges.items()
@@ -76,11 +92,7 @@ def main(arguments=None):
     samples = best_of_n(width=1, threshold=1.0)
     searched[BEST] = searched_with(babbler, prompts, None, chosen, samples)
     searched[SEPARATE] = searched_with(babbler, prompts, None, chosen, samples, separate_tokens)
-    names = list(dict.fromkeys([*judges, *searched]))
-    rows = [row(name, judged.get(name), searched.get(name), chosen) for name in names]
-    title = f"{len(prompts)} held-out puzzles × {chosen.copies} rollouts; the maker's pass@1 is {maker:.1%}"
-    report(title, rows, claims_of(judged, searched, maker, chosen), chosen)
-    return rows
+    return searched
 
 
 def choosy():
@@ -168,7 +180,7 @@ def rolled(babbler, prompts, copies):
     ids, draws = np.arange(graph.trees), np.full(graph.trees, copies)
     while len(ids):
         graph.round += 1
-        born = graph.add(babbler.expand(graph, Chosen(ids, draws), rng, meter, False))
+        born = graph.add(babbler.expand(graph, Chosen(ids, draws), rng, meter))
         score(graph, born, meter)
         ids = born[~graph.is_leaf(born)].astype(np.intp)
         draws = graph.count[ids].astype(np.intp)
@@ -176,22 +188,59 @@ def rolled(babbler, prompts, copies):
     return graph
 
 
+class Judged(NamedTuple):
+    """A judge's figures at one depth."""
+
+    found: Any  # `Reliability`
+    own: tuple  # Brier skill beside a predictor that knows each puzzle's own pass rate: figure, low, high
+    base: tuple  # and beside one that knows only the pass rate of all puzzles together
+
+
 def judged_by(babbler, prompts, judges, copies):
-    """Figures by depth of each judge, over all depths as 0; and the maker's pass@1."""
+    """Figures by depth of each judge, over all depths as 0; and the maker's pass@1.
+
+    A puzzle's own pass rate after a line is the mean exact value of the live nodes there, which owes nothing to the
+    outcomes that are judged; the sample's own rate would have seen them.
+    """
     graph = rolled(babbler, prompts, copies)
     node, label, weight = examples(graph, 1.0)
     root, depth = graph.root[node], graph.depth[node]
-    found = {}
+    found, own, base = {}, None, None
     for name, judge in judges.items():
         value = np.concatenate(
             [judge(graph, some, free(graph)) for some in np.array_split(node, 1 + len(node) // 500)]
         )
-        found[name] = {0: reliability(value, label, weight, root)} | by_depth(
-            value, label, weight, root, depth
-        )
         babbler.release(graph, np.arange(graph.size))
+        if own is None:  # the exact value comes first
+            own, base = (
+                mean_of(value, weight, root * (depth.max() + 1) + depth),
+                mean_of(label, weight, depth),
+            )
+        found[name] = {}
+        for level, some in {0: depth > 0, 1: depth == 1, 2: depth == 2}.items():
+            v, y, w, r = (x[some] for x in (value, label, weight, root))
+            skills = (skill(v, known[some], y, w, r) for known in (own, base))
+            found[name][level] = Judged(reliability(v, y, w, r), *skills)
     leaf = graph.is_leaf() & (graph.score >= 1)
     return found, float(graph.count[leaf].sum() / (copies * graph.trees))
+
+
+def mean_of(x, weight, group):
+    """The weighted mean of each element's group, [M]."""
+    which = np.unique(group, return_inverse=True)[1]
+    return (np.bincount(which, weight * x) / np.bincount(which, weight))[which]
+
+
+def skill(value, known, label, weight, puzzle, repeats=2000):
+    """1 − the Brier score of a value / that of what is known, with a 95 % bootstrap interval over puzzles."""
+    squares = [
+        np.bincount(puzzle, weight * (label * (1 - p) ** 2 + (1 - label) * p**2)) for p in (value, known)
+    ]
+    there = np.unique(puzzle)
+    draw = np.random.default_rng(0).choice(there, (repeats, len(there)))
+    ours, theirs = (x[draw].sum(1) for x in squares)
+    low, high = np.quantile(1 - ours / np.maximum(theirs, 1e-12), [0.025, 0.975])
+    return float(1 - squares[0].sum() / squares[1].sum()), float(low), float(high)
 
 
 def free(graph):
@@ -220,34 +269,34 @@ def row(name, judged, searched, chosen):
     figures = {"judge": name}
     for depth, where in ((1, "line 1"), (2, "line 2")):
         one = judged[depth] if judged else None
-        figures[f"AUC {where}"] = one and one.auc
-        figures[f"skill {where}"] = one and one.skill
-        figures[f"calibration {where}"] = one and one.calibration_error
-    figures["skill"] = judged and judged[0].skill
+        figures[f"AUC {where}"] = one and one.found.auc
+        figures[f"skill {where}"] = one and one.own[0]
+        figures[f"skill over base rate, {where}"] = one and one.base[0]
+        figures[f"calibration {where}"] = one and one.found.calibration_error
+    figures["skill"] = judged and judged[0].own[0]
     return figures | cells | {"seconds": searched and searched[1]}
 
 
 def claims_of(judged, searched, maker, chosen):
     found = [claim("the maker's pass@1", maker, "for comparison", True)]
     if LEARNED in judged:
-        head = judged[LEARNED]
-        found += [
-            claim(
-                "learned head, AUC within a prompt after line 1", head[1].auc, "≥ 0.63", head[1].auc >= 0.63
-            ),
-            claim(
-                "learned head, AUC within a prompt after line 2", head[2].auc, "≥ 0.74", head[2].auc >= 0.74
-            ),
-            claim("learned head, Brier skill, both lines", head[0].skill, "> 0", head[0].skill > 0),
-            claim("learned head, Brier skill, line 1", head[1].skill, "> 0", head[1].skill > 0),
-            claim(
-                "learned head, expected calibration error",
-                head[0].calibration_error,
-                "≤ 0.03",
-                head[0].calibration_error <= 0.03,
-            ),
-        ]
-        for ours in (LEARNED, f"{LEARNED}, choosy"):
+        for depth, where, least in ((1, "after line 1", 0.63), (2, "after line 2", 0.74)):
+            head = judged[LEARNED][depth]
+            area = f"learned head, AUC within a prompt {where}"
+            found.append(claim(area, head.found.auc, f"≥ {least}", head.found.auc >= least))
+            for what, (value, *interval) in (
+                ("a puzzle's own pass rate", head.own),
+                ("the base rate", head.base),
+            ):
+                name = f"learned head, Brier skill over {what} {where}"
+                found.append(claim(name, value, "> 0", value > 0, interval))
+        head = judged[LEARNED][0]
+        found.append(
+            claim("learned head, Brier skill, both lines", head.own[0], "> 0", head.own[0] > 0, head.own[1:])
+        )
+        error = head.found.calibration_error
+        found.append(claim("learned head, expected calibration error", error, "≤ 0.03", error <= 0.03))
+        for ours in (LEARNED, f"{LEARNED}, choosy") if searched else ():
             found += [gain(searched, ours, CONSTANT, b, 0.0) for b in budgets(chosen)[1:]]
     if chosen.tokens >= 400:
         found += [gain(searched, f"{EXACT}, choosy", other, 400, 20.0) for other in (SEPARATE, BEST)]

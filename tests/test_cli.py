@@ -18,7 +18,7 @@ from babblegraph.cli import build
 from babblegraph.cli.interrupt import Interruptible
 from babblegraph.cli.loading import load_function, nearest, read_prompts, unescaped
 from babblegraph.cli.main import main
-from babblegraph.cli.options import SearchOptions
+from babblegraph.cli.options import RESTARTS, SearchOptions
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.graph_file import load, save
@@ -118,6 +118,7 @@ def said(capsys, *arguments, status):
         (["search", "--task", "contdown"], "did you mean 'countdown'"),
         (["search", "--strategy", "bable"], "did you mean 'babble'"),
         (["search", "--draws", "systemic", "a"], "did you mean 'systematic'"),
+        (["search", "--restarts", "novel", "a"], "did you mean 'novelty'"),
         (["search", "--draws", "systematic"], "--draws needs the strategy frontier, got 'babble'"),
         (["search", ""], "must not be empty"),
         (["search", "--task", "countdown", "no puzzle"], "no puzzle"),
@@ -316,6 +317,16 @@ def test_a_saved_search_can_be_resumed_and_shown(capsys, player, tmp_path):
     assert after.prompts == before.prompts == ["1 2 3>99\n"]
     assert json.loads(out)["results"][0]["tokens"]["sampled"] > 20
     assert "1 2 3>99" in said(capsys, "show", file, status=0).out
+
+
+@pytest.mark.parametrize("measure", RESTARTS)
+def test_restarts_are_chosen_by_any_measure_and_resumed_with_it(capsys, player, tmp_path, measure):
+    file = str(tmp_path / "graph.safetensors")
+    asked = ["search", "1 2 3>99", "--tokens", "60", "-q", "--save", file]
+    said(capsys, *asked, "--restarts", measure, status=1)
+    assert load(file).meta["strategy"] == "babble+restarts"
+    said(capsys, "search", "--resume", file, "--tokens", "90", "-q", "--save", file, status=1)
+    assert load(file).meta["strategy"] == "babble+restarts"
 
 
 def test_a_search_that_fails_on_the_way_still_saves(capsys, player, monkeypatch, tmp_path):

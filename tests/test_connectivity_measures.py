@@ -15,7 +15,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import NO_STATE
 from babblegraph.scoring import NodeStates, elite_routes, novelty, pagerank
 from babblegraph.scoring.elite import effective_routes, elite_weight, state_cells
-from babblegraph.scoring.node_states import nearest
+from babblegraph.scoring.node_states import clustered, nearest
 from babblegraph.scoring.pagerank import edges, personalised, restarts
 from babblegraph.status import Status
 
@@ -108,7 +108,7 @@ def test_novelty_counts_draws_from_all_nodes_of_the_state(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_pagerank_equals_networkx_and_dense_algebra(seed):
-    pytest.importorskip("scipy")
+    pytest.importorskip("scipy")  # networkx needs it
     graph = stateful_forest(seed)
     draw = np.random.default_rng(seed)
     links = np.concatenate([edges(graph), draw.integers(0, graph.size, (40, 2))])
@@ -130,7 +130,6 @@ def test_pagerank_equals_networkx_and_dense_algebra(seed):
 
 
 def test_pagerank_of_a_graph_is_in_the_unit_interval_and_highest_where_elite_leaves_are():
-    pytest.importorskip("scipy")
     graph = stateful_forest(2)
     found = pagerank(0.5)(graph)
     assert ((found >= 0) & (found <= 1)).all()
@@ -171,13 +170,11 @@ def test_node_states_are_remembered_during_a_search_and_link_nodes_of_one_tree(s
     links = states.links(graph, 4)
     assert (graph.root[links[:, 0]] == graph.root[links[:, 1]]).all()
     assert len(links) == 4 * len(ids)
-    pytest.importorskip("scipy")
     with_links, without = pagerank(0.5, states=states)(graph), pagerank(0.5)(graph)
     assert np.abs(with_links - without).max() > 0.01
 
 
 def test_clusters_of_hidden_states_are_cells_where_the_task_names_none(searched):
-    pytest.importorskip("scipy")
     states, graph = searched
     cells = states.cells(clusters=5)(graph)
     known = states.of(graph)[0]
@@ -196,3 +193,25 @@ def test_clusters_of_hidden_states_are_cells_where_the_task_names_none(searched)
 def test_a_damping_that_is_none_is_refused(damping):
     with pytest.raises(BadInput, match="damping"):
         pagerank(1.0, damping=damping)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clusters_are_about_as_tight_as_those_of_scipy(seed):
+    vq = pytest.importorskip("scipy.cluster.vq")
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(6, 8))[draw.integers(0, 6, 300)] + 0.4 * draw.normal(size=(300, 8))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+    def spread(cell):
+        return sum(((x[cell == c] - x[cell == c].mean(0)) ** 2).sum() for c in np.unique(cell))
+
+    ours = min(spread(clustered(x, 6, s)) for s in range(10))
+    theirs = min(spread(vq.kmeans2(x, 6, minit="++", seed=s)[1]) for s in range(10))
+    assert ours < 1.05 * theirs
+
+
+def test_as_many_clusters_as_different_rows_tell_them_all_apart():
+    x = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
+    cell = clustered(x, 9, 0)
+    assert len(set(cell.tolist())) == 4
+    assert (cell.reshape(4, 3) == cell.reshape(4, 3)[:, :1]).all()

@@ -93,8 +93,9 @@ def test_processors_see_what_generate_shows_them_and_are_obeyed(name, llama, pad
     for node in range(graph.trees, graph.size):
         tree, tokens = int(graph.root[node]), graph.path_tokens(node)
         before = graph.length[graph.parent[node]]
+        plain = plain_logits(llama, tokens)
         for at in range(before, graph.length[node]):
-            logits = plain_logits(llama, tokens[:at])[-1].expand(len(batch), -1)
+            logits = plain[at - 1].expand(len(batch), -1)
             new = torch.as_tensor(tokens[graph.length[tree] : at]).long().expand(len(batch), -1)
             scores = kept["logits_processor"](torch.cat([batch, new], 1), logits.float().clone())
             expected = torch.log_softmax(scores[2 * tree], -1)[int(tokens[at])]

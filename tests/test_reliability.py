@@ -48,6 +48,7 @@ def test_brier_and_skill_are_those_of_single_rollouts(seed):
     known = np.mean((rate[prompt[single]] - outcome) ** 2)
     assert found.brier == pytest.approx(brier)
     assert found.skill == pytest.approx(1 - brier / known)
+    assert found.skill_base == pytest.approx(1 - brier / np.var(outcome))
 
 
 def test_a_value_that_knows_each_nodes_rate_is_calibrated_and_has_skill():

@@ -151,6 +151,30 @@ def test_a_function_of_graph_ids_and_meter_gets_them():
     np.testing.assert_allclose(graph.value[ids], 0.2)
 
 
+@pytest.mark.parametrize(
+    "bad", [lambda ids: 1 / 0, lambda ids: [0.5] * 5, lambda ids: [0.5] * (len(ids) - 1) + [np.nan]]
+)
+def test_a_function_of_nodes_that_fails_on_one_in_a_hundred_costs_that_node_only(bad):
+    graph, ids, meter = words(*["a"] * 99, "b")
+
+    def value(graph, ids, meter):
+        return bad(ids) if ids[-1] == 100 else np.full(len(ids), 0.5)
+
+    Score(value=function_value(value))(graph, ids, meter)
+    np.testing.assert_allclose(graph.value[ids], [*[0.5] * 99, np.nan])
+    assert np.flatnonzero(graph.flags & Flag.SCORER_FAILED).tolist() == [100]
+
+
+def test_what_the_user_has_to_mend_ends_the_search():
+    graph, ids, meter = words("a", "b")
+
+    def value(graph, ids, meter):
+        raise BadInput("a rule, got nothing: mend it")
+
+    with pytest.raises(BadInput, match="mend it"):
+        function_value(value)(graph, ids, meter)
+
+
 @pytest.mark.parametrize("wrong", [3, lambda: 1, lambda a, b: 1])
 def test_something_that_cannot_be_a_value_is_refused(wrong):
     with pytest.raises(BadInput) as error:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import connectivity
 import judge
+import trapped
 
 
 @pytest.fixture(autouse=True)
@@ -80,23 +81,83 @@ def test_a_quick_run_of_judges_writes_rows_and_claims(tmp_path, capsys):
     assert found["claims"][0]["name"] == "the maker's pass@1"
 
 
+def test_skill_beside_what_is_known_is_that_of_single_rollouts():
+    draw = np.random.default_rng(5)
+    puzzle, weight = draw.integers(0, 9, 80), draw.integers(1, 4, 80)
+    value, passed = draw.random(80), draw.binomial(weight, 0.4)
+    known = judge.mean_of(passed / weight, weight, puzzle)
+    for i in range(80):
+        mine = puzzle == puzzle[i]
+        assert known[i] == pytest.approx(passed[mine].sum() / weight[mine].sum())
+    node = np.repeat(np.arange(80), weight)
+    outcome = np.concatenate([np.arange(w) < k for w, k in zip(weight, passed, strict=True)])
+    told, low, high = judge.skill(value, known, passed / weight, weight, puzzle)
+    ours, theirs = (np.mean((x[node] - outcome) ** 2) for x in (value, known))
+    assert told == pytest.approx(1 - ours / theirs)
+    assert low < told < high < 0  # random values know less than the rates themselves
+    assert judge.skill(known, known, passed / weight, weight, puzzle) == (0, 0, 0)
+
+
 def test_placebos_are_the_same_scores_among_the_nodes_of_each_tree():
     draw = np.random.default_rng(0)
     root, score = draw.integers(0, 4, 50), draw.random(50)
-    found = connectivity.permuted(score, root, draw)
+    found = trapped.permuted(score, root, draw)
     for tree in range(4):
         assert sorted(found[root == tree]) == sorted(score[root == tree])
     assert (found != score).any()
 
 
+def made_up(seed, n=4000, trees=40):
+    """Nodes that are traps by a known rule of the base columns and the first score; the second says nothing."""
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(n, 5)) * [1, 5, 0.1, 1, 1] + [0, 3, 0, 0, 0]
+    truth = 1.5 * x[:, 0] - 0.4 * (x[:, 1] - 3) + 1.5 * x[:, 3]
+    root = draw.integers(0, trees, n)
+    y = draw.random(n) < 1 / (1 + np.exp(-truth))
+    return trapped.Nodes(x[:, :3], x[:, 3:], y, root, root), truth
+
+
 def test_the_logistic_model_finds_what_made_the_labels():
-    draw = np.random.default_rng(1)
-    x = draw.normal(size=(4000, 3)) * [1, 5, 0.1] + [0, 3, 0]
-    truth = 1.5 * x[:, 0] - 0.4 * (x[:, 1] - 3)
-    y = draw.random(4000) < 1 / (1 + np.exp(-truth))
-    found = connectivity.logistic(x, y)(x)
-    assert np.corrcoef(found, truth)[0, 1] > 0.99
-    root = draw.integers(0, 20, 4000)
-    with_it = connectivity.held_out(x, y, root)
-    without = connectivity.held_out(x[:, 1:], y, root)
-    assert with_it > without + 0.05
+    nodes, truth = made_up(1)
+    x = np.c_[nodes.base, nodes.score]
+    assert np.corrcoef(trapped.logistic(x, nodes.trapped)(x), truth)[0, 1] > 0.99
+
+
+def test_a_measure_that_tells_something_beats_its_placebo_and_one_that_does_not_does_not():
+    """The silent score's 95 % interval of the gain over its placebo holds 0: one seed, chosen once."""
+    rows, claims = trapped.tested(made_up(2)[0], ["telling", "silent"], 5)
+    assert rows[0]["gain"] > 0.05
+    assert rows[0]["low"] > 0
+    assert [c["met"] for c in claims] == [True, False]
+    assert claims[1]["interval"][0] <= 0 <= claims[1]["interval"][1]
+
+
+def test_seeds_of_a_puzzle_are_one_unit():
+    one, two = made_up(3, 500, 8)[0], made_up(4, 500, 8)[0]
+    both = trapped.together([one, two])
+    assert both.root.max() == 15
+    gain = np.arange(16.0)
+    gain[3] = np.nan
+    np.testing.assert_array_equal(
+        trapped.by_puzzle(gain, trapped.puzzles_of(both)), [4, 5, 6, 11, 8, 9, 10, 11]
+    )
+
+
+def test_a_run_goes_on_from_its_pieces_and_says_the_same(tmp_path, monkeypatch):
+    sizes = {"puzzles": 6, "seeds": 1, "tokens": 80, "rollouts": 1, "placebos": 2}
+    arguments = ["--pieces", str(tmp_path), *(word for k, v in sizes.items() for word in (f"--{k}", str(v)))]
+    monkeypatch.setattr(connectivity, "ACTED", ("novelty",))
+    monkeypatch.setattr(connectivity, "NODES", 300)
+    first = connectivity.main(arguments)
+    (tmp_path / "novelty-0.npz").unlink()
+    made = []
+    whole = connectivity.make
+    monkeypatch.setattr(connectivity, "make", lambda *a: made.append(a[0]) or whole(*a))
+    again = connectivity.main(arguments)
+    assert made == ["novelty"]
+    assert again[5:] == first[5:]  # the first five are times
+    assert {r["restarts by"] for r in again if "restarts by" in r} == {
+        connectivity.NONE,
+        "novelty",
+        "novelty, placebo",
+    }

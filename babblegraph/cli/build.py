@@ -219,7 +219,24 @@ def _strategy(plan: Plan) -> Any:
         how["draws"] = plan.options.draws
     if "threshold" in takes and not plan.options.every:
         how["threshold"] = plan.threshold
-    return make(**how)
+    return _restarting(make(**how), plan)
+
+
+def _restarting(strategy: Any, plan: Plan) -> Any:
+    """The same strategy, which also goes back by the measure of `--restarts`, where one is named."""
+    if plan.options.restarts is None:
+        return strategy
+    from babblegraph import scoring
+    from babblegraph.strategies import with_restarts
+
+    elite = 1.0 if plan.threshold is None else plan.threshold
+    measures = {
+        "entropy": lambda: scoring.entropy_to_go,
+        "routes": lambda: scoring.elite_routes(elite),
+        "novelty": scoring.novelty,
+        "pagerank": lambda: scoring.pagerank(elite),
+    }
+    return with_restarts(strategy, measures[plan.options.restarts]())
 
 
 def _prompts(options: SearchOptions, task: Any) -> list[Prompt]:

@@ -18,7 +18,8 @@ WHAT, WORTH, BUDGET, HOW, FILES = (
     "How to babble",
     "Files and output",
 )
-DRAWN = ("temperature", "top_k", "top_p", "width", "draws", "span", "max_new_tokens")
+RESTARTS = ("entropy", "routes", "novelty", "pagerank")
+DRAWN = ("temperature", "top_k", "top_p", "width", "draws", "restarts", "span", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class SearchOptions:
         tokens, nodes, seconds: the budget.
         width: draws for each expansion.
         draws: how they go together.
+        restarts: the measure of connectivity by which old nodes are expanded again.
         span: tokens of a node at most.
         stop: strings that end a node.
         temperature, top_k, top_p, max_new_tokens: of sampling.
@@ -59,6 +61,7 @@ class SearchOptions:
     seconds: float | None = None
     width: int | None = None
     draws: str | None = None
+    restarts: str | None = None
     span: int | None = None
     stop: tuple[str, ...] = ()
     temperature: float | None = None
@@ -86,6 +89,8 @@ class SearchOptions:
             from babblegraph.protocols import Draws
 
             choose(self.draws, [way.value for way in Draws], "--draws")
+        if self.restarts is not None:
+            choose(self.restarts, RESTARTS, "--restarts")
         if self.seed is not None and self.seed < 0:
             raise BadInput(f"--seed must not be negative, got {self.seed}: use 0 or above")
         if self.temperature is not None and not 0 < self.temperature < math.inf:

@@ -87,6 +87,13 @@ def search(
         str | None,
         typer.Option(help="How they go together: multinomial, systematic, distinct.", rich_help_panel=HOW),
     ] = None,
+    restarts: Annotated[
+        str | None,
+        typer.Option(
+            help="Go back to old nodes by connectivity: entropy, routes, novelty, pagerank.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     span: Span = None,
     stop: Annotated[
         list[str] | None,
@@ -138,6 +145,7 @@ def search(
         seconds=seconds,
         width=width,
         draws=draws,
+        restarts=restarts,
         span=span,
         stop=stop,
         temperature=temperature,

@@ -141,7 +141,7 @@ def _print(fitted: Fitted, out: str, notes: dict[str, Any], json: bool, console:
     from babblegraph.view import figures
 
     table = Table(title=f"Held-out prompts: {fitted.prompts[1]:,}", title_justify="left")
-    for name in ("depth", "nodes", "AUC within prompt", "Brier skill", "calibration error"):
+    for name in ("depth", "nodes", "AUC within prompt", "Brier skill", "over base rate", "calibration error"):
         table.add_column(name, justify="right")
     for depth, found in fitted.held_out.items():
         table.add_row(
@@ -149,6 +149,7 @@ def _print(fitted: Fitted, out: str, notes: dict[str, Any], json: bool, console:
             figures.count(found.nodes),
             f"{found.auc:.3f}",
             f"{found.skill:+.3f}",
+            f"{found.skill_base:+.3f}",
             f"{found.calibration_error:.3f}",
         )
     console.print(table)

@@ -20,12 +20,15 @@ SECONDS = 30.0  # that a call of a user's function may take, where nothing else 
 
 
 def function_value(function: Callable[..., Any], *, seconds: float | None = SECONDS) -> ValueFunction:
-    """Wraps `f(texts)`; a function of `(graph, ids, meter)` is taken as it is.
+    """Wraps `f(texts)`, or `f(graph, ids, meter)`, so that a failure costs only the nodes concerned.
 
-    `f` gets whole texts, prompts included, and returns one number in [0, 1] for each. When it raises, returns
-    the wrong number of values, NaN or something outside [0, 1], or hangs, only the nodes concerned are marked: the
-    texts are then tried one by one. It runs in a thread of its own; see `TimeLimit` for what becomes of a call
-    that hangs. After the first that does, texts are no longer put together.
+    A function of texts gets whole texts, prompts included, and returns one number in [0, 1] for each. When it
+    raises, returns the wrong number of values, NaN or something outside [0, 1], or hangs, only the nodes concerned
+    are marked: the texts are then tried one by one. It runs in a thread of its own; see `TimeLimit` for what becomes
+    of a call that hangs. After the first that does, texts are no longer put together.
+
+    A function of three arguments may return NaN where it does not know; when it raises, or returns the wrong
+    number of values, it is asked node by node. It has no time limit, since it may run a model.
 
     Args:
         function: of one argument (texts) or of three (graph, ids, meter).
@@ -40,7 +43,7 @@ def function_value(function: Callable[..., Any], *, seconds: float | None = SECO
         raise BadInput(f"a time limit must be above zero, got {seconds:g} s: None is no limit")
     arguments = _required(function)
     if arguments == 3:
-        return function
+        return _of_nodes(function)
     if arguments != 1:
         raise BadInput(f"a value function takes (texts) or (graph, ids, meter), got {arguments} arguments")
 
@@ -59,7 +62,27 @@ def function_value(function: Callable[..., Any], *, seconds: float | None = SECO
                 hung = True
             except Exception:  # which text it was, the calls one by one will tell
                 pass
-        return np.array([_one(graph, i, call, function, t) for i, t in zip(ids.tolist(), texts, strict=True)])
+        return np.array(
+            [_one(graph, i, call, function, [t]) for i, t in zip(ids.tolist(), texts, strict=True)]
+        )
+
+    return value
+
+
+def _of_nodes(function: Callable[..., Any]) -> ValueFunction:
+    def value(graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
+        try:
+            values = _as_numbers(function(graph, ids, meter), len(ids))
+            if values is not None:
+                return values
+        except BadInput:  # what the user has to mend
+            raise
+        except Exception:  # which node it was, the calls one by one will tell
+            pass
+        alone = [(graph, ids[k : k + 1], meter) for k in range(len(ids))]
+        return np.array(
+            [_one(graph, int(i), _Direct(), function, *a) for i, a in zip(ids, alone, strict=True)]
+        )
 
     return value
 
@@ -72,14 +95,17 @@ class _Direct:
 
 
 def _one(
-    graph: BabbleGraph, node: int, call: TimeLimit | _Direct, function: Callable[..., Any], text: str
+    graph: BabbleGraph, node: int, call: TimeLimit | _Direct, function: Callable[..., Any], *arguments: Any
 ) -> float:
+    text = graph.prompt(node) + graph.text(node)
     try:
-        result = call(function, [text])
+        result = call(function, *arguments)
     except TimeUp as problem:
         name = getattr(function, "__name__", type(function).__name__)
         note_failure(graph, node, f"{name} hung: {problem}", text)
         return np.nan
+    except BadInput:
+        raise
     except Exception as problem:
         note_failure(graph, node, raised(function, problem), text)
         return np.nan

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from babblegraph.lm.babbler import Babbler
 
 BLOCK = 2048  # nodes whose similarities to all others are computed at once
+LLOYD, ALIKE = 20, 1e-6  # steps of k-means, at most; a cosine of 1 but for rounding
 
 
 class NodeStates:
@@ -79,7 +80,7 @@ class NodeStates:
     def cells(self, clusters: int = 64, seed: int = 0) -> Callable[[BabbleGraph], NDArray[np.int64]]:
         """Clusters of hidden states as cells, for `novelty` and `elite_routes` where a task names no states.
 
-        Nodes that are not known are cells of their own. k-means of scipy.
+        Nodes that are not known are cells of their own.
 
         Args:
             clusters: at most, over all trees.
@@ -87,16 +88,38 @@ class NodeStates:
         """
 
         def found(graph: BabbleGraph) -> NDArray[np.int64]:
-            from scipy.cluster.vq import kmeans2
-
             ids, x = self.of(graph)
             cell = -2 - np.arange(graph.size)
             if len(ids):
-                k = min(clusters, len(np.unique(x, axis=0)))
-                cell[ids] = kmeans2(x, k, minit="++", seed=seed, missing="warn" if k == 1 else "raise")[1]
+                cell[ids] = clustered(x, clusters, seed)
             return cell
 
         return found
+
+
+def clustered(x: NDArray[np.float32], k: int, seed: int) -> NDArray[np.intp]:
+    """k-means: the cluster of each row, [M], at most k of them; rows have length 1.
+
+    Source: Lloyd, 1982; Arthur and Vassilvitskii, 2007 (the first centres).
+    """
+    draw = np.random.default_rng(seed)
+    first, likeness = [int(draw.integers(len(x)))], np.full(len(x), -1.0)
+    while True:
+        likeness = np.maximum(likeness, x @ x[first[-1]])
+        far = np.where(likeness < 1 - ALIKE, 1 - likeness, 0.0)  # half the squared distance
+        if len(first) == k or not far.any():
+            break
+        first.append(int(draw.choice(len(x), p=far / far.sum())))
+    centres, k = x[first], len(first)
+    cell = np.full(len(x), -1)
+    for _ in range(LLOYD):
+        last, cell = cell, (x @ centres.T - (centres**2).sum(1) / 2).argmax(1)
+        if (cell == last).all():
+            break
+        many = np.bincount(cell, minlength=k)
+        sums = np.stack([np.bincount(cell, column, minlength=k) for column in x.T], 1)
+        centres = np.where(many[:, None] > 0, sums / np.maximum(many, 1)[:, None], centres).astype(x.dtype)
+    return cell
 
 
 def nearest(x: NDArray[np.float32], k: int) -> NDArray[np.intp]:

@@ -41,14 +41,13 @@ def pagerank(
         graph -> [N] in [0, 1]; finished leaves, from which nothing can be drawn, have 0.
 
     Raises:
-        BadInput: a damping that is not above 0 and below 1, or scipy is not installed.
+        BadInput: a damping that is not above 0 and below 1.
 
     Complexity: O(E) a step, and O(n² d) for the neighbours among a tree's n known nodes.
     Source: design/scoring.md, "Connectivity", 4; Page et al., 1999; Haveliwala, 2002 (personalised).
     """
     if not 0 < damping < 1:
         raise BadInput(f"a damping must be above 0 and below 1, got {damping:g}: 0.85 is usual")
-    _scipy()
 
     def measure(graph: BabbleGraph) -> NDArray[np.float32]:
         links = (
@@ -76,15 +75,16 @@ def personalised(
         restart: weights of the places where the walk begins again, [N].
         damping: the chance that it goes on.
     """
-    sparse = _scipy()
-    ends = np.unique(np.sort(links, 1), axis=0)
-    a, b = ends[ends[:, 0] != ends[:, 1]].T
-    there = sparse.coo_array((np.ones(2 * len(a)), (np.r_[a, b], np.r_[b, a])), shape=(size, size)).tocsr()
-    degree = there.sum(1)
+    low, high = links.min(1, initial=size), links.max(1, initial=0)
+    a, b = np.divmod(np.unique(low.astype(np.int64) * size + high), size)
+    a, b = a[a != b], b[a != b]
+    here, there = np.r_[a, b], np.r_[b, a]
+    degree = np.bincount(here, minlength=size)
     home = restart / restart.sum()
     rank = home.copy()
     for _ in range(STEPS):
-        step = there @ np.divide(rank, degree, out=np.zeros(size), where=degree > 0)
+        leaving = np.divide(rank, degree, out=np.zeros(size), where=degree > 0)
+        step = np.bincount(there, leaving[here], minlength=size)
         lost = rank[degree == 0].sum()  # a place without links sends the walk home
         new = damping * (step + lost * home) + (1 - damping) * home
         if np.abs(new - rank).sum() < TOLERANCE:
@@ -108,13 +108,3 @@ def restarts(graph: BabbleGraph, threshold: float) -> NDArray[np.float64]:
     weight[elite] = 1.0 / found[graph.root[elite]]
     weight[: graph.trees][found == 0] = 1.0
     return weight
-
-
-def _scipy() -> Any:
-    try:
-        from scipy import sparse
-    except ImportError:
-        raise BadInput(
-            "PageRank needs scipy, got none: install babblegraph with the extra graph, babblegraph[graph]"
-        ) from None
-    return sparse

@@ -17,6 +17,7 @@ from babblegraph.strategies.halving import halving
 from babblegraph.strategies.lookahead import lookahead
 from babblegraph.strategies.particle_filter import particle_filter
 from babblegraph.strategies.puct import puct
+from babblegraph.strategies.restarts import with_restarts
 from babblegraph.strategies.step_beam import step_beam
 from babblegraph.strategies.stochastic_beam import stochastic_beam
 from babblegraph.strategies.token_beam import token_beam
@@ -58,4 +59,5 @@ __all__ = [
     "step_beam",
     "stochastic_beam",
     "token_beam",
+    "with_restarts",
 ]
