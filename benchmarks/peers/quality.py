@@ -37,8 +37,21 @@ class Spent(Exception):
     """The budget is used up, or the search draws nothing more."""
 
 
-def solve(name: str, babbler: bg.Babbler, task: Any, prompts: list[str], most: int) -> dict[str, Any] | None:
-    """Sampled tokens and work until each puzzle was solved, None where it was not; None without the package."""
+def solve(
+    name: str,
+    babbler: bg.Babbler,
+    values: dict[str, Any],
+    task: Any,
+    prompts: list[str],
+    most: int,
+    first: int = 0,
+) -> dict[str, Any] | None:
+    """Sampled tokens and work until each puzzle was solved, None where it was not; None without the package.
+
+    Args:
+        values: `learned` and `verdict`, where the generator has them.
+        first: the number of the first puzzle, which seeds it.
+    """
     try:
         run = _runner(name)
     except ImportError:
@@ -46,7 +59,7 @@ def solve(name: str, babbler: bg.Babbler, task: Any, prompts: list[str], most: i
     size = sum(p.numel() for p in babbler.model.parameters())
     needed: list[int | None] = []
     work: list[int | None] = []
-    for number, prompt in enumerate(prompts):
+    for number, prompt in enumerate(prompts, first):
         random.seed(number)
         np.random.seed(number)  # noqa: NPY002 - the peers draw from it
         lines = Lines(babbler, task, getattr(task, "prepare", str)(prompt), most, number)
