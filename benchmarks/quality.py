@@ -93,7 +93,9 @@ SETTINGS = {
     "countdown-hard": Setting(bg.Countdown(), "countdown", lambda s, n: hard_puzzles(s)[:n], True),
     "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s, n), True),
     "chain": Setting(bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, n, seed=1, steps=8)), False),
-    "queens": Setting(bg.tasks.Queens(), "queens", lambda s, n: list(boards(s, min(n, BOARDS), seed=1, size=8)), False),
+    "queens": Setting(
+        bg.tasks.Queens(), "queens", lambda s, n: list(boards(s, min(n, BOARDS), seed=1, size=8)), False
+    ),
 }
 
 

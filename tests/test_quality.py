@@ -13,19 +13,20 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import quality
+import quality_claims
 
 import babblegraph as bg
 
-TINY = ["--tasks", "countdown", "--only", "babble;best-of-n, separate", "--puzzles", "3", "--validation", "2"]
-TINY += ["--temperatures", "1.0", "--most", "100"]
+TINY = ["--tasks", "countdown", "--only", "babble;best-of-n, separate", "--puzzles", "3", "--piece", "2"]
+TINY += ["--validation", "2", "--temperatures", "0.7,1.0", "--most", "100"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    before, path = torch.get_num_threads(), tmp_path_factory.mktemp("quality") / "found.json"
-    quality.main([*TINY, "--json", str(path)])
+    before, folder = torch.get_num_threads(), tmp_path_factory.mktemp("quality")
+    quality.main([*TINY, "--parts", str(folder / "parts"), "--json", str(folder / "found.json")])
     torch.set_num_threads(before)
-    return path, json.loads(path.read_text("utf-8"))
+    return folder, json.loads((folder / "found.json").read_text("utf-8"))
 
 
 def test_a_row_has_the_tokens_of_every_puzzle_and_says_where_it_comes_from(run):
@@ -34,13 +35,43 @@ def test_a_row_has_the_tokens_of_every_puzzle_and_says_where_it_comes_from(run):
     test = [r for r in found["rows"] if r["split"] == "test"]
     assert [r["method"] for r in test] == ["babble", "best-of-n, separate"]
     for row in test:
-        assert len(row["needed"]) == len(row["work"]) == 3
+        assert len(row["needed"]) == len(row["work"]) == row["puzzles"] == 3
         assert all(x is None or 0 < x <= 100 for x in row["needed"])
+    tuned = [r for r in found["rows"] if r["split"] == "validation" and r["method"] == "babble"]
+    best = max(tuned, key=lambda r: quality.area(r["needed"], 100))
+    assert test[0]["temperature"] == best["temperature"]
+    (many,) = (r for r in found["rows"] if r["split"] == "answers")
+    assert [n > 0 for n in many["answers"]] == [x is not None for x in many["needed"]]
 
 
-def test_a_resumed_run_measures_nothing_twice(run, monkeypatch):
+def test_a_resumed_run_measures_nothing_twice(run, monkeypatch, tmp_path):
+    folder, found = run
     monkeypatch.setattr(quality, "search", lambda *a: pytest.fail("measured again"))
-    assert quality.main([*TINY, "--json", str(run[0]), "--resume"]) == run[1]["rows"]
+    assert quality.main([*TINY, "--parts", str(folder / "parts")]) == found["rows"]
+
+
+def test_runs_beside_each_other_begin_with_different_pieces_and_help_out_in_the_end(monkeypatch, tmp_path):
+    """The second run finds what the first has done, and does the rest of it."""
+    done = []
+    monkeypatch.setattr(quality.Bench, "run", lambda self, piece: done.append(piece) or {"needed": []})
+    pieces = [quality.Piece("countdown", "babble", 1.0, "test", 100, 5, i, 1) for i in range(5)]
+    begin = {
+        share: quality.Bench(quality.read(["--parts", str(tmp_path), "--share", share]))
+        for share in ("1/2", "2/2")
+    }
+    for piece in pieces[::2]:
+        begin["1/2"].keep(piece, {"needed": []})
+    begin["2/2"].measure(pieces)
+    assert done == pieces[1::2]
+    begin["1/2"].measure(pieces)
+    assert len(done) == 2
+
+
+def test_pieces_are_put_together_in_the_order_of_their_puzzles():
+    first = row("babble", [1, None]) | {"first": 0, "puzzles": 2, "split": "test", "of": 3, "seconds": 1.0}
+    last = row("babble", [3]) | {"first": 2, "puzzles": 1, "split": "test", "of": 3, "seconds": 0.5}
+    (found,) = quality.joined([last, first])
+    assert (found["needed"], found["puzzles"], found["seconds"]) == ([1, None, 3], 3, 1.5)
 
 
 def row(method, needed, task="countdown", most=1600):
@@ -60,7 +91,7 @@ def test_a_gain_is_paired_by_puzzle_and_met_only_above_its_bound():
 
 def test_the_share_of_tokens_is_where_our_solve_rate_reaches_theirs():
     ours, theirs = [10, 20, 30, 40, None], [90, 300, None, None, None]
-    (found,) = quality.deep_claims(
+    (found,) = quality_claims.deep_claims(
         {
             ("chain", quality.OURS): row(quality.OURS, ours),
             ("chain", quality.COUNTED): row("best-of-n", theirs),
@@ -83,7 +114,7 @@ def test_separate_samples_pay_for_what_they_share():
     assert quality.separate(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
 
 
-@pytest.mark.parametrize("option", ["--tasks", "--only"])
+@pytest.mark.parametrize("option", ["--tasks", "--only", "--share"])
 def test_an_unknown_name_is_refused_in_a_line(option):
-    with pytest.raises(SystemExit, match="got 'x': choose"):
+    with pytest.raises(SystemExit, match="got 'x'"):
         quality.read([option, "x"])
