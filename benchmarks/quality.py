@@ -46,7 +46,7 @@ TUNED_AT = 400  # sampled tokens a validation puzzle: temperatures matter most w
 OTHERS_AT = 1600  # sampled tokens for all but the methods that claims are about
 ANSWERS_AT = 800  # sampled tokens in which different right answers are counted
 OTHERS, COUNTED_ON, PEER_PUZZLES = 100, 50, 200  # puzzles, at most
-BOARDS = 80  # there are hardly more of eight rows with two queens given in a split
+DEEP = 75  # there are hardly more boards of eight rows with two queens given in a split
 
 
 class Method(NamedTuple):
@@ -55,14 +55,12 @@ class Method(NamedTuple):
     strategy: str
     options: dict[str, Any] = {}  # noqa: RUF012 - never changed
     value: str = "learned"  # or "verdict", or "none": legality alone
-    separate: bool = False  # pay for what samples share
 
     def make(self, threshold: float | None) -> Strategy:
         return STRATEGIES[self.strategy](**self.options, threshold=threshold)
 
 
 METHODS = {
-    PLAIN: Method("best-of-n", {"width": 1}, value="none", separate=True),
     COUNTED: Method("best-of-n", {"width": 1}, value="none"),
     CONSTANT: Method("babble", {"width": 1}, value="none"),
     OURS: Method("babble", {"width": 1}),
@@ -76,7 +74,9 @@ METHODS = {
     "lookahead": Method("lookahead", {"width": 2, "children": 2}),
     "particle-filter": Method("particle-filter", {"particles": 4, "again": True}),
 }
-LONG = (PLAIN, COUNTED, CONSTANT, OURS)  # run to the last budget on all puzzles
+LONG = (COUNTED, CONSTANT, OURS)  # run to the last budget on all puzzles
+SAMPLED = {PLAIN: COUNTED}  # the same samples, of which each pays for all its tokens
+EVERY = (*SAMPLED, *METHODS, *peers.NAMES)
 
 
 class Setting(NamedTuple):
@@ -92,9 +92,11 @@ SETTINGS = {
     "countdown": Setting(bg.Countdown(), "countdown", lambda s, n: list(puzzles(s, n, seed=1)), True),
     "countdown-hard": Setting(bg.Countdown(), "countdown", lambda s, n: hard_puzzles(s)[:n], True),
     "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s, n), True),
-    "chain": Setting(bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, n, seed=1, steps=8)), False),
+    "chain": Setting(
+        bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, min(n, DEEP), seed=1, steps=8)), False
+    ),
     "queens": Setting(
-        bg.tasks.Queens(), "queens", lambda s, n: list(boards(s, min(n, BOARDS), seed=1, size=8)), False
+        bg.tasks.Queens(), "queens", lambda s, n: list(boards(s, min(n, DEEP), seed=1, size=8)), False
     ),
 }
 
@@ -155,6 +157,7 @@ class Bench:
 
     def tuning(self, task: str, method: str) -> Iterator[Piece]:
         """Validation puzzles at every temperature."""
+        method = SAMPLED.get(method, method)
         if len(self.options.temperatures) > 1:
             for t in self.options.temperatures:
                 n = self.options.validation
@@ -164,13 +167,13 @@ class Bench:
         """Test puzzles at the temperature that was best on validation puzzles; none before it is known."""
         if (best := self.temperature(task, method)) is None:
             return
-        most, n = self.options.most, self.options.puzzles
-        if method in peers.NAMES:
+        most, n, run = self.options.most, self.options.puzzles, SAMPLED.get(method, method)
+        if run in peers.NAMES:
             most, n = min(OTHERS_AT, most), min(PEER_PUZZLES, n)
-        elif method not in LONG:
+        elif run not in LONG:
             most, n = min(OTHERS_AT, most), min(OTHERS, n)
-        yield from self.pieces(task, method, best, "test", most, n)
-        if method in METHODS and method != PLAIN:
+        yield from self.pieces(task, run, best, "test", most, n)
+        if method in METHODS:
             yield from self.pieces(task, method, best, "answers", min(ANSWERS_AT, most), min(COUNTED_ON, n))
 
     def temperature(self, task: str, method: str) -> float | None:
@@ -179,8 +182,17 @@ class Bench:
         tuned = list(self.tuning(task, method))
         if not all(self.has(p) for p in tuned):
             return None
-        rows = joined([self.found[p] for p in tuned])
+        rows = joined([self.as_of(method, p) for p in tuned])
         return max(rows, key=lambda row: area(row["needed"], row["most"]))["temperature"]
+
+    def as_of(self, method: str, piece: Piece) -> dict[str, Any]:
+        """What was found, as a method pays for it."""
+        row = self.found[piece]
+        if method not in SAMPLED:
+            return row
+        paid = [x if x is not None and x <= piece.most else None for x in row["separate"]]
+        work = [w if x is not None else None for w, x in zip(row["work"], paid, strict=True)]
+        return row | {"method": method, "needed": paid, "work": work}
 
     def pieces(
         self, task: str, method: str, temperature: float, split: str, most: int, n: int
@@ -258,7 +270,7 @@ class Bench:
     def rows(self, task: str, method: str) -> list[dict[str, Any]]:
         """What is there of a method, pieces put together; rows of which a piece is missing are left out."""
         asked = [*self.tuning(task, method), *self.testing(task, method)]
-        there = joined([self.found[p] for p in asked if self.has(p)])
+        there = joined([self.as_of(method, p) for p in asked if self.has(p)])
         return [row for row in there if row["puzzles"] == row["of"]]
 
 
@@ -271,7 +283,7 @@ def joined(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             rows[key] = piece | {}
             continue
         row = rows[key]
-        for name in ("needed", "work", "answers"):
+        for name in ("needed", "work", "separate", "answers"):
             if name in row:
                 row[name] = row[name] + piece[name]
         row["puzzles"] += piece["puzzles"]
@@ -293,13 +305,15 @@ def search(
     how = {"task": setting.task, "value": value, "strategy": strategy, "budget": piece.most}
     found = bg.babble(babbler, prompts, connectivity=None, **how)
     counts = {k: np.array(v) for k, v in found.graph.meta["spent"]["counts"].items()}
-    tokens = separate(found.graph) if method.separate else counts["sampled"]
     through = counts["forwarded"] + counts["prefilled"] + counts["scored"]
     size = sum(p.numel() for p in babbler.model.parameters())
-    passed = np.array(found.passed) & (tokens <= piece.most)
-    row = {
-        "needed": [int(t) if ok else None for t, ok in zip(tokens, passed, strict=True)],
-        "work": [int(w) * size if ok else None for w, ok in zip(through, passed, strict=True)],
+    spent = {"needed": counts["sampled"], "work": through * size}
+    if method.strategy == "best-of-n":
+        spent["separate"] = separate(found.graph)
+    passed = np.array(found.passed) & (spent["needed"] <= piece.most)
+    row: dict[str, Any] = {
+        name: [int(x) if ok else None for x, ok in zip(all_, passed, strict=True)]
+        for name, all_ in spent.items()
     }
     return row | {"answers": right_answers(found.graph)} if many else row
 
@@ -321,7 +335,7 @@ def separate(graph: bg.BabbleGraph) -> np.ndarray:
 def read(arguments: Sequence[str] | None) -> Namespace:
     made = parser(__doc__)
     made.add_argument("--tasks", type=listed(SETTINGS), default=list(SETTINGS))
-    made.add_argument("--only", type=listed([*METHODS, *peers.NAMES]), default=[*METHODS, *peers.NAMES])
+    made.add_argument("--only", type=listed(EVERY), default=list(EVERY))
     made.add_argument("--puzzles", type=int, default=1000, help="of the test split")
     made.add_argument("--validation", type=int, default=100, help="puzzles to choose temperatures on")
     made.add_argument(
