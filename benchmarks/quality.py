@@ -9,7 +9,8 @@ they are installed (see peers/requirements.txt). Left out: seeds (one), GPUs, se
 
 The work is done in pieces of a few puzzles. With `--parts DIR` each is kept there as soon as it is finished: a run
 goes on where it was stopped, and several runs (`--share 1/7`, `--share 2/7`, …, on one machine or on many whose folders
-are put together afterwards) do not measure the same piece unless nothing else is left. A last run with the same
+are put together afterwards) do not measure the same piece. Temperatures are chosen when all of a method's validation
+pieces are there, so that a run beside others may have to be started twice. A last run with the same
 options finds every piece there, and only makes the tables, the claims and the JSON file.
 """
 
@@ -46,6 +47,7 @@ TUNED_AT = 400  # sampled tokens a validation puzzle: temperatures matter most w
 OTHERS_AT = 1600  # sampled tokens for all but the methods that claims are about
 ANSWERS_AT = 800  # sampled tokens in which different right answers are counted
 OTHERS, COUNTED_ON, PEER_PUZZLES = 100, 50, 200  # puzzles, at most
+GIVEN_UP = 900  # seconds after which a piece that was begun is taken over
 DEEP = 75  # there are hardly more boards of eight rows with two queens given in a split
 
 
@@ -206,13 +208,30 @@ class Bench:
         return SETTINGS[task].prompts("test" if split == "answers" else split, n)
 
     def measure(self, pieces: Sequence[Piece]) -> None:
-        """Own pieces first; then, from the end, those that others have not finished."""
+        """Own pieces first; then, from the end, those that nobody has begun."""
         share, of = self.options.share
         own = [p for i, p in enumerate(pieces) if i % of == share - 1]
         others = [p for i, p in enumerate(pieces) if i % of != share - 1]
-        for piece in [*own, *reversed(others)]:
+        for piece in own:
             if not self.has(piece):
+                self.begin(piece)
                 self.keep(piece, self.run(piece))
+        for piece in reversed(others):
+            if not self.has(piece) and not self.begun(piece):
+                self.begin(piece)
+                self.keep(piece, self.run(piece))
+
+    def begin(self, piece: Piece) -> None:
+        if self.options.parts:
+            self.options.parts.mkdir(parents=True, exist_ok=True)
+            (self.options.parts / piece.file).with_suffix(".begun").touch()
+
+    def begun(self, piece: Piece) -> bool:
+        """Whether a run beside this one is at it; one that takes longer than `GIVEN_UP` was stopped."""
+        if self.options.parts is None:
+            return False
+        mark = (self.options.parts / piece.file).with_suffix(".begun")
+        return mark.exists() and time.time() - mark.stat().st_mtime < GIVEN_UP
 
     def has(self, piece: Piece) -> bool:
         """Whether a piece was measured, now or before, here or beside."""
@@ -232,6 +251,7 @@ class Bench:
             beside = path.with_suffix(f".part{self.options.share[0]}")
             beside.write_text(json.dumps(row) + "\n", "utf-8")
             beside.replace(path)
+            path.with_suffix(".begun").unlink(missing_ok=True)
 
     def run(self, piece: Piece) -> dict[str, Any] | None:
         """One piece; None where a peer is not installed."""

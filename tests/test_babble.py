@@ -51,7 +51,8 @@ def slow_choice(graph, width, patience, steep):
     def value(i):
         if i >= graph.trees:
             return 0.0 if math.isnan(graph.value[i]) else float(graph.value[i])
-        below = [float(graph.value[c]) for c in graph.children(i) if not math.isnan(graph.value[c])]
+        lived = [c for c in graph.children(i) if not graph.is_leaf(c)]
+        below = [float(graph.value[c]) for c in lived if not math.isnan(graph.value[c])]
         return sum(below) / len(below) if below else 1.0
 
     def left(i):

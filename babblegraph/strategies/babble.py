@@ -107,9 +107,9 @@ def _open(graph: BabbleGraph, most: NDArray[np.int64]) -> NDArray[np.intp]:
 
 
 def _worth(graph: BabbleGraph, nodes: NDArray[np.intp], power: float) -> NDArray[np.float64]:
-    """V^a of nodes with a floor, [M]; a root is worth what its children are on average."""
+    """V^a of nodes with a floor, [M]; a root is worth what those of its children are on average that lived."""
     value = graph.value[nodes].astype(np.float64)
-    first = np.flatnonzero((graph.depth == 1) & ~np.isnan(graph.value))
+    first = np.flatnonzero((graph.depth == 1) & ~graph.is_leaf() & ~np.isnan(graph.value))
     count = np.bincount(graph.root[first], minlength=graph.trees)
     total = np.bincount(graph.root[first], graph.value[first], minlength=graph.trees)
     roots = nodes < graph.trees
