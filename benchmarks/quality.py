@@ -48,6 +48,7 @@ OTHERS_AT = 1600  # sampled tokens for all but the methods that claims are about
 ANSWERS_AT = 800  # sampled tokens in which different right answers are counted
 OTHERS, COUNTED_ON, PEER_PUZZLES = 100, 50, 200  # puzzles, at most
 GIVEN_UP = 900  # seconds after which a piece that was begun is taken over
+HANDS = 150  # of the Game of 24; not more than peers get, since which they are depends on their number
 DEEP = 75  # there are hardly more boards of eight rows with two queens given in a split
 
 
@@ -93,7 +94,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "countdown": Setting(bg.Countdown(), "countdown", lambda s, n: list(puzzles(s, n, seed=1)), True),
     "countdown-hard": Setting(bg.Countdown(), "countdown", lambda s, n: hard_puzzles(s)[:n], True),
-    "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s, n), True),
+    "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s, min(n, HANDS)), True),
     "chain": Setting(
         bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, min(n, DEEP), seed=1, steps=8)), False
     ),
