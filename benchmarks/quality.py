@@ -46,7 +46,7 @@ TEMPERATURES = (0.6, 0.8, 1.0)
 TUNED_AT = 400  # sampled tokens a validation puzzle: temperatures matter most where budgets are small
 OTHERS_AT = 1600  # sampled tokens for all but the methods that claims are about
 ANSWERS_AT = 800  # sampled tokens in which different right answers are counted
-OTHERS, COUNTED_ON, PEER_PUZZLES = 100, 50, 200  # puzzles, at most
+OTHERS, COUNTED_ON, PEER_PUZZLES, TUNED_ON = 100, 50, 200, 25  # puzzles, at most
 GIVEN_UP = 900  # seconds after which a piece that was begun is taken over
 HANDS = 150  # of the Game of 24; not more than peers get, since which they are depends on their number
 DEEP = 75  # there are hardly more boards of eight rows with two queens given in a split
@@ -164,6 +164,7 @@ class Bench:
         if len(self.options.temperatures) > 1:
             for t in self.options.temperatures:
                 n = self.options.validation
+                n = n if method in LONG else min(n, TUNED_ON)
                 yield from self.pieces(task, method, t, "validation", min(TUNED_AT, self.options.most), n)
 
     def testing(self, task: str, method: str) -> Iterator[Piece]:
