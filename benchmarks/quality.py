@@ -139,8 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     test = [row for row in rows if row["split"] == "test"]
     if options.json:
         write(options.json, rows, claims_of(test), options, peers.PACKAGES)
-    report("quality", rows, claims_of(test), Namespace(json=None), tables=tables(rows, options.tasks))
-    plot(test, options.tasks)
+    if test:
+        report("quality", rows, claims_of(test), Namespace(json=None), tables=tables(rows, options.tasks))
+        plot(test, options.tasks)
     return rows
 
 
