@@ -16,7 +16,6 @@ options finds every piece there, and only makes the tables, the claims and the J
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import Namespace
@@ -41,13 +40,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import parser, report, write
 from peers import quality as peers
 from quality_claims import BUDGETS, CONSTANT, COUNTED, OURS, PLAIN, VERDICT, area, claims_of, plot, tables
+from quality_pieces import Piece, Pieces, whole
 
 TEMPERATURES = (0.6, 0.8, 1.0)
 TUNED_AT = 400  # sampled tokens a validation puzzle: temperatures matter most where budgets are small
 OTHERS_AT = 1600  # sampled tokens for all but the methods that claims are about
 ANSWERS_AT = 800  # sampled tokens in which different right answers are counted
 OTHERS, COUNTED_ON, PEER_PUZZLES, TUNED_ON = 100, 50, 200, 25  # puzzles, at most
-GIVEN_UP = 900  # seconds after which a piece that was begun is taken over
 HANDS = 150  # of the Game of 24; not more than peers get, since which they are depends on their number
 DEEP = 75  # there are hardly more boards of eight rows with two queens given in a split
 
@@ -111,23 +110,6 @@ def hands(split: str, n: int) -> list[str]:
     return [ranked[i] for i in places.tolist()]
 
 
-class Piece(NamedTuple):
-    """Some puzzles of one method, run together. What it is called is what it is."""
-
-    task: str
-    method: str
-    temperature: float
-    split: str  # or "answers": puzzles of the test split, searched on after the first right answer
-    most: int
-    of: int  # puzzles of the split, of which these are
-    first: int
-    puzzles: int
-
-    @property
-    def file(self) -> str:
-        return "_".join(str(x).replace(" ", "-").replace(",", "") for x in self) + ".json"
-
-
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     options = read(arguments)
     torch.set_num_threads(1)  # the models are small
@@ -155,7 +137,7 @@ class Bench:
 
     def __init__(self, options: Namespace) -> None:
         self.options = options
-        self.found: dict[Piece, dict[str, Any]] = {}
+        self.pieces = Pieces(options.parts)
         self.absent: set[str] = set()  # peers that are not installed
         self.models: dict[tuple[str, float], tuple[bg.Babbler, dict[str, Any]]] = {}
 
@@ -166,7 +148,7 @@ class Bench:
             for t in self.options.temperatures:
                 n = self.options.validation
                 n = n if method in LONG else min(n, TUNED_ON)
-                yield from self.pieces(task, method, t, "validation", min(TUNED_AT, self.options.most), n)
+                yield from self.cut(task, method, t, "validation", min(TUNED_AT, self.options.most), n)
 
     def testing(self, task: str, method: str) -> Iterator[Piece]:
         """Test puzzles at the temperature that was best on validation puzzles; none before it is known."""
@@ -177,29 +159,30 @@ class Bench:
             most, n = min(OTHERS_AT, most), min(PEER_PUZZLES, n)
         elif run not in LONG:
             most, n = min(OTHERS_AT, most), min(OTHERS, n)
-        yield from self.pieces(task, run, best, "test", most, n)
+        yield from self.cut(task, run, best, "test", most, n)
         if method in METHODS:
-            yield from self.pieces(task, method, best, "answers", min(ANSWERS_AT, most), min(COUNTED_ON, n))
+            yield from self.cut(task, method, best, "answers", min(ANSWERS_AT, most), min(COUNTED_ON, n))
 
     def temperature(self, task: str, method: str) -> float | None:
         if len(self.options.temperatures) == 1:
             return self.options.temperatures[0]
         tuned = list(self.tuning(task, method))
-        if not all(self.has(p) for p in tuned):
+        if not all(self.pieces.has(p) for p in tuned):
             return None
-        rows = joined([self.as_of(method, p) for p in tuned])
+        rows = [self.as_of(method, p) for p in whole(tuned)]
         return max(rows, key=lambda row: area(row["needed"], row["most"]))["temperature"]
 
     def as_of(self, method: str, piece: Piece) -> dict[str, Any]:
         """What was found, as a method pays for it."""
-        row = self.found[piece]
+        row = self.pieces.row(piece)
+        assert row is not None
         if method not in SAMPLED:
             return row
         paid = [x if x is not None and x <= piece.most else None for x in row["separate"]]
         work = [w if x is not None else None for w, x in zip(row["work"], paid, strict=True)]
         return row | {"method": method, "needed": paid, "work": work}
 
-    def pieces(
+    def cut(
         self, task: str, method: str, temperature: float, split: str, most: int, n: int
     ) -> Iterator[Piece]:
         of = len(self.prompts(task, split, n))
@@ -216,45 +199,13 @@ class Bench:
         own = [p for i, p in enumerate(pieces) if i % of == share - 1]
         others = [p for i, p in enumerate(pieces) if i % of != share - 1]
         for piece in own:
-            if not self.has(piece):
-                self.begin(piece)
-                self.keep(piece, self.run(piece))
+            if not self.pieces.has(piece):
+                self.pieces.begin(piece)
+                self.pieces.keep(piece, self.run(piece))
         for piece in reversed(others):
-            if not self.has(piece) and not self.begun(piece):
-                self.begin(piece)
-                self.keep(piece, self.run(piece))
-
-    def begin(self, piece: Piece) -> None:
-        if self.options.parts:
-            self.options.parts.mkdir(parents=True, exist_ok=True)
-            (self.options.parts / piece.file).with_suffix(".begun").touch()
-
-    def begun(self, piece: Piece) -> bool:
-        """Whether a run beside this one is at it; one that takes longer than `GIVEN_UP` was stopped."""
-        if self.options.parts is None:
-            return False
-        mark = (self.options.parts / piece.file).with_suffix(".begun")
-        return mark.exists() and time.time() - mark.stat().st_mtime < GIVEN_UP
-
-    def has(self, piece: Piece) -> bool:
-        """Whether a piece was measured, now or before, here or beside."""
-        if piece not in self.found and self.options.parts:
-            path = self.options.parts / piece.file
-            if path.exists():
-                self.found[piece] = json.loads(path.read_text("utf-8"))
-        return piece in self.found
-
-    def keep(self, piece: Piece, row: dict[str, Any] | None) -> None:
-        if row is None:
-            return
-        self.found[piece] = row
-        if self.options.parts:
-            path = self.options.parts / piece.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_suffix(f".part{self.options.share[0]}")
-            beside.write_text(json.dumps(row) + "\n", "utf-8")
-            beside.replace(path)
-            path.with_suffix(".begun").unlink(missing_ok=True)
+            if not self.pieces.has(piece) and not self.pieces.begun(piece):
+                self.pieces.begin(piece)
+                self.pieces.keep(piece, self.run(piece))
 
     def run(self, piece: Piece) -> dict[str, Any] | None:
         """One piece; None where a peer is not installed."""
@@ -292,26 +243,8 @@ class Bench:
 
     def rows(self, task: str, method: str) -> list[dict[str, Any]]:
         """What is there of a method, pieces put together; rows of which a piece is missing are left out."""
-        asked = [*self.tuning(task, method), *self.testing(task, method)]
-        there = joined([self.as_of(method, p) for p in asked if self.has(p)])
-        return [row for row in there if row["puzzles"] == row["of"]]
-
-
-def joined(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Pieces of the same row put together, in the order of their puzzles."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for piece in sorted(pieces, key=lambda p: p["first"]):
-        key = tuple(piece[k] for k in ("task", "method", "temperature", "split", "most", "of"))
-        if key not in rows:
-            rows[key] = piece | {}
-            continue
-        row = rows[key]
-        for name in ("needed", "work", "separate", "answers"):
-            if name in row:
-                row[name] = row[name] + piece[name]
-        row["puzzles"] += piece["puzzles"]
-        row["seconds"] = round(row["seconds"] + piece["seconds"], 1)
-    return list(rows.values())
+        asked = whole([*self.tuning(task, method), *self.testing(task, method)])
+        return [self.as_of(method, p) for p in asked if self.pieces.has(p)]
 
 
 def search(

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import quality
 import quality_claims
+from quality_pieces import Piece, Pieces
 
 import babblegraph as bg
 
@@ -53,25 +54,33 @@ def test_a_resumed_run_measures_nothing_twice(run, monkeypatch, tmp_path):
 def test_runs_beside_each_other_begin_with_different_pieces_and_help_out_in_the_end(monkeypatch, tmp_path):
     """The second run finds what the first has done, and does the rest of it."""
     done = []
-    monkeypatch.setattr(quality.Bench, "run", lambda self, piece: done.append(piece) or {"needed": []})
-    pieces = [quality.Piece("countdown", "babble", 1.0, "test", 100, 5, i, 1) for i in range(5)]
+
+    def row_of(piece):
+        return piece._asdict() | {"needed": [None], "seconds": 0.0}
+
+    monkeypatch.setattr(quality.Bench, "run", lambda self, piece: done.append(piece) or row_of(piece))
+    pieces = [Piece("countdown", "babble", 1.0, "test", 100, 5, i, 1) for i in range(5)]
     begin = {
         share: quality.Bench(quality.read(["--parts", str(tmp_path), "--share", share]))
         for share in ("1/2", "2/2")
     }
     for piece in pieces[::2]:
-        begin["1/2"].keep(piece, {"needed": []})
+        begin["1/2"].pieces.keep(piece, row_of(piece))
     begin["2/2"].measure(pieces)
     assert done == pieces[1::2]
     begin["1/2"].measure(pieces)
     assert len(done) == 2
 
 
-def test_pieces_are_put_together_in_the_order_of_their_puzzles():
-    first = row("babble", [1, None]) | {"first": 0, "puzzles": 2, "split": "test", "of": 3, "seconds": 1.0}
-    last = row("babble", [3]) | {"first": 2, "puzzles": 1, "split": "test", "of": 3, "seconds": 0.5}
-    (found,) = quality.joined([last, first])
-    assert (found["needed"], found["puzzles"], found["seconds"]) == ([1, None, 3], 3, 1.5)
+def test_pieces_of_any_size_are_put_together_in_the_order_of_their_puzzles(tmp_path):
+    pieces = Pieces(tmp_path)
+    whole = Piece("countdown", "babble", 1.0, "test", 100, 3, 0, 3)
+    pieces.keep(last := whole._replace(first=2, puzzles=1), last._asdict() | {"needed": [3], "seconds": 0.5})
+    assert not pieces.has(whole)
+    pieces.keep(first := whole._replace(puzzles=2), first._asdict() | {"needed": [1, None], "seconds": 1.0})
+    for one in (pieces, Pieces(tmp_path)):
+        assert one.row(whole) == whole._asdict() | {"needed": [1, None, 3], "seconds": 1.5}
+    assert not pieces.has(whole._replace(most=200))
 
 
 def row(method, needed, task="countdown", most=1600):
