@@ -159,6 +159,8 @@ class Bench:
             most, n = min(OTHERS_AT, most), min(PEER_PUZZLES, n)
         elif run not in LONG:
             most, n = min(OTHERS_AT, most), min(OTHERS, n)
+        elif run == COUNTED and not SETTINGS[task].judged:
+            most = min(OTHERS_AT, most)  # tens of thousands of samples, which agree and cost few tokens
         yield from self.cut(task, run, best, "test", most, n)
         if method in METHODS:
             yield from self.cut(task, method, best, "answers", min(ANSWERS_AT, most), min(COUNTED_ON, n))
