@@ -47,7 +47,7 @@ TUNED_AT = 400  # sampled tokens a validation puzzle: temperatures matter most w
 OTHERS_AT = 1600  # sampled tokens for all but the methods that claims are about
 ANSWERS_AT = 800  # sampled tokens in which different right answers are counted
 OTHERS, COUNTED_ON, PEER_PUZZLES, TUNED_ON = 100, 50, 200, 25  # puzzles, at most
-HANDS = 150  # of the Game of 24; not more than peers get, since which they are depends on their number
+HANDS = 150  # of the Game of 24
 DEEP = 75  # there are hardly more boards of eight rows with two queens given in a split
 
 
@@ -93,7 +93,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "countdown": Setting(bg.Countdown(), "countdown", lambda s, n: list(puzzles(s, n, seed=1)), True),
     "countdown-hard": Setting(bg.Countdown(), "countdown", lambda s, n: hard_puzzles(s)[:n], True),
-    "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s, min(n, HANDS)), True),
+    "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s)[:n], True),
     "chain": Setting(
         bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, min(n, DEEP), seed=1, steps=8)), False
     ),
@@ -103,11 +103,11 @@ SETTINGS = {
 }
 
 
-def hands(split: str, n: int) -> list[str]:
-    """Hands evenly over all ranks of difficulty; those of one split are between those of the other."""
+def hands(split: str) -> list[str]:
+    """Hands evenly over all ranks of difficulty, shuffled; those of one split are between those of the other."""
     ranked = [p.prompt for p in game24_puzzles()]
-    places = np.linspace(1, len(ranked) - 2, n).astype(int) + (split == "test")
-    return [ranked[i] for i in places.tolist()]
+    places = np.linspace(1, len(ranked) - 2, HANDS).astype(int) + (split == "test")
+    return [ranked[i] for i in np.random.default_rng(1).permutation(places).tolist()]
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -171,16 +171,14 @@ class Bench:
         tuned = list(self.tuning(task, method))
         if not all(self.pieces.has(p) for p in tuned):
             return None
-        rows = [self.as_of(method, p) for p in whole(tuned)]
+        rows = [self.as_of(method, row) for p in whole(tuned) if (row := self.pieces.row(p))]
         return max(rows, key=lambda row: area(row["needed"], row["most"]))["temperature"]
 
-    def as_of(self, method: str, piece: Piece) -> dict[str, Any]:
-        """What was found, as a method pays for it."""
-        row = self.pieces.row(piece)
-        assert row is not None
+    def as_of(self, method: str, row: dict[str, Any]) -> dict[str, Any]:
+        """A row as a method pays for it."""
         if method not in SAMPLED:
             return row
-        paid = [x if x is not None and x <= piece.most else None for x in row["separate"]]
+        paid = [x if x is not None and x <= row["most"] else None for x in row["separate"]]
         work = [w if x is not None else None for w, x in zip(row["work"], paid, strict=True)]
         return row | {"method": method, "needed": paid, "work": work}
 
@@ -244,9 +242,9 @@ class Bench:
         return self.models[key]
 
     def rows(self, task: str, method: str) -> list[dict[str, Any]]:
-        """What is there of a method, pieces put together; rows of which a piece is missing are left out."""
+        """What is there of a method, pieces put together, up to the first puzzle that is missing."""
         asked = whole([*self.tuning(task, method), *self.testing(task, method)])
-        return [self.as_of(method, p) for p in asked if self.pieces.has(p)]
+        return [self.as_of(method, row) for p in asked if (row := self.pieces.beginning(p))]
 
 
 def search(

@@ -51,11 +51,11 @@ def deep_claims(by: dict[tuple[str, str], Row]) -> list[dict[str, Any]]:
     for task in ("chain", "queens"):
         if (task, OURS) not in by or (task, COUNTED) not in by:
             continue
-        ours, theirs = by[task, OURS], by[task, COUNTED]
-        goal = solved(theirs, theirs["most"]).sum()
-        tokens = sorted(x for x in ours["needed"] if x is not None)
-        enough = tokens[int(goal) - 1] if 0 < goal <= len(tokens) else np.inf
-        spent = sorted(x for x in theirs["needed"] if x is not None)
+        ours, theirs = by[task, OURS]["needed"], by[task, COUNTED]["needed"]
+        both = min(len(ours), len(theirs))  # the first puzzles are the same
+        tokens, spent = (sorted(x for x in row[:both] if x is not None) for row in (ours, theirs))
+        goal = len(spent)
+        enough = tokens[goal - 1] if 0 < goal <= len(tokens) else np.inf
         share = enough / spent[-1] if spent else 0.0
         name = f"{task}: tokens for the rate of {COUNTED}, as a share of its"
         found.append(claim(name, share, "<= 1/3", share <= 1 / 3))

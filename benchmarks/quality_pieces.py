@@ -30,7 +30,7 @@ class Piece(NamedTuple):
         return "_".join(str(x).replace(" ", "-").replace(",", "") for x in self) + ".json"
 
 
-WHAT = Piece._fields[:-2]  # all but which puzzles
+WHAT = Piece._fields[:-3]  # all but which puzzles: those of a split have an order, whoever asks for how many
 
 
 class Pieces:
@@ -62,9 +62,7 @@ class Pieces:
 
     def row(self, piece: Piece) -> dict[str, Any] | None:
         """What is known of a piece, from pieces of any size; None where a puzzle of it is missing."""
-        self.look()
-        same = [row for row in self.found.values() if all(row[k] == getattr(piece, k) for k in WHAT)]
-        at = {row["first"] + i: (row, i) for row in same for i in range(row["puzzles"])}
+        at = {row["first"] + i: (row, i) for row in self.of(piece) for i in range(row["puzzles"])}
         wanted = range(piece.first, piece.first + piece.puzzles)
         if not all(i in at for i in wanted):
             return None
@@ -72,6 +70,17 @@ class Pieces:
         columns = [c for c in COLUMNS if all(c in row for row in used)]
         lists = {c: [at[i][0][c][at[i][1]] for i in wanted] for c in columns}
         return piece._asdict() | lists | {"seconds": round(sum(row["seconds"] for row in used), 1)}
+
+    def beginning(self, piece: Piece) -> dict[str, Any] | None:
+        """What is known of a piece from its first puzzle on, up to where one is missing."""
+        known = {r["first"] + i for r in self.of(piece) for i in range(r["puzzles"])}
+        n = next(i for i in range(piece.puzzles + 1) if piece.first + i not in known or i == piece.puzzles)
+        return self.row(piece._replace(of=n, puzzles=n)) if n else None
+
+    def of(self, piece: Piece) -> list[dict[str, Any]]:
+        """All that was measured of the row that a piece is of."""
+        self.look()
+        return [row for row in self.found.values() if all(row[k] == getattr(piece, k) for k in WHAT)]
 
     def look(self) -> None:
         """Finds what others have finished."""

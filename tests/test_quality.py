@@ -77,10 +77,12 @@ def test_pieces_of_any_size_are_put_together_in_the_order_of_their_puzzles(tmp_p
     whole = Piece("countdown", "babble", 1.0, "test", 100, 3, 0, 3)
     pieces.keep(last := whole._replace(first=2, puzzles=1), last._asdict() | {"needed": [3], "seconds": 0.5})
     assert not pieces.has(whole)
+    assert pieces.beginning(whole) is None
     pieces.keep(first := whole._replace(puzzles=2), first._asdict() | {"needed": [1, None], "seconds": 1.0})
     for one in (pieces, Pieces(tmp_path)):
         assert one.row(whole) == whole._asdict() | {"needed": [1, None, 3], "seconds": 1.5}
     assert not pieces.has(whole._replace(most=200))
+    assert pieces.beginning(whole._replace(of=9, puzzles=9)) == pieces.row(whole)
 
 
 def row(method, needed, task="countdown", most=1600):
