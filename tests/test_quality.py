@@ -39,7 +39,7 @@ def test_a_row_has_the_tokens_of_every_puzzle_and_says_where_it_comes_from(run):
         assert len(row["needed"]) == len(row["work"]) == row["puzzles"] == 3
         assert all(x is None or 0 < x <= 100 for x in row["needed"])
     tuned = [r for r in found["rows"] if r["split"] == "validation" and r["method"] == "babble"]
-    best = max(tuned, key=lambda r: quality.area(r["needed"], 100))
+    best = max(tuned, key=lambda r: quality_claims.area(r["needed"], 100))
     assert test[0]["temperature"] == best["temperature"]
     (many,) = (r for r in found["rows"] if r["split"] == "answers")
     assert [n > 0 for n in many["answers"]] == [x is not None for x in many["needed"]]
@@ -92,11 +92,11 @@ def row(method, needed, task="countdown", most=1600):
 
 def test_a_gain_is_paired_by_puzzle_and_met_only_above_its_bound():
     ours, theirs = [100] * 40 + [None] * 10, [100] * 30 + [900] * 10 + [None] * 10
-    found = quality.claims_of([row(quality.OURS, ours), row(quality.PLAIN, theirs)])
+    found = quality_claims.claims_of([row(quality_claims.OURS, ours), row(quality_claims.PLAIN, theirs)])
     by = {c["name"]: c for c in found}
     assert by["countdown: babble − best-of-n, separate at 400 tokens, points"]["value"] == pytest.approx(20)
     assert by["countdown: babble − best-of-n, separate at 400 tokens, points"]["met"]
-    even = quality.claims_of([row(quality.OURS, ours), row(quality.PLAIN, ours)])
+    even = quality_claims.claims_of([row(quality_claims.OURS, ours), row(quality_claims.PLAIN, ours)])
     assert not any(c["met"] for c in even)
 
 
@@ -104,8 +104,8 @@ def test_the_share_of_tokens_is_where_our_solve_rate_reaches_theirs():
     ours, theirs = [10, 20, 30, 40, None], [90, 300, None, None, None]
     (found,) = quality_claims.deep_claims(
         {
-            ("chain", quality.OURS): row(quality.OURS, ours),
-            ("chain", quality.COUNTED): row("best-of-n", theirs),
+            ("chain", quality_claims.OURS): row(quality_claims.OURS, ours),
+            ("chain", quality_claims.COUNTED): row("best-of-n", theirs),
         }
     )
     assert found["value"] == pytest.approx(20 / 300)
