@@ -10,8 +10,8 @@ they are installed (see peers/requirements.txt). Left out: seeds (one), GPUs, se
 The work is done in pieces of a few puzzles. With `--parts DIR` each is kept there as soon as it is finished: a run
 goes on where it was stopped, and several runs (`--share 1/7`, `--share 2/7`, …, on one machine or on many whose folders
 are put together afterwards) do not measure the same piece. Temperatures are chosen when all of a method's validation
-pieces are there, so that a run beside others may have to be started twice. A last run with the same
-options finds every piece there, and only makes the tables, the claims and the JSON file.
+pieces are there, so that a run beside others may have to be started twice. `--merge` measures nothing and makes the
+tables, the claims and the JSON file of what is there: of each method the first puzzles, up to one that is missing.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     torch.set_num_threads(1)  # the models are small
     bench = Bench(options)
     pairs = [(t, m) for t in options.tasks for m in options.only if known(t, m)]
-    bench.measure([p for t, m in pairs for p in bench.tuning(t, m)])
-    bench.measure([p for t, m in pairs for p in bench.testing(t, m)])
+    if not options.merge:
+        bench.measure([p for t, m in pairs for p in bench.tuning(t, m)])
+        bench.measure([p for t, m in pairs for p in bench.testing(t, m)])
     rows = [row for t, m in pairs for row in bench.rows(t, m)]
     test = [row for row in rows if row["split"] == "test"]
     if options.json:
@@ -236,6 +237,7 @@ def read(arguments: Sequence[str] | None) -> Namespace:
     )
     made.add_argument("--most", type=int, default=BUDGETS[-1], help="sampled tokens for each puzzle")
     made.add_argument("--parts", type=Path, help="a folder in which finished pieces are kept and found")
+    made.add_argument("--merge", action="store_true", help="measure nothing: put together what is in --parts")
     made.add_argument("--piece", type=int, default=25, help="puzzles in a piece, searched side by side")
     made.add_argument(
         "--share", type=_share, default=(1, 1), help="2/7: the second of seven runs beside each other"

@@ -49,6 +49,8 @@ def test_a_resumed_run_measures_nothing_twice(run, monkeypatch, tmp_path):
     folder, found = run
     monkeypatch.setattr(quality, "search", lambda *a: pytest.fail("measured again"))
     assert quality.main([*TINY, "--parts", str(folder / "parts")]) == found["rows"]
+    more = ["--puzzles", "9", "--merge", "--parts", str(folder / "parts")]
+    assert quality.main([*TINY, *more]) == found["rows"]
 
 
 def test_runs_beside_each_other_begin_with_different_pieces_and_help_out_in_the_end(monkeypatch, tmp_path):
