@@ -114,8 +114,7 @@ class Bench:
         if method not in SAMPLED:
             return row
         paid = [x if x is not None and x <= row["most"] else None for x in row["separate"]]
-        work = [w if x is not None else None for w, x in zip(row["work"], paid, strict=True)]
-        return row | {"method": method, "needed": paid, "work": work}
+        return {k: v for k, v in row.items() if k != "work"} | {"method": method, "needed": paid}
 
     def cut(
         self, task: str, method: str, temperature: float, split: str, most: int, n: int

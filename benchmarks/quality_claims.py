@@ -11,7 +11,7 @@ from peers import quality as peers
 from rich.console import Console
 
 BUDGETS = (100, 200, 400, 800, 1600, 3200, 6400)
-WORK = (1, 2, 4, 8, 16, 32, 64)  # billions of parameters × tokens, judges included
+WORK = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # billions of parameters × tokens, judges included
 PLAIN, COUNTED = "best-of-n, separate", "best-of-n"
 OURS, CONSTANT, VERDICT = "babble", "babble, constant value", "babble, own verdict"
 
@@ -93,7 +93,11 @@ def tables(rows: Sequence[Row], tasks: Sequence[str]) -> list[tuple[str, list[Ro
             continue
         shown = [_by_tokens(row, many.get(row["method"])) for row in test]
         found.append((f"{task}: % solved within sampled tokens", shown))
-        within = [{"method": r["method"], **_within(r, "work", [w * 1e9 for w in WORK], WORK)} for r in test]
+        within = [
+            {"method": r["method"], **_within(r, "work", [w * 1e9 for w in WORK], WORK)}
+            for r in test
+            if "work" in r
+        ]
         found.append((f"{task}: % solved within work, billions of parameters × tokens", within))
     return found
 
@@ -104,7 +108,7 @@ def _by_tokens(row: Row, answers: float | None) -> Row:
     return first | _within(row, "needed", BUDGETS, BUDGETS) | last
 
 
-def _within(row: Row, axis: str, bounds: Sequence[float], names: Sequence[int]) -> Row:
+def _within(row: Row, axis: str, bounds: Sequence[float], names: Sequence[float]) -> Row:
     """Percentages; none beyond what a method was given."""
     cells: Row = {}
     for bound, name in zip(bounds, names, strict=True):

@@ -36,7 +36,8 @@ def test_a_row_has_the_tokens_of_every_puzzle_and_says_where_it_comes_from(run):
     test = [r for r in found["rows"] if r["split"] == "test"]
     assert [r["method"] for r in test] == ["babble", "best-of-n, separate"]
     for row in test:
-        assert len(row["needed"]) == len(row["work"]) == row["puzzles"] == 3
+        assert len(row["needed"]) == row["puzzles"] == 3
+        assert ("work" in row) == (row["method"] == "babble")  # separate samples are not computed one by one
         assert all(x is None or 0 < x <= 100 for x in row["needed"])
     tuned = [r for r in found["rows"] if r["split"] == "validation" and r["method"] == "babble"]
     best = max(tuned, key=lambda r: quality_claims.area(r["needed"], 100))
