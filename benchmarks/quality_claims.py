@@ -59,6 +59,10 @@ def deep_claims(by: dict[tuple[str, str], Row]) -> list[dict[str, Any]]:
         share = enough / spent[-1] if spent else 0.0
         name = f"{task}: tokens for the rate of {COUNTED}, as a share of its"
         found.append(claim(name, share, "<= 1/3", share <= 1 / 3))
+        third = by[task, COUNTED]["most"] / 3
+        gain = 100 * (solved(by[task, OURS], third)[:both].mean() - goal / both)
+        name = f"{task}: {OURS} with a third of the tokens − {COUNTED} with all, points"
+        found.append(claim(name, gain, ">= 0", gain >= 0))
     return found
 
 

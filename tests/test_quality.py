@@ -105,7 +105,7 @@ def test_a_gain_is_paired_by_puzzle_and_met_only_above_its_bound():
 
 def test_the_share_of_tokens_is_where_our_solve_rate_reaches_theirs():
     ours, theirs = [10, 20, 30, 40, None], [90, 300, None, None, None]
-    (found,) = quality_claims.deep_claims(
+    found, third = quality_claims.deep_claims(
         {
             ("chain", quality_claims.OURS): row(quality_claims.OURS, ours),
             ("chain", quality_claims.COUNTED): row("best-of-n", theirs),
@@ -113,6 +113,8 @@ def test_the_share_of_tokens_is_where_our_solve_rate_reaches_theirs():
     )
     assert found["value"] == pytest.approx(20 / 300)
     assert found["met"]
+    assert third["value"] == pytest.approx(100 * (4 - 2) / 5)  # all four of ours within 1600 / 3
+    assert third["met"]
 
 
 def test_separate_samples_pay_for_what_they_share():
