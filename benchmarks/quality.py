@@ -3,191 +3,216 @@
 A row is a strategy on a task; a cell the percentage of held-out puzzles solved within that many sampled tokens (unique
 tokens of the trie, pruned and dead ones included), or within that much work (parameters × tokens that went through
 the model, prompts, revived texts and the judge included). Values are legality and, on Countdown, the generator's own
-verdict; never a solver. Every method has the temperature that was best for it on validation puzzles, and settings
-were chosen there too. Peers are other libraries on the same generator; they run where they are installed (see
-peers/requirements.txt). Left out: seeds (one), GPUs, settings tuned for single budgets.
+verdict or the learned head beside it; never a solver. Every method has the temperature that was best for it on
+validation puzzles, and settings were chosen there too. Peers are other libraries on the same generator; they run where
+they are installed (see peers/requirements.txt). Left out: seeds (one), GPUs, settings tuned for single budgets.
 
-`--json FILE --resume` goes on where a run was stopped; nothing is measured twice.
+The work is done in pieces of a few puzzles. With `--parts DIR` each is kept there as soon as it is finished: a run
+goes on where it was stopped, and several runs (`--share 1/7`, `--share 2/7`, …, on one machine or on many whose folders
+are put together afterwards) do not measure the same piece. Temperatures are chosen when all of a method's validation
+pieces are there, so that a run beside others may have to be started twice. `--merge` measures nothing and makes the
+tables, the claims and the JSON file of what is there: of each method the first puzzles, up to one that is missing.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 import babblegraph as bg
-from babblegraph.protocols import Strategy
 from babblegraph.scoring import JudgeValue
-from babblegraph.strategies import STRATEGIES
-from babblegraph.tasks.chain import chains
-from babblegraph.tasks.countdown_puzzles import hard_puzzles, puzzles
-from babblegraph.tasks.game24_puzzles import game24_puzzles
-from babblegraph.tasks.queens import boards
+from babblegraph.scoring.learned import LearnedValue
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import bootstrap, claim, parser, report, write
+from common import parser, report, write
 from peers import quality as peers
+from quality_claims import BUDGETS, CONSTANT, COUNTED, VERDICT, area, claims_of, plot, tables
+from quality_pieces import Piece, Pieces, whole
+from quality_settings import EVERY, LONG, METHODS, SAMPLED, SETTINGS, Method, Setting
 
-BUDGETS = (100, 200, 400, 800, 1600, 3200, 6400)
 TEMPERATURES = (0.6, 0.8, 1.0)
-TUNED_AT = (
-    400  # sampled tokens a validation puzzle, at most: temperatures matter most where budgets are small
-)
-OURS, COUNTED, PLAIN, CONSTANT = "babble", "best-of-n", "best-of-n, separate", "babble, constant value"
-PEER_PUZZLES = 200  # at most
-
-
-class Method(NamedTuple):
-    """A strategy with its settings, and what of the common knowledge it uses."""
-
-    strategy: str
-    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    verdict: bool = True  # the generator's own, where it has one
-    separate: bool = False  # pay for what samples share
-
-    def make(self) -> Strategy:
-        return STRATEGIES[self.strategy](**self.options, threshold=1.0)
-
-
-METHODS = {
-    PLAIN: Method("best-of-n", {"width": 1}, verdict=False, separate=True),
-    COUNTED: Method("best-of-n", {"width": 1}, verdict=False),
-    CONSTANT: Method("babble", {"width": 1}, verdict=False),
-    OURS: Method("babble", {"width": 1}),
-    "best-first": Method("best-first", {"children": 2}),
-    "puct": Method("puct", {"children": 2}),
-    "adaptive": Method("adaptive"),
-    "halving": Method("halving", {"actions": 4, "rollouts": 8}),
-    "step-beam": Method("step-beam", {"width": 2, "children": 2}),
-    "dvts": Method("dvts", {"subtrees": 2, "children": 2}),
-    "lookahead": Method("lookahead", {"width": 2, "children": 2}),
-    "particle-filter": Method("particle-filter", {"particles": 4, "again": True}),
-}
-
-
-class Setting(NamedTuple):
-    """A task with the generator that knows it, and held-out prompts of both splits."""
-
-    task: Any
-    model: str
-    prompts: Callable[[str, int], list[str]]
-    judged: bool
-
-
-SETTINGS = {
-    "countdown": Setting(bg.Countdown(), "countdown", lambda s, n: list(puzzles(s, n, seed=1)), True),
-    "countdown-hard": Setting(bg.Countdown(), "countdown", lambda s, n: hard_puzzles(s)[:n], True),
-    "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s, n), True),
-    "chain": Setting(bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, n, seed=1, steps=8)), False),
-    "queens": Setting(bg.tasks.Queens(), "queens", lambda s, n: list(boards(s, n, seed=1, size=8)), False),
-}
-
-
-def hands(split: str, n: int) -> list[str]:
-    """Hands evenly over all ranks of difficulty; those of one split are between those of the other."""
-    ranked = [p.prompt for p in game24_puzzles()]
-    places = np.linspace(1, len(ranked) - 2, n).astype(int) + (split == "test")
-    return [ranked[i] for i in places.tolist()]
+TUNED_AT = 400  # sampled tokens a validation puzzle: temperatures matter most where budgets are small
+OTHERS_AT = 1600  # sampled tokens for all but the methods that claims are about
+ANSWERS_AT = 800  # sampled tokens in which different right answers are counted
+OTHERS, COUNTED_ON, PEER_PUZZLES, TUNED_ON = 100, 50, 200, 25  # puzzles, at most
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     options = read(arguments)
     torch.set_num_threads(1)  # the models are small
     bench = Bench(options)
-    for name in options.tasks:
-        for method in options.only:
-            bench.measure(name, method)
-    rows = [r for r in bench.rows if r["split"] == "test"]
-    tables = [(f"{t}: % solved within sampled tokens", shown(rows, t, options.most)) for t in options.tasks]
-    report("quality", rows, claims_of(rows), options, tables=tables)
-    if options.json:  # validation rows too, so that a resumed run need not choose again
-        write(options.json, bench.rows, claims_of(rows), options, peers.PACKAGES)
-    plot(rows, options.tasks, options.most)
-    return bench.rows
+    pairs = [(t, m) for t in options.tasks for m in options.only if known(t, m)]
+    if not options.merge:
+        bench.measure([p for t, m in pairs for p in bench.tuning(t, m)])
+        bench.measure([p for t, m in pairs for p in bench.testing(t, m)])
+    rows = [row for t, m in pairs for row in bench.rows(t, m)]
+    test = [row for row in rows if row["split"] == "test"]
+    if options.json:
+        write(options.json, rows, claims_of(test), options, peers.PACKAGES)
+    if test:
+        report("quality", rows, claims_of(test), Namespace(json=None), tables=tables(rows, options.tasks))
+        plot(test, options.tasks)
+    return rows
+
+
+def known(task: str, method: str) -> bool:
+    """Whether a method means something of its own on a task: without a verdict two of them are the same."""
+    return SETTINGS[task].judged or method not in (CONSTANT, VERDICT)
 
 
 class Bench:
-    """Measures what is not measured yet, and saves after each."""
+    """Measures the pieces that are not there yet, and keeps each."""
 
     def __init__(self, options: Namespace) -> None:
-        self.options, self.rows = options, []
-        self.babblers: dict[tuple[str, float], bg.Babbler] = {}
-        if options.resume and options.json and options.json.exists():
-            self.rows = json.loads(options.json.read_text("utf-8"))["rows"]
+        self.options = options
+        self.pieces = Pieces(options.parts)
+        self.absent: set[str] = set()  # peers that are not installed
+        self.models: dict[tuple[str, float], tuple[bg.Babbler, dict[str, Any]]] = {}
 
-    def measure(self, task: str, method: str) -> None:
-        """Chooses the temperature on validation puzzles, then runs the test puzzles."""
-        most = min(TUNED_AT, self.options.most)
-        tuned = [
-            self.run(task, method, t, "validation", self.options.validation, most)
-            for t in self.options.temperatures
-        ]
-        if any(row is None for row in tuned):
+    def tuning(self, task: str, method: str) -> Iterator[Piece]:
+        """Validation puzzles at every temperature."""
+        method = SAMPLED.get(method, method)
+        if len(self.options.temperatures) > 1:
+            for t in self.options.temperatures:
+                n = self.options.validation
+                n = n if method in LONG else min(n, TUNED_ON)
+                yield from self.cut(task, method, t, "validation", min(TUNED_AT, self.options.most), n)
+
+    def testing(self, task: str, method: str) -> Iterator[Piece]:
+        """Test puzzles at the temperature that was best on validation puzzles; none before it is known."""
+        if (best := self.temperature(task, method)) is None:
             return
-        best = max(tuned, key=lambda row: area(row["needed"], most))
-        self.run(task, method, best["temperature"], "test", self.options.puzzles, self.options.most)
-
-    def run(
-        self, task: str, method: str, temperature: float, split: str, n: int, most: int
-    ) -> dict[str, Any] | None:
-        """One row, measured now or before; None where a peer is not installed."""
-        what = {"task": task, "method": method, "temperature": temperature, "split": split, "puzzles": n}
-        for row in self.rows:
-            if what.items() <= row.items() and row["most"] == most:
-                return row
-        start, setting, babbler = time.perf_counter(), SETTINGS[task], self.babbler(task, temperature)
-        prompts = setting.prompts(split, n)
+        most, n, run = self.options.most, self.options.puzzles, SAMPLED.get(method, method)
+        if run in peers.NAMES:
+            most, n = min(OTHERS_AT, most), min(PEER_PUZZLES, n)
+        elif run not in LONG:
+            most, n = min(OTHERS_AT, most), min(OTHERS, n)
+        elif run == COUNTED and not SETTINGS[task].judged:
+            most = min(OTHERS_AT, most)  # tens of thousands of samples, which agree and cost few tokens
+        yield from self.cut(task, run, best, "test", most, n)
         if method in METHODS:
-            found = search(babbler, setting, prompts, METHODS[method], most)
-        else:
-            found = peers.solve(method, babbler, setting.task, prompts[:PEER_PUZZLES], most)
-        if found is None:
-            print(f"{method} is not installed: left out", file=sys.stderr)
+            yield from self.cut(task, method, best, "answers", min(ANSWERS_AT, most), min(COUNTED_ON, n))
+
+    def temperature(self, task: str, method: str) -> float | None:
+        if len(self.options.temperatures) == 1:
+            return self.options.temperatures[0]
+        tuned = list(self.tuning(task, method))
+        if not all(self.pieces.has(p) for p in tuned):
             return None
-        row = what | {"most": most, "seconds": round(time.perf_counter() - start, 1)} | found
-        self.rows.append(row)
-        solved = np.mean([x is not None for x in row["needed"]])
-        print(
-            f"{task:15}{method:24}T={temperature:<4} {split:11}{100 * solved:5.1f} %  {row['seconds']:6.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
-        if self.options.json:
-            write(self.options.json, self.rows, [], self.options)
+        rows = [self.as_of(method, row) for p in whole(tuned) if (row := self.pieces.row(p))]
+        return max(rows, key=lambda row: area(row["needed"], row["most"]))["temperature"]
+
+    def as_of(self, method: str, row: dict[str, Any]) -> dict[str, Any]:
+        """A row as a method pays for it."""
+        if method not in SAMPLED:
+            return row
+        paid = [x if x is not None and x <= row["most"] else None for x in row["separate"]]
+        return {k: v for k, v in row.items() if k != "work"} | {"method": method, "needed": paid}
+
+    def cut(
+        self, task: str, method: str, temperature: float, split: str, most: int, n: int
+    ) -> Iterator[Piece]:
+        of = len(self.prompts(task, split, n))
+        for first in range(0, of, self.options.piece):
+            size = min(self.options.piece, of - first)
+            yield Piece(task, method, temperature, split, most, of, first, size)
+
+    def prompts(self, task: str, split: str, n: int) -> list[str]:
+        return SETTINGS[task].prompts("test" if split == "answers" else split, n)
+
+    def measure(self, pieces: Sequence[Piece]) -> None:
+        """Own pieces first; then, from the end, those that nobody has begun."""
+        share, of = self.options.share
+        own = [p for i, p in enumerate(pieces) if i % of == share - 1]
+        others = [p for i, p in enumerate(pieces) if i % of != share - 1]
+        for piece in own:
+            if not self.pieces.has(piece):
+                self.pieces.begin(piece)
+                self.pieces.keep(piece, self.run(piece))
+        for piece in reversed(others):
+            if not self.pieces.has(piece) and not self.pieces.begun(piece):
+                self.pieces.begin(piece)
+                self.pieces.keep(piece, self.run(piece))
+
+    def run(self, piece: Piece) -> dict[str, Any] | None:
+        """One piece; None where a peer is not installed."""
+        if piece.method in self.absent:
+            return None
+        start, setting = time.perf_counter(), SETTINGS[piece.task]
+        babbler, values = self.model(piece)
+        some = self.prompts(piece.task, piece.split, piece.of)[piece.first : piece.first + piece.puzzles]
+        if piece.method in METHODS:
+            found = search(babbler, setting, some, METHODS[piece.method], piece, values)
+        elif (
+            one := peers.solve(piece.method, babbler, values, setting.task, some, piece.most, piece.first)
+        ) is None:
+            print(f"{piece.method} is not installed: left out", file=sys.stderr)
+            self.absent.add(piece.method)
+            return None
+        else:
+            found = one
+        row = piece._asdict() | {"seconds": round(time.perf_counter() - start, 1)} | found
+        rate = 100 * np.mean([x is not None for x in row["needed"]])
+        print(f"{' '.join(map(str, piece))}: {rate:.0f} %, {row['seconds']} s", file=sys.stderr, flush=True)
         return row
 
-    def babbler(self, task: str, temperature: float) -> bg.Babbler:
-        key = (SETTINGS[task].model, temperature)
-        if key not in self.babblers:
-            self.babblers[key] = bg.Babbler.embedded(task=key[0], temperature=temperature)
-        return self.babblers[key]
+    def model(self, piece: Piece) -> tuple[bg.Babbler, dict[str, Any]]:
+        """The generator, and the values that it has of its own."""
+        key = (SETTINGS[piece.task].model, piece.temperature)
+        if key not in self.models:
+            babbler = bg.Babbler.embedded(task=key[0], temperature=key[1])
+            values: dict[str, Any] = {}
+            if SETTINGS[piece.task].judged:
+                home = Path(bg.__file__).parent / "embedded" / "model"
+                values = {"verdict": JudgeValue(babbler), "learned": LearnedValue.from_folder(babbler, home)}
+            self.models[key] = babbler, values
+        return self.models[key]
+
+    def rows(self, task: str, method: str) -> list[dict[str, Any]]:
+        """What is there of a method, pieces put together, up to the first puzzle that is missing."""
+        asked = whole([*self.tuning(task, method), *self.testing(task, method)])
+        return [self.as_of(method, row) for p in asked if (row := self.pieces.beginning(p))]
 
 
 def search(
-    babbler: bg.Babbler, setting: Setting, prompts: list[str], method: Method, most: int
+    babbler: bg.Babbler,
+    setting: Setting,
+    prompts: list[str],
+    method: Method,
+    piece: Piece,
+    values: dict[str, Any],
 ) -> dict[str, Any]:
     """Sampled tokens and work until each puzzle was solved, None where it was not."""
-    value = JudgeValue(babbler) if method.verdict and setting.judged else None
-    found = bg.babble(babbler, prompts, task=setting.task, value=value, strategy=method.make(), budget=most)
+    many, value = piece.split == "answers", values.get(method.value)
+    strategy = method.make(None if many else 1.0)
+    how = {"task": setting.task, "value": value, "strategy": strategy, "budget": piece.most}
+    found = bg.babble(babbler, prompts, connectivity=None, **how)
     counts = {k: np.array(v) for k, v in found.graph.meta["spent"]["counts"].items()}
-    tokens = separate(found.graph) if method.separate else counts["sampled"]
     through = counts["forwarded"] + counts["prefilled"] + counts["scored"]
     size = sum(p.numel() for p in babbler.model.parameters())
-    passed = np.array(found.passed) & (tokens <= most)
-    return {
-        "needed": [int(t) if ok else None for t, ok in zip(tokens, passed, strict=True)],
-        "work": [int(w) * size if ok else None for w, ok in zip(through, passed, strict=True)],
-        "peak_slots": found.spent.peak_slots,
+    spent = {"needed": counts["sampled"], "work": through * size}
+    if method.strategy == "best-of-n":
+        spent["separate"] = separate(found.graph)
+    passed = np.array(found.passed) & (spent["needed"] <= piece.most)
+    row: dict[str, Any] = {
+        name: [int(x) if ok else None for x, ok in zip(all_, passed, strict=True)]
+        for name, all_ in spent.items()
     }
+    return row | {"answers": right_answers(found.graph)} if many else row
+
+
+def right_answers(graph: bg.BabbleGraph) -> list[int]:
+    """How many different texts of each tree passed."""
+    right = np.flatnonzero(graph.is_leaf() & (graph.score >= 1))
+    texts = [{graph.text(i) for i in right[graph.root[right] == tree]} for tree in range(graph.trees)]
+    return [len(some) for some in texts]
 
 
 def separate(graph: bg.BabbleGraph) -> np.ndarray:
@@ -197,123 +222,37 @@ def separate(graph: bg.BabbleGraph) -> np.ndarray:
     return np.bincount(graph.root[inner], paid, minlength=graph.trees)
 
 
-def solved(row: dict[str, Any], budget: float, axis: str = "needed") -> np.ndarray:
-    """Which puzzles were solved within a budget, [puzzles]."""
-    return np.array([x is not None and x <= budget for x in row[axis]], float)
-
-
-def area(needed: list[int | None], most: int) -> float:
-    """The mean solve rate over the budgets: what a temperature is chosen by."""
-    return float(np.mean([np.mean([x is not None and x <= b for x in needed]) for b in BUDGETS if b <= most]))
-
-
-def shown(rows: list[dict[str, Any]], task: str, most: int) -> list[dict[str, Any]]:
-    """The table of one task."""
-    table = []
-    for row in (r for r in rows if r["task"] == task):
-        cells = {f"{b}": float(100 * solved(row, b).mean()) for b in BUDGETS if b <= most}
-        work = [w for w in row["work"] if w is not None]
-        half = float(np.median(work)) / 1e9 if len(work) * 2 > len(row["work"]) else None
-        table.append(
-            {
-                "method": row["method"],
-                "T": row["temperature"],
-                **cells,
-                "median work of the solved (G)": half,
-                "seconds": row["seconds"],
-            }
-        )
-    return table
-
-
-def claims_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the project says of its default strategy, from the rows: points gained, paired by puzzle."""
-    by = {(r["task"], r["method"]): r for r in rows}
-    asked = [("countdown", COUNTED, b, 0) for b in (200, 400, 800)]
-    asked += [("countdown", PLAIN, b, 5 if b == 400 else 0) for b in (200, 400, 800)]
-    asked += [
-        ("countdown", CONSTANT, 400, 3),
-        ("countdown-hard", PLAIN, 800, 8),
-        ("countdown-hard", COUNTED, 800, 0),
-    ]
-    asked += [(t, p, b, 0) for t in ("countdown", "game24") for p in peers.NAMES for b in (400, 800, 1600)]
-    found = []
-    for task, other, budget, bound in asked:
-        if (task, OURS) not in by or (task, other) not in by or by[task, OURS]["most"] < budget:
-            continue
-        theirs = solved(by[task, other], budget)
-        gain = 100 * (solved(by[task, OURS], budget)[: len(theirs)] - theirs)
-        low, high = bootstrap(gain)
-        name = f"{task}: {OURS} − {other} at {budget} tokens, points"
-        met = low > 0 and gain.mean() >= bound
-        found.append(claim(name, gain.mean(), f">= {bound}, above 0 with 95 %", met, (low, high)))
-    return found + deep_claims(by) + monotone_claims(by)
-
-
-def deep_claims(by: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """On deep tasks: the share of best-of-N's tokens with which `babble` has solved as much as it in the end."""
-    found = []
-    for task in ("chain", "queens"):
-        if (task, OURS) not in by or (task, COUNTED) not in by:
-            continue
-        ours, theirs = by[task, OURS], by[task, COUNTED]
-        goal = solved(theirs, theirs["most"]).sum()
-        tokens = sorted(x for x in ours["needed"] if x is not None)
-        enough = tokens[int(goal) - 1] if 0 < goal <= len(tokens) else np.inf
-        spent = sorted(x for x in theirs["needed"] if x is not None)
-        share = enough / spent[-1] if spent else 0.0
-        found.append(
-            claim(
-                f"{task}: tokens for the rate of {COUNTED}, as a share of its",
-                share,
-                "<= 1/3",
-                share <= 1 / 3,
-            )
-        )
-    return found
-
-
-def monotone_claims(by: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """More tokens must not make it worse."""
-    found = []
-    for (task, method), row in by.items():
-        if method == OURS and row["most"] >= 6400:
-            gain = 100 * (solved(row, 6400).mean() - solved(row, 1600).mean())
-            found.append(claim(f"{task}: {OURS} at 6,400 − at 1,600 tokens, points", gain, ">= 0", gain >= 0))
-    return found
-
-
-def plot(rows: list[dict[str, Any]], tasks: Sequence[str], most: int) -> None:
-    """Solve rates as bars, a line for each method, a block for each budget."""
-    console, blocks = Console(), " ▁▂▃▄▅▆▇█"
-    for task in tasks:
-        mine = [r for r in rows if r["task"] == task]
-        if not mine:
-            continue
-        console.print(f"\n{task}, each bar a budget of {', '.join(str(b) for b in BUDGETS if b <= most)}")
-        for row in sorted(mine, key=lambda r: -area(r["needed"], most)):
-            bars = "".join(blocks[round(8 * solved(row, b).mean())] * 4 + " " for b in BUDGETS if b <= most)
-            console.print(
-                f"{row['method']:26}{bars}{100 * area(row['needed'], most):5.1f} %", highlight=False
-            )
-
-
 def read(arguments: Sequence[str] | None) -> Namespace:
     made = parser(__doc__)
     made.add_argument("--tasks", type=listed(SETTINGS), default=list(SETTINGS))
-    made.add_argument("--only", type=listed([*METHODS, *peers.NAMES]), default=[*METHODS, *peers.NAMES])
+    made.add_argument("--only", type=listed(EVERY), default=list(EVERY))
     made.add_argument("--puzzles", type=int, default=1000, help="of the test split")
     made.add_argument("--validation", type=int, default=100, help="puzzles to choose temperatures on")
     made.add_argument(
-        "--temperatures", type=lambda t: [float(x) for x in t.split(",")], default=list(TEMPERATURES)
+        "--temperatures",
+        type=lambda t: [float(x) for x in t.split(",")],
+        default=list(TEMPERATURES),
+        help="to choose from; a single one is taken as it is",
     )
     made.add_argument("--most", type=int, default=BUDGETS[-1], help="sampled tokens for each puzzle")
-    made.add_argument("--resume", action="store_true", help="go on with the rows of the JSON file")
+    made.add_argument("--parts", type=Path, help="a folder in which finished pieces are kept and found")
+    made.add_argument("--merge", action="store_true", help="measure nothing: put together what is in --parts")
+    made.add_argument("--piece", type=int, default=25, help="puzzles in a piece, searched side by side")
+    made.add_argument(
+        "--share", type=_share, default=(1, 1), help="2/7: the second of seven runs beside each other"
+    )
     options = made.parse_args(arguments)
     if options.quick:
         options.puzzles, options.validation, options.most = 12, 6, 400
         options.temperatures = [1.0]
     return options
+
+
+def _share(text: str) -> tuple[int, int]:
+    share, _, of = text.partition("/")
+    if not (share.isdecimal() and of.isdecimal() and 1 <= int(share) <= int(of)):
+        raise SystemExit(f"a share is written 2/7, got {text!r}: the second of seven")
+    return int(share), int(of)
 
 
 def listed(known: Sequence[str] | dict[str, Any]) -> Callable[[str], list[str]]:

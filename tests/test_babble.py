@@ -16,7 +16,6 @@ from babblegraph.prune import merge_into_first
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
 from babblegraph.strategies import babble
-from babblegraph.strategies.babble import STEEP
 from babblegraph.strategies.common import FLOOR, log_priority
 
 INNER = (Status.FRONTIER, Status.EXPANDED, Status.PRUNED)
@@ -33,32 +32,48 @@ def random_forest(seed, trees, size):
         graph.value[ids] = draw.choice([0.0, 0.2, 0.5, 1.0, np.nan], 8)  # ties among them
         graph.connectivity[ids] = draw.choice([0.0, 0.3, np.nan], 8)
         graph.flags[ids] |= draw.choice([0, Flag.EXHAUSTED], 8, p=[0.9, 0.1]).astype(np.uint8)
+        ended = ids[graph.is_leaf(ids)]
+        graph.score[ended] = draw.choice([0.0, 0.4, 1.0, np.nan], len(ended))
     return graph
 
 
-def slow_choice(graph, width, patience, power):
+def slow_choice(graph, width, patience, steep):
     """Takes the best draw of each tree, `width` times, each draw making the next one there worth less."""
     generated = [int(graph.length[i] - graph.length[graph.root[i]]) for i in range(graph.size)]
-    leaves = [i for i in range(graph.size) if graph.is_leaf(i)]
-    known = [i for i in leaves if graph.status[i] != Status.LEAF_DEAD] or leaves or range(graph.size)
-    usual = max(generated[i] for i in known)
+
+    def usual(tree):
+        mine = [i for i in range(graph.size) if graph.root[i] == tree]
+        leaves = [i for i in mine if graph.is_leaf(i)]
+        return max(
+            generated[i] for i in [j for j in leaves if graph.status[j] != Status.LEAF_DEAD] or leaves or mine
+        )
 
     def value(i):
         if i >= graph.trees:
             return 0.0 if math.isnan(graph.value[i]) else float(graph.value[i])
-        below = [float(graph.value[c]) for c in graph.children(i) if not math.isnan(graph.value[c])]
+        lived = [c for c in graph.children(i) if not graph.is_leaf(c)]
+        below = [float(graph.value[c]) for c in lived if not math.isnan(graph.value[c])]
         return sum(below) / len(below) if below else 1.0
 
     def left(i):
         return max(1 - sum(math.exp(graph.log_q[c] - graph.log_q[i]) for c in graph.children(i)), 1e-6)
 
+    def finish(tree, depth):
+        chance = 1.0
+        for d in range(depth + 1, int(graph.depth.max()) + 1):
+            born = [i for i in range(graph.size) if graph.root[i] == tree and graph.depth[i] == d]
+            scores = [0.0 if math.isnan(graph.score[i]) else float(graph.score[i]) for i in born]
+            lived = sum(s if graph.is_leaf(i) else 1.0 for i, s in zip(born, scores, strict=True))
+            chance *= (lived + 1) / (len(born) + 1)
+        return chance
+
     def gain(i, drawn):
-        to_go = max(usual - generated[i], 1)
-        share = to_go / max(usual, 1)
-        success = (FLOOR + (1 - FLOOR) * value(i)) ** power
-        return math.log(success * left(i) / to_go) - math.log1p(
-            (graph.draws[i] + drawn) / (patience * share**STEEP)
-        )
+        longest = max(usual(graph.root[i]), 1)
+        to_go = max(longest - generated[i], 1)
+        share = to_go / longest
+        success = (FLOOR + (1 - FLOOR) * value(i)) * left(i) * finish(int(graph.root[i]), int(graph.depth[i]))
+        failed = drawn + (graph.draws[i] if i >= graph.trees else 0)
+        return math.log(success / to_go) - math.log1p(failed / (patience * share**steep))
 
     chosen: dict[int, int] = {}
     for tree in range(graph.trees):
@@ -75,9 +90,9 @@ def slow_choice(graph, width, patience, power):
 @pytest.mark.parametrize("width", [1, 5])
 def test_the_chosen_actions_are_those_of_greedy_plain_python(seed, trees, width):
     graph = random_forest(seed, trees, 120)
-    chosen = babble(width=width).select(graph, Meter(Budget(tokens=1000), trees))
+    chosen = babble(width=width, patience=2.0, steep=1.5).select(graph, Meter(Budget(tokens=1000), trees))
     found = dict(zip(chosen.ids.tolist(), chosen.draws.tolist(), strict=True))
-    assert found == slow_choice(graph, width, 1.0, 0.5)
+    assert found == slow_choice(graph, width, 2.0, 1.5)
 
 
 def test_where_the_generator_was_sure_nothing_is_tried_again():
@@ -88,6 +103,51 @@ def test_where_the_generator_was_sure_nothing_is_tried_again():
     graph.value[1:] = 0.5
     graph.flags[0] |= np.uint8(Flag.EXHAUSTED)
     assert babble(width=1).select(graph, Meter(Budget(tokens=9), 1)).ids.tolist() == [first[1]]
+
+
+def test_that_a_prompt_is_hard_is_no_reason_to_stay_away_from_its_root():
+    """A root and two places below it, with failures everywhere: the root only falls by what was drawn of it."""
+    graph = BabbleGraph(["p"], [[0]], {0: b"a"})
+    first = graph.add(Born.of_spans([0, 0], [[0, 0], [0, 0]], np.log([0.01, 0.01])))
+    for _ in range(30):
+        graph.draws[0] += 1
+        graph.add(Born.of_spans(first, [[0], [0]], np.log([0.01, 0.01]), Status.LEAF_DEAD))
+    graph.value[1:3], graph.score[3:], graph.value[3:] = 1.0, 0.0, 0.0
+    meter = Meter(Budget(tokens=9), 1)
+    assert babble(width=1).select(graph, meter).ids.tolist() == [0]
+
+
+def test_where_deaths_come_early_the_search_goes_down():
+    """Two forests alike but for the depth at which texts die: where it is the first, who got through is precious."""
+    chosen = []
+    for deaths in (0, 8):
+        graph = BabbleGraph(["p"], [[0]], {0: b"a"})
+        middle = graph.add(Born.of_spans([0], [[0]], np.log([0.01])))
+        dead = graph.add(
+            Born.of_spans([0] * deaths, [[0]] * deaths, np.log([0.01] * deaths), Status.LEAF_DEAD)
+        )
+        below = graph.add(Born.of_spans(middle, [[0]], np.log([0.01]), Status.LEAF_STOP))
+        graph.value[middle], graph.score[dead], graph.score[below] = 1.0, 0.0, 0.0
+        graph.value[dead] = graph.value[below] = np.nan
+        chosen += babble(width=1, steep=4.0).select(graph, Meter(Budget(tokens=9), 1)).ids.tolist()
+    assert chosen == [0, int(middle[0])]
+
+
+def test_a_larger_budget_goes_the_same_way_further():
+    lm = TableLM(3, 6, seed=2)
+    graphs = []
+    for budget in (40, 160):
+        *_, last = search(
+            lm, ["p"] * 3, score=Score(), strategy=babble(width=1), budget=Budget(tokens=budget)
+        )
+        graphs.append(last.graph)
+    for tree in range(3):
+        texts = [
+            [g.text(i) for i in range(3, g.size) if g.root[i] == tree and not g.flags[i] & Flag.CUT]
+            for g in graphs
+        ]
+        assert len(texts[0]) > 10
+        assert texts[0] == texts[1][: len(texts[0])]
 
 
 def test_checked_steps_are_followed_down_and_not_begun_anew():

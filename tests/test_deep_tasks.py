@@ -224,3 +224,12 @@ def test_a_few_steps_of_a_recipe_lower_the_loss(capsys):
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(BadInput, match="deep task"):
         recipe_of("sudoku")
+
+
+def test_more_boards_than_there_are_is_said_and_does_not_go_on_for_ever():
+    """Boards of four rows have two solutions, so eight prompts with one queen given, over three splits."""
+    rng = random.Random(0)
+    prompts = {hide(rng, random_board(rng, 4), 1) for _ in range(400)}
+    assert len(prompts) == 8
+    with pytest.raises(BadInput, match="got 9 of 4 rows with 1 given and found"):
+        list(boards("train", 9, seed=0, size=4, given=1))

@@ -13,19 +13,21 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import quality
+import quality_claims
+from quality_pieces import Piece, Pieces
 
 import babblegraph as bg
 
-TINY = ["--tasks", "countdown", "--only", "babble;best-of-n, separate", "--puzzles", "3", "--validation", "2"]
-TINY += ["--temperatures", "1.0", "--most", "100"]
+TINY = ["--tasks", "countdown", "--only", "babble;best-of-n, separate", "--puzzles", "3", "--piece", "2"]
+TINY += ["--validation", "2", "--temperatures", "0.7,1.0", "--most", "100"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    before, path = torch.get_num_threads(), tmp_path_factory.mktemp("quality") / "found.json"
-    quality.main([*TINY, "--json", str(path)])
+    before, folder = torch.get_num_threads(), tmp_path_factory.mktemp("quality")
+    quality.main([*TINY, "--parts", str(folder / "parts"), "--json", str(folder / "found.json")])
     torch.set_num_threads(before)
-    return path, json.loads(path.read_text("utf-8"))
+    return folder, json.loads((folder / "found.json").read_text("utf-8"))
 
 
 def test_a_row_has_the_tokens_of_every_puzzle_and_says_where_it_comes_from(run):
@@ -34,13 +36,56 @@ def test_a_row_has_the_tokens_of_every_puzzle_and_says_where_it_comes_from(run):
     test = [r for r in found["rows"] if r["split"] == "test"]
     assert [r["method"] for r in test] == ["babble", "best-of-n, separate"]
     for row in test:
-        assert len(row["needed"]) == len(row["work"]) == 3
+        assert len(row["needed"]) == row["puzzles"] == 3
+        assert ("work" in row) == (row["method"] == "babble")  # separate samples are not computed one by one
         assert all(x is None or 0 < x <= 100 for x in row["needed"])
+    tuned = [r for r in found["rows"] if r["split"] == "validation" and r["method"] == "babble"]
+    best = max(tuned, key=lambda r: quality_claims.area(r["needed"], 100))
+    assert test[0]["temperature"] == best["temperature"]
+    (many,) = (r for r in found["rows"] if r["split"] == "answers")
+    assert [n > 0 for n in many["answers"]] == [x is not None for x in many["needed"]]
 
 
-def test_a_resumed_run_measures_nothing_twice(run, monkeypatch):
+def test_a_resumed_run_measures_nothing_twice(run, monkeypatch, tmp_path):
+    folder, found = run
     monkeypatch.setattr(quality, "search", lambda *a: pytest.fail("measured again"))
-    assert quality.main([*TINY, "--json", str(run[0]), "--resume"]) == run[1]["rows"]
+    assert quality.main([*TINY, "--parts", str(folder / "parts")]) == found["rows"]
+    more = ["--puzzles", "9", "--merge", "--parts", str(folder / "parts")]
+    assert quality.main([*TINY, *more]) == found["rows"]
+
+
+def test_runs_beside_each_other_begin_with_different_pieces_and_help_out_in_the_end(monkeypatch, tmp_path):
+    """The second run finds what the first has done, and does the rest of it."""
+    done = []
+
+    def row_of(piece):
+        return piece._asdict() | {"needed": [None], "seconds": 0.0}
+
+    monkeypatch.setattr(quality.Bench, "run", lambda self, piece: done.append(piece) or row_of(piece))
+    pieces = [Piece("countdown", "babble", 1.0, "test", 100, 5, i, 1) for i in range(5)]
+    begin = {
+        share: quality.Bench(quality.read(["--parts", str(tmp_path), "--share", share]))
+        for share in ("1/2", "2/2")
+    }
+    for piece in pieces[::2]:
+        begin["1/2"].pieces.keep(piece, row_of(piece))
+    begin["2/2"].measure(pieces)
+    assert done == pieces[1::2]
+    begin["1/2"].measure(pieces)
+    assert len(done) == 2
+
+
+def test_pieces_of_any_size_are_put_together_in_the_order_of_their_puzzles(tmp_path):
+    pieces = Pieces(tmp_path)
+    whole = Piece("countdown", "babble", 1.0, "test", 100, 3, 0, 3)
+    pieces.keep(last := whole._replace(first=2, puzzles=1), last._asdict() | {"needed": [3], "seconds": 0.5})
+    assert not pieces.has(whole)
+    assert pieces.beginning(whole) is None
+    pieces.keep(first := whole._replace(puzzles=2), first._asdict() | {"needed": [1, None], "seconds": 1.0})
+    for one in (pieces, Pieces(tmp_path)):
+        assert one.row(whole) == whole._asdict() | {"needed": [1, None, 3], "seconds": 1.5}
+    assert not pieces.has(whole._replace(most=200))
+    assert pieces.beginning(whole._replace(of=9, puzzles=9)) == pieces.row(whole)
 
 
 def row(method, needed, task="countdown", most=1600):
@@ -50,24 +95,26 @@ def row(method, needed, task="countdown", most=1600):
 
 def test_a_gain_is_paired_by_puzzle_and_met_only_above_its_bound():
     ours, theirs = [100] * 40 + [None] * 10, [100] * 30 + [900] * 10 + [None] * 10
-    found = quality.claims_of([row(quality.OURS, ours), row(quality.PLAIN, theirs)])
+    found = quality_claims.claims_of([row(quality_claims.OURS, ours), row(quality_claims.PLAIN, theirs)])
     by = {c["name"]: c for c in found}
     assert by["countdown: babble − best-of-n, separate at 400 tokens, points"]["value"] == pytest.approx(20)
     assert by["countdown: babble − best-of-n, separate at 400 tokens, points"]["met"]
-    even = quality.claims_of([row(quality.OURS, ours), row(quality.PLAIN, ours)])
+    even = quality_claims.claims_of([row(quality_claims.OURS, ours), row(quality_claims.PLAIN, ours)])
     assert not any(c["met"] for c in even)
 
 
 def test_the_share_of_tokens_is_where_our_solve_rate_reaches_theirs():
     ours, theirs = [10, 20, 30, 40, None], [90, 300, None, None, None]
-    (found,) = quality.deep_claims(
+    found, third = quality_claims.deep_claims(
         {
-            ("chain", quality.OURS): row(quality.OURS, ours),
-            ("chain", quality.COUNTED): row("best-of-n", theirs),
+            ("chain", quality_claims.OURS): row(quality_claims.OURS, ours),
+            ("chain", quality_claims.COUNTED): row("best-of-n", theirs),
         }
     )
     assert found["value"] == pytest.approx(20 / 300)
     assert found["met"]
+    assert third["value"] == pytest.approx(100 * (4 - 2) / 5)  # all four of ours within 1600 / 3
+    assert third["met"]
 
 
 def test_separate_samples_pay_for_what_they_share():
@@ -83,7 +130,7 @@ def test_separate_samples_pay_for_what_they_share():
     assert quality.separate(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
 
 
-@pytest.mark.parametrize("option", ["--tasks", "--only"])
+@pytest.mark.parametrize("option", ["--tasks", "--only", "--share"])
 def test_an_unknown_name_is_refused_in_a_line(option):
-    with pytest.raises(SystemExit, match="got 'x': choose"):
+    with pytest.raises(SystemExit, match="got 'x'"):
         quality.read([option, "x"])

@@ -22,7 +22,6 @@ from babblegraph.strategies.common import (
     room_left,
 )
 
-STEEP = 1  # how much faster a place near the end of a text is given up than the root is
 BATCH = 16  # actions in one round over all prompts, where the width is not given
 CAUTION = 8  # a wave is at most this part of the nodes that are there
 
@@ -31,20 +30,26 @@ def babble(
     *,
     width: int | None = None,
     keep: int = 256,
-    patience: float = 1.0,
-    value_power: float = 0.5,
+    patience: float = 4.0,
+    steep: float = 3.0,
+    value_power: float = 1.0,
     connectivity_power: float = 0.0,
-    steep: float = STEEP,
     threshold: float | None = None,
 ) -> Strategy:
     """Repeatedly takes the actions with the highest expected success per token.
 
     An action draws one span below a node: a new one (go on), an expanded one (try again), the root (start
-    again). Its expected success is V(n)^a · m(n) · k / (k + draws already made there), its cost the tokens that a
-    finished text from here still needs. m is the probability that the children drawn so far have left over: where
-    the generator was sure, a second try brings only what it thinks improbable. k falls with the share r of a text
-    that is still to come, k = patience · r^steep. Equal states are merged, a span is never drawn twice below one
-    node, and only `keep` nodes of a prompt hold keys and values: the others stay in mind, and may be revived.
+    again). Its expected success is V(n)^a · F(n) · m(n) · k / (k + n), its cost the tokens that a finished text from
+    here still needs. F is the chance of coming through from this depth, learned from how many spans of the same tree
+    lived at each depth so far: where every slip is seen at once it sends the search down, where only the end tells it
+    is the same everywhere. m is the probability that the children drawn so far have left over: where the generator was
+    sure, a second try brings only what it thinks improbable. n is the number of draws made here, and k, the patience,
+    falls with the share r of a text that is still to come: patience · r^steep. For the root n counts as 0: that it has
+    failed says that the prompt is hard, which is as true everywhere below it. Equal states are merged, a span is never
+    drawn twice below one node, and only `keep` nodes of a prompt hold keys and values: the others stay in mind, and
+    may be revived.
+
+    What a search does never depends on how much it may still spend, so more budget cannot make it worse.
 
     Aim `solve`; weights are not unbiased. Complexity: O(N log N) a round.
     Source: design/architecture.md, "The default strategy".
@@ -53,11 +58,11 @@ def babble(
         width: actions of one prompt in a round. Wider is faster, and costs success per token. None shares 16
             among the prompts, and begins with one: a wave is never more than an eighth of the nodes so far.
         keep: live nodes a prompt.
-        patience: how many draws at the root before it counts half.
+        patience: how many draws at the beginning of a text before a place there counts half.
+        steep: how the patience falls toward the end of a text, where a place that has failed is probably trapped; 0 for
+            not at all.
         value_power, connectivity_power: a and b of the priority V^a · C^b by which nodes are pruned; the choice
             of actions uses V alone.
-        steep: how k falls toward the end of a text. 0 for tasks in which every step can be checked, so that the
-            deepest place is the best one; 4 where only the end tells, and what looks alive may be trapped.
         threshold: stop a prompt's search at the first leaf that reaches it; None to spend the whole budget.
 
     Raises:
@@ -73,7 +78,8 @@ def babble(
         if not len(nodes):
             return nothing()
         share, tokens = _to_go(graph, nodes)
-        log_gain = np.log(_success(graph, nodes, value_power) * _mass_left(graph)[nodes] / tokens)
+        success = _worth(graph, nodes, value_power) * _mass_left(graph)[nodes] / tokens
+        log_gain = np.log(success) + _log_finish(graph)[graph.root[nodes], graph.depth[nodes]]
         return _best_actions(graph, nodes, log_gain, patience * share**steep, most)
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
@@ -100,15 +106,31 @@ def _open(graph: BabbleGraph, most: NDArray[np.int64]) -> NDArray[np.intp]:
     return np.flatnonzero(inner & (graph.flags & Flag.EXHAUSTED == 0) & (most[graph.root] > 0))
 
 
-def _success(graph: BabbleGraph, nodes: NDArray[np.intp], power: float) -> NDArray[np.float64]:
-    """V^a of nodes with a floor, [M]; a root is worth what its children are on average."""
+def _worth(graph: BabbleGraph, nodes: NDArray[np.intp], power: float) -> NDArray[np.float64]:
+    """V^a of nodes with a floor, [M]; a root is worth what those of its children are on average that lived."""
     value = graph.value[nodes].astype(np.float64)
-    first = np.flatnonzero((graph.depth == 1) & ~np.isnan(graph.value))
+    first = np.flatnonzero((graph.depth == 1) & ~graph.is_leaf() & ~np.isnan(graph.value))
     count = np.bincount(graph.root[first], minlength=graph.trees)
     total = np.bincount(graph.root[first], graph.value[first], minlength=graph.trees)
     roots = nodes < graph.trees
     value[roots] = np.where(count > 0, total / np.maximum(count, 1), 1.0)[nodes[roots]]
     return (FLOOR + (1 - FLOOR) * np.nan_to_num(value, nan=0.0)) ** power
+
+
+def _log_finish(graph: BabbleGraph) -> NDArray[np.float64]:
+    """The log of the chance to live through all depths from here on that were seen, [trees, depths].
+
+    One draw at a depth lives with the probability (lived + 1) / (drawn + 1), and a leaf lived as far as its score
+    goes. So a depth where nothing has died yet changes nothing.
+    """
+    new = np.arange(graph.trees, graph.size)
+    up, depths = graph.parent[new], int(graph.depth.max()) + 1
+    place = graph.root[new].astype(np.intp) * depths + graph.depth[up]
+    lived = np.where(graph.is_leaf(new), np.clip(np.nan_to_num(graph.score[new]), 0, 1), 1.0)
+    drawn = np.bincount(place, minlength=graph.trees * depths)
+    alive = np.bincount(place, lived, minlength=graph.trees * depths)
+    log_p = np.log((alive + 1) / (drawn + 1)).reshape(graph.trees, depths)
+    return log_p[:, ::-1].cumsum(1)[:, ::-1]
 
 
 def _mass_left(graph: BabbleGraph) -> NDArray[np.float64]:
@@ -120,13 +142,18 @@ def _mass_left(graph: BabbleGraph) -> NDArray[np.float64]:
 
 
 def _to_go(graph: BabbleGraph, nodes: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What a finished text through nodes still needs, as a share of the usual length and in tokens, [M]."""
-    leaves = np.flatnonzero(graph.is_leaf())
-    finished = leaves[graph.status[leaves] != Status.LEAF_DEAD]
-    known = finished if len(finished) else leaves if len(leaves) else np.arange(graph.size)
-    usual = float(_generated(graph, known).max())
+    """What a finished text through nodes still needs, as a share of the longest of its tree and in tokens, [M].
+
+    Longest of the finished texts; while a tree has none, of the dead ones, and before that of all.
+    """
+    longest = np.zeros(graph.trees)
+    leaf = graph.is_leaf()
+    for ids in (leaf & (graph.status != Status.LEAF_DEAD), leaf, np.ones(graph.size, np.bool_)):
+        some = np.flatnonzero(ids & (longest[graph.root] == 0))
+        np.maximum.at(longest, graph.root[some], _generated(graph, some))
+    usual = np.maximum(longest, 1.0)[graph.root[nodes]]
     tokens = np.maximum(usual - _generated(graph, nodes), 1.0)
-    return tokens / max(usual, 1.0), tokens
+    return tokens / usual, tokens
 
 
 def _generated(graph: BabbleGraph, nodes: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -141,17 +168,18 @@ def _best_actions(
     most: NDArray[np.int64],
 ) -> Chosen:
     """The best `most[tree]` draws of each tree; a node may get several, each worth less than the one before."""
-    now = log_gain - np.log1p(graph.draws[nodes] / patience)
+    made = np.where(nodes < graph.trees, 0, graph.draws[nodes])
+    now = log_gain - np.log1p(made / patience)
     if (most > 0).sum() == 1 and len(nodes) > (
         k := int(most.max())
     ):  # not to sort a large tree for a few of it
         few = np.flatnonzero(now >= np.partition(now, -k)[-k])
-        nodes, log_gain, patience, now = nodes[few], log_gain[few], patience[few], now[few]
+        nodes, log_gain, patience, made, now = nodes[few], log_gain[few], patience[few], made[few], now[few]
     first = first_of_each((nodes, -graph.length[nodes], -now), graph.root[nodes], most)
     copies = int(most[graph.root[nodes[first]]].max())
     at, draw = np.repeat(first, copies), np.tile(np.arange(copies), len(first))
     again = nodes[at]
-    gain = log_gain[at] - np.log1p((graph.draws[again] + draw) / patience[at])
+    gain = log_gain[at] - np.log1p((made[at] + draw) / patience[at])
     best = first_of_each((draw, again, -graph.length[again], -gain), graph.root[again], most)
     ids, draws = np.unique(again[best], return_counts=True)
     return Chosen(ids, draws)

@@ -15,6 +15,7 @@ from babblegraph.errors import BadInput
 from babblegraph.tasks.chain import SPLITS, split_of
 
 SIZES = range(4, 13)
+PATIENCE = 20_000  # games in a row without a new board
 
 Board = tuple[int, ...]  # the column of each row's queen
 
@@ -130,7 +131,7 @@ def boards(split: str, n: int, seed: int, *, size: int = 12, given: int = 2) -> 
     """Yield distinct boards of one split, each with a solution; a hash of the prompt decides the split.
 
     Raises:
-        BadInput: The split is unknown, or a size that is not allowed.
+        BadInput: The split is unknown, a size that is not allowed, or more boards than there are.
 
     Example:
         >>> [len(board) for board in boards("test", 2, seed=0, size=8)]
@@ -142,12 +143,19 @@ def boards(split: str, n: int, seed: int, *, size: int = 12, given: int = 2) -> 
         raise BadInput(
             f"a board has {SIZES[0]} to {SIZES[-1]} rows, got {size} with {given} given; change that"
         )
-    rng, seen = random.Random(seed), set[str]()
+    rng, seen, idle = random.Random(seed), set[str](), 0
     while len(seen) < n:
         prompt = hide(rng, random_board(rng, size), given)
+        idle += 1
         if prompt not in seen and split_of(prompt) == split:
             seen.add(prompt)
+            idle = 0
             yield prompt
+        elif idle >= PATIENCE:
+            raise BadInput(
+                f"so many boards must exist, got {n} of {size} rows with {given} given and found {len(seen)}: "
+                "ask for fewer, or for larger ones"
+            )
 
 
 def random_board(rng: random.Random, size: int) -> Board:

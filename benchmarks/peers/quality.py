@@ -1,7 +1,7 @@
 """Peers' searches on the same generator, with the same values, counted where the model is called.
 
 Each runs again and again, as it comes, until a text passes the verifier or the budget is spent: what is asked is how
-many sampled tokens that takes. Values are legality and, on Countdown, the generator's own verdict.
+many sampled tokens that takes. Values are legality and, on Countdown, the learned head beside the generator's weights.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache
 
 import babblegraph as bg
+from babblegraph.scoring.learned import LearnedValue
 
 PACKAGES = ("its-hub", "treequest", "llm-reasoners")
 PF, BEAM, ABMCTS, MCTS = (
@@ -37,8 +38,21 @@ class Spent(Exception):
     """The budget is used up, or the search draws nothing more."""
 
 
-def solve(name: str, babbler: bg.Babbler, task: Any, prompts: list[str], most: int) -> dict[str, Any] | None:
-    """Sampled tokens and work until each puzzle was solved, None where it was not; None without the package."""
+def solve(
+    name: str,
+    babbler: bg.Babbler,
+    values: dict[str, Any],
+    task: Any,
+    prompts: list[str],
+    most: int,
+    first: int = 0,
+) -> dict[str, Any] | None:
+    """Sampled tokens and work until each puzzle was solved, None where it was not; None without the package.
+
+    Args:
+        values: `learned`, where the generator has it.
+        first: the number of the first puzzle, which seeds it.
+    """
     try:
         run = _runner(name)
     except ImportError:
@@ -46,10 +60,11 @@ def solve(name: str, babbler: bg.Babbler, task: Any, prompts: list[str], most: i
     size = sum(p.numel() for p in babbler.model.parameters())
     needed: list[int | None] = []
     work: list[int | None] = []
-    for number, prompt in enumerate(prompts):
+    for number, prompt in enumerate(prompts, first):
         random.seed(number)
         np.random.seed(number)  # noqa: NPY002 - the peers draw from it
-        lines = Lines(babbler, task, getattr(task, "prepare", str)(prompt), most, number)
+        prompt = getattr(task, "prepare", str)(prompt)
+        lines = Lines(babbler, values.get("learned"), task, prompt, most, number)
         try:
             while True:
                 run(lines)
@@ -69,15 +84,14 @@ def solve(name: str, babbler: bg.Babbler, task: Any, prompts: list[str], most: i
 class Lines:
     """Draws lines below texts, in one batch, and counts every token; texts that end are verified at once."""
 
-    def __init__(self, babbler: bg.Babbler, task: Any, prompt: str, most: int, seed: int) -> None:
-        self.babbler, self.task, self.prompt, self.most = babbler, task, prompt, most
+    def __init__(
+        self, babbler: bg.Babbler, head: LearnedValue | None, task: Any, prompt: str, most: int, seed: int
+    ) -> None:
+        self.babbler, self.head, self.task, self.prompt, self.most = babbler, head, task, prompt, most
         self.temperature = babbler.sampling["temperature"]
         self.draws = torch.Generator().manual_seed(seed)
         self.sampled = self.forwarded = self.idle = 0
         self.ends = babbler.span.end_ids
-        ids = {w: babbler.tokenizer.convert_tokens_to_ids(w) for w in "yn"}
-        judged = task.name in ("countdown", "game24")
-        self.verdict = (ids["y"], ids["n"]) if judged else None
         self.values: dict[str, float] = {"": 1.0}
 
     def over(self, text: str) -> bool:
@@ -127,17 +141,26 @@ class Lines:
 
     @torch.inference_mode()
     def value(self, text: str) -> float:
-        """0 where a text is dead or has failed, else the verdict; 1 without one."""
+        """0 where a text is dead or has failed, else what the head says; 1 without one."""
         if self.over(text):
             return 0.0  # a right one would have ended the run
-        if self.verdict is None:
+        if self.head is None:
             return 1.0
         if text not in self.values:
-            ids = self.babbler.tokenizer(self.prompt + text)["input_ids"]
-            self.forwarded += 1  # the text's own keys and values are there
-            logits = self.babbler.model(torch.tensor([ids])).logits[0, -1]
-            self.values[text] = float(torch.sigmoid(logits[self.verdict[0]] - logits[self.verdict[1]]))
+            self.values[text] = self._read(self.head, text)
         return self.values[text]
+
+    def _read(self, head: LearnedValue, text: str) -> float:
+        """The head on the states of a text's last line, as `scoring.collect.features_of` has them."""
+        ids = torch.tensor(self.babbler.tokenizer(self.prompt + text)["input_ids"])
+        self.forwarded += 1  # the text's own keys and values are there
+        out = self.babbler.model(ids[None], output_hidden_states=True)
+        states = torch.stack([out.hidden_states[layer][0] for layer in head.layers], 1)  # [L, layers, H]
+        span = len(text) - text.rstrip("\n").rfind("\n") - 1  # a character is a token
+        log_q = (out.logits[0] / self.temperature).log_softmax(-1)[:-1].gather(1, ids[1:, None])
+        numbers = torch.tensor([text.count("\n"), log_q[-span:].sum()])
+        features = torch.cat([states[-1].flatten(), states[-span:].mean(0).flatten(), numbers])
+        return float(head.head(features[None]))
 
 
 def _runner(name: str) -> Callable[[Lines], None]:
