@@ -117,7 +117,11 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
         (["--prompts", "prompts.txt"], "--out"),
         (["--prompts", "prompts.txt", "--out", "run", "--resume", "run"], "both"),
         (["--prompts", "prompts.txt", "--out", "run", "--value", "worth.py:vowels"], "elite"),
-        (["--prompts", "prompts.txt", "--out", "run", "--rho", "2"], "rho"),
+        (["--prompts", "prompts.txt", "--out", "run", "--rho", "2"], "--rho must be"),
+        (["--prompts", "prompts.txt", "--out", "run", "--lr", "-1"], "--lr must be"),
+        (["--prompts", "prompts.txt", "--out", "run", "--lambda", "3"], "--lambda must be"),
+        (["--prompts", "prompts.txt", "--out", "run", "--cap", "0"], "--cap must be"),
+        (["--prompts", "prompts.txt", "--out", "run", "--batch-prompts", "0"], "--batch-prompts must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--preset", "best"], "preset"),
         (["--prompts", "nowhere.txt", "--out", "run", "--rho", "0.1"], "nowhere"),
         (

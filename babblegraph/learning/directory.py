@@ -19,6 +19,7 @@ from babblegraph.learning.update import Lessons
 if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
     from babblegraph.learning.generators import Generators
+    from babblegraph.learning.value import Refitted
 
 CONFIG, METRICS, LEVEL, LESSONS, GRAPH = (
     "config.json",
@@ -33,8 +34,9 @@ class Directory:
     """Where a run keeps what it needs to go on after any interruption, and what others want to look at.
 
     `config.json`, `metrics.jsonl` with one level a line, and `levels/000`, `levels/001`, …: each a folder that
-    transformers loads, with `level.json`, the elite's `lessons.safetensors` and `graph.bg`, a sample of the trees. A
-    level is written beside its place and then renamed, so that it is there whole or not at all.
+    transformers loads, with `level.json`, the elite's `lessons.safetensors`, `graph.bg`, a sample of the trees, and
+    the level's value head where it has one. A level is written beside its place and then renamed, so that it is
+    there whole or not at all.
 
     Args:
         path: the run's directory.
@@ -84,13 +86,20 @@ class Directory:
         return found
 
     def write(
-        self, level: Level, generators: Generators, lessons: Lessons | None, graph: BabbleGraph | None
+        self,
+        level: Level,
+        generators: Generators,
+        lessons: Lessons | None,
+        graph: BabbleGraph | None,
+        value: Refitted | None = None,
     ) -> None:
         """Adds a level."""
         beside, place = self.levels / f".{level.number:03d}", self.folder(level.number)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        generators.save(beside)
+        written = generators.save(beside)
+        if value is not None:
+            value.save(beside, written)
         if lessons is not None:
             save_lessons(lessons, beside / LESSONS)
         if graph is not None:

@@ -50,6 +50,7 @@ class Level:
         held: figures after the update; None without held-out prompts.
         tokens: sampled for the search; the held-out figures' tokens are in `held`.
         seconds: of all of it.
+        auc: of the value head that was fitted anew, within prompts, by depth; empty where there is none.
         alarm: why the guard refuses the level; empty where it does not.
         best: the best level so far: where the next one begins after an alarm.
         next_rate: the learning rate that the next level begins with.
@@ -67,6 +68,7 @@ class Level:
     held: Held | None = None
     tokens: int = 0
     seconds: float = 0.0
+    auc: dict[str, float] = field(default_factory=dict)
     alarm: str = ""
     best: int = 0
     next_rate: float = 0.0

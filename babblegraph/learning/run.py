@@ -19,6 +19,7 @@ from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
 from babblegraph.learning.update import Lessons, update
+from babblegraph.learning.value import Refitted, refit, refits
 from babblegraph.randomness import Rng
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from babblegraph.protocols import Scorer
 
 SAMPLE = 8  # trees of a level that are kept to look at
-SEARCH, HELD, LEARN, BATCH, THIN = range(5)  # words of random keys
+SEARCH, HELD, LEARN, BATCH, THIN, VALUE = range(6)  # words of random keys
 
 
 class Run:
@@ -79,6 +80,8 @@ class Run:
         self.ranks = ranks or Ranks()
         self.levels: list[Level] = []
         self._lessons: dict[int, Lessons] = {}
+        self._heads: dict[int, Refitted] = {}
+        self._refits = refits(score, settings.sampler, settings.value_head)
         told = {
             "settings": settings.to_json(),
             "run": {
@@ -111,14 +114,15 @@ class Run:
         else:
             level, lessons, grown = self._level(number)
         level = self._guarded(replace(level, held=self._measured(level)))
-        level = replace(level, seconds=time.perf_counter() - began)
-        self._keep(level, lessons, grown)
+        value = self._head(number)
+        level = replace(level, auc={} if value is None else value.auc, seconds=time.perf_counter() - began)
+        self._keep(level, lessons, grown, value)
         return level
 
     def _level(self, number: int) -> tuple[Level, Lessons | None, Grown]:
         """Search, choose, learn."""
         settings, before = self.settings, self.levels[-1]
-        how: dict[str, Any] = {"score": self.score, "ranks": self.ranks, "say": self.say}
+        how: dict[str, Any] = {"score": self._guided(before), "ranks": self.ranks, "say": self.say}
         grown = grow(self.generators, self._batch(number), settings, seed=self._seed(SEARCH, number), **how)
         chosen = choose(grown.leaves, settings, self.threshold, Rng(self._seed(THIN, number)))
         level = replace(report(number, grown, chosen, settings, self.threshold), next_rate=before.next_rate)
@@ -140,6 +144,7 @@ class Run:
             together([*(some for some in again if some is not None), lessons]),
             learning_rate=rate,
             epochs=settings.epochs,
+            steps=settings.steps,
             batch=settings.batch,
             anchors=generators.anchors(settings),
             rng=Rng(self._seed(LEARN, number)),
@@ -185,17 +190,43 @@ class Run:
             return ""
         return self.guard.judge(level.number, level.held)
 
-    def _keep(self, level: Level, lessons: Lessons | None, grown: Grown | None) -> None:
+    def _guided(self, before: Level) -> Scorer:
+        """What a search scores by: the value head of the level whose weights are the current ones, if there is one."""
+        number = before.best if before.alarm else before.number
+        value = self._head(number)
+        return self.score if value is None else value.guiding(self.generators.current, self.score)
+
+    def _head(self, number: int) -> Refitted | None:
+        """The value head of a level whose weights are the current ones; after a resumption it is fitted once more.
+
+        It is fitted on the next level's prompts, which this level's generator has not learned on.
+        """
+        if not self._refits:
+            return None
+        if number not in self._heads:
+            self.say("fitting the value", 0, 0)
+            found = None
+            if self.ranks.first:
+                how: dict[str, Any] = {"threshold": 1.0 if self.threshold is None else self.threshold}
+                how["seed"] = self._seed(VALUE, number)
+                found = refit(self.generators.current, self._batch(number + 1), self.score, **how)
+            self._heads[number] = self.ranks.gathered(found)[0]
+        return self._heads[number]
+
+    def _keep(
+        self, level: Level, lessons: Lessons | None, grown: Grown | None, value: Refitted | None
+    ) -> None:
         self.levels.append(level)
         if lessons is not None:
             self._lessons[level.number] = lessons
         if self.directory is not None and self.ranks.first:
             graph = None if grown is None else first_trees(grown.graph, SAMPLE)
-            self.directory.write(level, self.generators, lessons, graph)
+            self.directory.write(level, self.generators, lessons, graph, value)
         self.ranks.wait()
         if level.best == level.number:
             self._weights[level.number] = self.generators.weights()
         self._weights = {number: self._weights[number] for number in {0, level.best}}
+        self._heads = {n: head for n, head in self._heads.items() if n in {level.best, level.number}}
         if level.alarm:
             self.generators.put(self._weights[level.best])
 

@@ -12,7 +12,19 @@ from babblegraph.learning.elite import check as check_elite
 SAMPLERS = ("independent", "frontier", "babble")
 MODES = ("full", "lora")
 COUNTS = (
-    *("levels", "prompts", "draws", "trees", "keep", "tokens", "lora_rank", "epochs", "batch", "held_draws"),
+    *(
+        "levels",
+        "prompts",
+        "draws",
+        "trees",
+        "keep",
+        "tokens",
+        "lora_rank",
+        "epochs",
+        "steps",
+        "batch",
+        "held_draws",
+    ),
 )
 EPSILON = 0.1  # the default share of trees that grow from the base, where λ > 0
 
@@ -36,9 +48,12 @@ class Settings:
             threshold.
         rank: N of the soft elite F̂(S)^{N−1}.
         beta: β of the soft elite exp(S/β).
+        value_head: whether a value head is fitted anew at each level and guides the next search; None: where there
+            is a verifier and no other value, and the sampler looks at values ("frontier", "babble").
         mode: "full" changes all weights, "lora" adapters, so that one set of weights is generator and base.
         lora_rank: of the adapters.
         learning_rate, epochs, batch: of the update.
+        steps: of the optimiser in each update, in place of `epochs`: equal work, whatever the elite's size.
         kl_previous, kl_base: α and β of the KL to the generator before and to the base.
         restart: learn from the base at each level, from all levels' elites.
         replay: levels before whose elites are learned once more.
@@ -62,10 +77,12 @@ class Settings:
     cap: int | None = None
     rank: int | None = None
     beta: float | None = None
+    value_head: bool | None = None
     mode: str = "full"
     lora_rank: int = 16
     learning_rate: float = 3e-4
     epochs: int = 3
+    steps: int | None = None
     batch: int = 64
     kl_previous: float = 0.0
     kl_base: float = 0.0
@@ -77,18 +94,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_elite(self.power, self.rho, self.top, self.cap, None)
-        for name in (
-            "levels",
-            "prompts",
-            "draws",
-            "trees",
-            "keep",
-            "tokens",
-            "lora_rank",
-            "epochs",
-            "batch",
-            "held_draws",
-        ):
+        for name in COUNTS:
             number = getattr(self, name)
             if number is not None and not (isinstance(number, int) and number > 0):
                 raise BadInput(f"{name} must be a whole number above zero, got {number!r}: give one")
