@@ -57,7 +57,7 @@ class Directory:
             raise BadInput(
                 f"a run's directory must be new, got {str(self.path)!r}: resume it, or name another"
             )
-        if not there and self.path.is_dir() and any(self.path.iterdir()):
+        if not there and not self._fresh():
             raise BadInput(f"a run's directory must be empty, got {str(self.path)!r}: name another")
         if resume and not there:
             raise BadInput(
@@ -69,7 +69,10 @@ class Directory:
         for half_written in self.levels.glob(".*"):
             shutil.rmtree(half_written)
         _write(self.path / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-        return self.done()
+        done = self.done()
+        if done:
+            self.summarise(done)  # the last one's line may be missing
+        return done
 
     def done(self) -> list[Level]:
         """The levels that are there, in order.
@@ -138,6 +141,13 @@ class Directory:
                 f"a run's directory must hold {CONFIG}, got {str(self.path)!r}: begin a run there first"
             ) from problem
 
+    def _fresh(self) -> bool:
+        """Whether nothing is there but what a run leaves that was killed before it had begun."""
+        if not self.path.is_dir():
+            return True
+        others = [one for one in self.path.iterdir() if one.name != _beside(self.path / CONFIG).name]
+        return not others or (others == [self.levels] and not any(self.levels.iterdir()))
+
     def _same(self, config: dict[str, Any]) -> None:
         """A run goes on as it began; only the number of levels may grow."""
         saved = self.config()
@@ -169,10 +179,14 @@ def load_lessons(file: Path) -> Lessons:
 
 
 def _write(file: Path, text: str) -> None:
-    beside = file.with_name(f".{file.name}.new")
+    beside = _beside(file)
     beside.write_text(text, "utf-8")
     _sync(beside)
     os.replace(beside, file)
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
 
 
 def _sync(path: Path) -> None:

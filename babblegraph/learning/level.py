@@ -114,6 +114,7 @@ def grow(
     settings: Settings,
     *,
     score: Scorer,
+    score_base: Scorer,
     seed: int,
     ranks: Ranks,
     say: Say,
@@ -124,7 +125,7 @@ def grow(
     last = [_search(generators.current, mine, settings, of_current, score, seed, say)]
     if of_base:
         with generators.as_base():
-            last.append(_search(generators.base, mine, settings, of_base, score, seed + 1, say))
+            last.append(_search(generators.base, mine, settings, of_base, score_base, seed + 1, say))
     samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
     leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
     found = ranks.gathered((leaves, sum(one.spent.sampled for one in last)))

@@ -19,12 +19,13 @@ from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
 from babblegraph.learning.update import Lessons, update
-from babblegraph.learning.value import Refitted, refit, refits
+from babblegraph.learning.value import Heads
 from babblegraph.randomness import Rng
 
 if TYPE_CHECKING:
     from babblegraph.learning.held_out import Held
     from babblegraph.learning.level import Say
+    from babblegraph.learning.value import Refitted
     from babblegraph.lm import Babbler
     from babblegraph.protocols import Scorer
 
@@ -80,8 +81,7 @@ class Run:
         self.ranks = ranks or Ranks()
         self.levels: list[Level] = []
         self._lessons: dict[int, Lessons] = {}
-        self._heads: dict[int, Refitted] = {}
-        self._refits = refits(score, settings.sampler, settings.value_head)
+        self._heads = Heads(score, settings, threshold, self.ranks, say)
         told = {
             "settings": settings.to_json(),
             "run": {
@@ -99,7 +99,8 @@ class Run:
         self.generators = Generators(base, settings)
         self._weights = {0: self.generators.weights()}  # of the base and of the best level
         self.guard: Guard | None = None
-        self._restore()
+        with quiet_bars():
+            self._restore()
 
     def __iter__(self) -> Iterator[Level]:
         """Each level that is still to be done, level 0 first: the base, measured."""
@@ -114,7 +115,7 @@ class Run:
         else:
             level, lessons, grown = self._level(number)
         level = self._guarded(replace(level, held=self._measured(level)))
-        value = self._head(number)
+        value = self._head(number, self.generators.current)
         level = replace(level, auc={} if value is None else value.auc, seconds=time.perf_counter() - began)
         self._keep(level, lessons, grown, value)
         return level
@@ -122,7 +123,8 @@ class Run:
     def _level(self, number: int) -> tuple[Level, Lessons | None, Grown]:
         """Search, choose, learn."""
         settings, before = self.settings, self.levels[-1]
-        how: dict[str, Any] = {"score": self._guided(before), "ranks": self.ranks, "say": self.say}
+        now, base = self._scores(before)
+        how: dict[str, Any] = {"score": now, "score_base": base, "ranks": self.ranks, "say": self.say}
         grown = grow(self.generators, self._batch(number), settings, seed=self._seed(SEARCH, number), **how)
         chosen = choose(grown.leaves, settings, self.threshold, Rng(self._seed(THIN, number)))
         level = replace(report(number, grown, chosen, settings, self.threshold), next_rate=before.next_rate)
@@ -190,28 +192,22 @@ class Run:
             return ""
         return self.guard.judge(level.number, level.held)
 
-    def _guided(self, before: Level) -> Scorer:
-        """What a search scores by: the value head of the level whose weights are the current ones, if there is one."""
+    def _scores(self, before: Level) -> tuple[Scorer, Scorer]:
+        """What the searches of the current generator and of the base score by: each its own value head, if any."""
         number = before.best if before.alarm else before.number
-        value = self._head(number)
-        return self.score if value is None else value.guiding(self.generators.current, self.score)
+        now = self._head(number, self.generators.current)
+        if now is None:
+            return self.score, self.score
+        guided = now.guiding(self.generators.current, self.score)
+        if not self.settings.epsilon:
+            return guided, guided
+        with self.generators.as_base():
+            base = self._head(0, self.generators.base) or now
+        return guided, base.guiding(self.generators.base, self.score)
 
-    def _head(self, number: int) -> Refitted | None:
-        """The value head of a level whose weights are the current ones; after a resumption it is fitted once more.
-
-        It is fitted on the next level's prompts, which this level's generator has not learned on.
-        """
-        if not self._refits:
-            return None
-        if number not in self._heads:
-            self.say("fitting the value", 0, 0)
-            found = None
-            if self.ranks.first:
-                how: dict[str, Any] = {"threshold": 1.0 if self.threshold is None else self.threshold}
-                how["seed"] = self._seed(VALUE, number)
-                found = refit(self.generators.current, self._batch(number + 1), self.score, **how)
-            self._heads[number] = self.ranks.gathered(found)[0]
-        return self._heads[number]
+    def _head(self, number: int, babbler: Babbler) -> Refitted | None:
+        """The value head of a level, whose generator this is, on the next level's prompts, which are new to it."""
+        return self._heads.of(number, babbler, self._batch(number + 1), self._seed(VALUE, number))
 
     def _keep(
         self, level: Level, lessons: Lessons | None, grown: Grown | None, value: Refitted | None
@@ -226,7 +222,7 @@ class Run:
         if level.best == level.number:
             self._weights[level.number] = self.generators.weights()
         self._weights = {number: self._weights[number] for number in {0, level.best}}
-        self._heads = {n: head for n, head in self._heads.items() if n in {level.best, level.number}}
+        self._heads.forget_all_but(0, level.best, level.number)
         if level.alarm:
             self.generators.put(self._weights[level.best])
 

@@ -14,11 +14,15 @@ from babblegraph.scoring.learned import LearnedValue, save, usual_layers
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from babblegraph.learning.level import Say
+    from babblegraph.learning.ranks import Ranks
+    from babblegraph.learning.settings import Settings
     from babblegraph.lm import Babbler
     from babblegraph.protocols import Scorer
     from babblegraph.scoring.fit import Fitted
 
 COPIES = 8  # rollouts of each prompt
+GUIDED = ("frontier", "babble")  # samplers that look at values
 
 
 class Refitted(NamedTuple):
@@ -61,6 +65,65 @@ class Refitted(NamedTuple):
             save(folder, babbler, self.fitted, self.layers, rollouts=self.rollouts)
 
 
+class Heads:
+    """The value heads of a run, each fitted when it is first asked for.
+
+    A head is a function of its level's weights, the prompts and the seed, so that a run that was resumed has the same.
+
+    Args:
+        score: what texts are scored by.
+        settings: see `Settings.value_head`.
+        threshold: what a score has to reach.
+        ranks: the first process fits, the others are told.
+        say: told what is going on.
+
+    Raises:
+        BadInput: see `refits`.
+    """
+
+    def __init__(
+        self, score: Scorer, settings: Settings, threshold: float | None, ranks: Ranks, say: Say
+    ) -> None:
+        self.wanted = refits(score, settings.sampler, settings.value_head)
+        self.score: Any = score
+        self.threshold = 1.0 if threshold is None else threshold
+        self.ranks, self.say = ranks, say
+        self.known: dict[int, Refitted] = {}
+
+    def of(self, number: int, babbler: Babbler, prompts: Sequence[Any], seed: int) -> Refitted | None:
+        """The head of a level, whose generator this is; None where the run fits none."""
+        if not self.wanted:
+            return None
+        if number not in self.known:
+            self.say("fitting the value", 0, 0)
+            found = None
+            if self.ranks.first:
+                found = refit(babbler, prompts, self.score, threshold=self.threshold, seed=seed)
+            self.known[number] = self.ranks.gathered(found)[0]
+        return self.known[number]
+
+    def forget_all_but(self, *numbers: int) -> None:
+        """Heads of levels that no search begins from any more."""
+        self.known = {n: head for n, head in self.known.items() if n in numbers}
+
+
+def refits(score: Scorer, sampler: str, wanted: bool | None) -> bool:
+    """Whether a run fits a value head at each level: where its searches use one, and the user gave none.
+
+    Args:
+        wanted: the user's word; None: where the sampler looks at values.
+
+    Raises:
+        BadInput: a head that cannot be fitted, or that would stand beside a value of the user's own.
+    """
+    could = isinstance(score, Score) and score.task is not None and score.value is None
+    if wanted and not could:
+        raise BadInput(
+            "a value head is learned from a verifier's verdicts, got no task or a value of your own: drop value_head"
+        )
+    return could and (sampler in GUIDED if wanted is None else wanted)
+
+
 def refit(babbler: Babbler, prompts: Sequence[Any], score: Score, *, threshold: float, seed: int) -> Refitted:
     """Fits a head on rollouts of the generator as it is now.
 
@@ -87,23 +150,3 @@ def refit(babbler: Babbler, prompts: Sequence[Any], score: Score, *, threshold: 
         return Refitted(None, reason=str(reason))
     fitted.head.members.half().float()  # as it is saved, so that a run that is resumed searches the same
     return Refitted(fitted, layers, data.rollouts)
-
-
-def refits(score: Scorer, sampler: str, wanted: bool | None) -> bool:
-    """Whether a run fits a value head at each level: where its searches use one, and the user gave none.
-
-    Args:
-        wanted: the user's word; None: where the sampler looks at values.
-
-    Raises:
-        BadInput: a head that cannot be fitted, or that would stand beside a value of the user's own.
-    """
-    could = isinstance(score, Score) and score.task is not None and score.value is None
-    if wanted and not could:
-        raise BadInput(
-            "a value head is learned from a verifier's verdicts, got no task or a value of your own: drop value_head"
-        )
-    return could and (sampler in GUIDED if wanted is None else wanted)
-
-
-GUIDED = ("frontier", "babble")  # samplers that look at values
