@@ -40,7 +40,7 @@ FLOOR = 1e-3  # of f in the generator that is measured
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--samples", type=int, default=500, help="of a level")
+    options.add_argument("--samples", type=int, default=2000, help="of a level")
     options.add_argument("--levels", type=int, default=100)
     options.add_argument("--replicas", type=int, default=20)
     options.add_argument("--threshold", type=float, default=0.7)
