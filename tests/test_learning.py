@@ -346,6 +346,25 @@ def test_the_first_trees_alone_look_as_they_did_among_others():
     assert first_trees(found, 9) is found
 
 
+class Rare(Small):
+    """Pays for one digit only: few samples have it."""
+
+    def verify(self, prompt, text):
+        return float(text[:1] == "7")
+
+
+def test_prompts_that_no_sample_passes_are_drawn_again():
+    """More prompts teach; what is estimated comes from the first samples alone, which all prompts have alike."""
+    settings = replace(FAST, levels=1, prompts=None, draws=4)
+    plain, more = (list(learn(task=Rare(), settings=replace(settings, more=n)))[1] for n in (None, 64))
+    assert more.taught > plain.taught > 0
+    assert more.tokens > plain.tokens
+    assert more.p_g == plain.p_g
+    assert sum(more.skipped.values()) + more.taught == len(PROMPTS)
+    with pytest.raises(BadInput, match="threshold"):
+        learn(task=None, value=lambda texts: [0.5] * len(texts), settings=replace(settings, more=4, rho=0.5))
+
+
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_the_value_head_is_refitted_at_each_level_and_found_beside_it(tmp_path, mode):
     """Each head goes with its level's weights and with no other's; a resumed run ends where it would have."""
@@ -477,7 +496,8 @@ def test_what_cannot_be_run_is_refused(options, message):
     "wrong",
     [
         {"levels": 0}, {"rho": 0.0}, {"rho": 1.0}, {"learning_rate": 0.0}, {"sampler": "best"}, {"mode": "half"},
-        {"power": 2.0}, {"power": 1.0, "sampler": "babble"}, {"average": 1.0}, {"kl_base": -1.0}, {"rank": 1},
+        {"power": 2.0}, {"power": 1.0, "sampler": "babble"},
+        {"more": 8, "power": 1.0}, {"more": 0}, {"steps": 0}, {"average": 1.0}, {"kl_base": -1.0}, {"rank": 1},
         {"beta": 0.0}, {"epochs": 1.5}, {"base_share": 1.0},
     ],
 )  # fmt: skip

@@ -89,6 +89,9 @@ def train(
         int | None,
         typer.Option("--draws", "-n", help="Samples of a prompt, or below a node.", rich_help_panel=HOW),
     ] = None,
+    more: Annotated[
+        int | None, typer.Option(help="Samples more where none has passed.", rich_help_panel=HOW)
+    ] = None,
     trees: Annotated[int | None, typer.Option(help="Repetitions of a prompt.", rich_help_panel=HOW)] = None,
     keep: Annotated[int | None, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = None,
     tokens: Annotated[int | None, typer.Option(help="Sampled tokens of a tree.", rich_help_panel=HOW)] = None,
@@ -177,11 +180,11 @@ def train(
     prompts. A run that was stopped in any way goes on with --resume DIR.
     """
     given = {
-        "levels": levels, "prompts": batch_prompts, "sampler": sampler, "draws": draws, "trees": trees, "keep": keep,
-        "tokens": tokens, "power": power, "base_share": base_share, "rho": rho, "top": top, "pooled": pooled,
-        "cap": cap, "rank": rank, "beta": beta, "learning_rate": learning_rate, "epochs": epochs, "steps": steps,
-        "batch": batch,
-        "kl_previous": kl_previous, "kl_base": kl_base, "restart": restart, "replay": replay, "average": average,
+        "levels": levels, "prompts": batch_prompts, "sampler": sampler, "draws": draws, "more": more, "trees": trees,
+        "keep": keep, "tokens": tokens, "power": power, "base_share": base_share, "rho": rho, "top": top,
+        "pooled": pooled, "cap": cap, "rank": rank, "beta": beta, "learning_rate": learning_rate, "epochs": epochs,
+        "steps": steps, "batch": batch, "kl_previous": kl_previous, "kl_base": kl_base, "restart": restart,
+        "replay": replay, "average": average,
         "value_head": value_head, "held_draws": held_draws, "entropy_drop": entropy_drop, "lora_rank": lora,
         "mode": None if lora is None else "lora",
     }  # fmt: skip

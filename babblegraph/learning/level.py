@@ -12,7 +12,7 @@ import numpy as np
 from babblegraph.budget import Budget
 from babblegraph.learning.chances import Chance, chance
 from babblegraph.learning.elite import Elite, elite
-from babblegraph.learning.held_out import Held, Measure
+from babblegraph.learning.held_out import Held, Measure, passing
 from babblegraph.learning.leaves import Leaves, gather, joined
 from babblegraph.learning.soft import exponential, rank
 from babblegraph.learning.update import Learned, Lessons
@@ -101,11 +101,24 @@ class Level:
 
 
 class Grown(NamedTuple):
-    """What a level's search brought: its leaves, sampled tokens, and the graph of the current generator's trees."""
+    """What a level's search brought.
+
+    Args:
+        leaves: of all prompts, each searched alike: what estimates are made of.
+        tokens: sampled.
+        graph: of the current generator's trees.
+        late: leaves of prompts that were drawn again since none of theirs had passed; None where nothing was.
+    """
 
     leaves: Leaves
     tokens: int
     graph: BabbleGraph
+    late: Leaves | None = None
+
+    @property
+    def all(self) -> Leaves:
+        """What the elite is chosen from."""
+        return self.leaves if self.late is None else joined([self.leaves, self.late], self.leaves.prompts)
 
 
 def grow(
@@ -115,11 +128,16 @@ def grow(
     *,
     score: Scorer,
     score_base: Scorer,
+    threshold: float | None,
     seed: int,
     ranks: Ranks,
     say: Say,
 ) -> Grown:
-    """Searches a batch of prompts from the current generator, and a share ε of the trees from the base."""
+    """Searches a batch of prompts from the current generator, and a share ε of the trees from the base.
+
+    Prompts of which no sample passes are drawn again, more often, where the settings say so: else whoever learns from
+    what passes learns from easy prompts alone.
+    """
     mine = ranks.mine(prompts)
     of_base, of_current = _shares(settings)
     last = [_search(generators.current, mine, settings, of_current, score, seed, say)]
@@ -128,10 +146,20 @@ def grow(
             last.append(_search(generators.base, mine, settings, of_base, score_base, seed + 1, say))
     samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
     leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
-    found = ranks.gathered((leaves, sum(one.spent.sampled for one in last)))
-    in_turn = zip_longest(*(one.prompts for one, _ in found))  # as `Ranks.mine` took them apart
+    late = None
+    if settings.more is not None and (failed := _failed(last[0].graph, threshold)):
+        last.append(_search(generators.current, failed, settings, settings.more, score, seed + 2, say))
+        late = gather(last[-1].graph, samples=[settings.more])
+    found = ranks.gathered((leaves, late, sum(one.spent.sampled for one in last)))
+    in_turn = zip_longest(*(one.prompts for one, *_ in found))  # as `Ranks.mine` took them apart
     texts = [prompt for some in in_turn for prompt in some if prompt is not None]
-    return Grown(joined([one for one, _ in found], texts), sum(n for _, n in found), last[0].graph)
+    again = [one for _, one, _ in found if one is not None]
+    return Grown(
+        joined([one for one, *_ in found], texts),
+        sum(n for *_, n in found),
+        last[0].graph,
+        joined(again, texts) if again else None,
+    )
 
 
 def choose(leaves: Leaves, settings: Settings, threshold: float | None, rng: Rng) -> Elite:
@@ -193,6 +221,13 @@ def _shares(settings: Settings) -> tuple[int, int]:
     total = settings.draws if settings.sampler == "independent" else settings.trees
     of_base = 0 if settings.epsilon == 0 else min(max(1, round(settings.epsilon * total)), total - 1)
     return of_base, total - of_base
+
+
+def _failed(graph: BabbleGraph, threshold: float | None) -> list[Any]:
+    """Prompts without a leaf that passes."""
+    leaves = np.flatnonzero(graph.is_leaf())
+    passed = graph.root[leaves[passing(graph, leaves, threshold)]]
+    return [graph.prompts[i] for i in np.setdiff1d(np.arange(graph.trees), passed).tolist()]
 
 
 def _search(

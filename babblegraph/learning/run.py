@@ -124,13 +124,15 @@ class Run:
         """Search, choose, learn."""
         settings, before = self.settings, self.levels[-1]
         now, base = self._scores(before)
-        how: dict[str, Any] = {"score": now, "score_base": base, "ranks": self.ranks, "say": self.say}
+        how: dict[str, Any] = {"score": now, "score_base": base, "threshold": self.threshold}
+        how |= {"ranks": self.ranks, "say": self.say}
         grown = grow(self.generators, self._batch(number), settings, seed=self._seed(SEARCH, number), **how)
-        chosen = choose(grown.leaves, settings, self.threshold, Rng(self._seed(THIN, number)))
+        leaves = grown.all
+        chosen = choose(leaves, settings, self.threshold, Rng(self._seed(THIN, number)))
         level = replace(report(number, grown, chosen, settings, self.threshold), next_rate=before.next_rate)
         if not len(chosen.leaf):
             return level, None, grown
-        lessons = lessons_of(grown.leaves, chosen)
+        lessons = lessons_of(leaves, chosen)
         learned = self._learn(number, lessons, before.next_rate)
         return replace(level, learned=learned, next_rate=min(before.next_rate, learned.rate)), lessons, grown
 
@@ -268,6 +270,10 @@ def _check(
         )
     if seed < 0:
         raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
+    if settings.more is not None and threshold is None:
+        raise BadInput(
+            f"more samples are drawn until one passes a threshold, got more {settings.more} and none: give one"
+        )
     soft = settings.rank is not None or settings.beta is not None
     if threshold is None and settings.rho is None and settings.top is None and not soft:
         raise BadInput(

@@ -12,20 +12,9 @@ from babblegraph.learning.elite import check as check_elite
 SAMPLERS = ("independent", "frontier", "babble")
 MODES = ("full", "lora")
 COUNTS = (
-    *(
-        "levels",
-        "prompts",
-        "draws",
-        "trees",
-        "keep",
-        "tokens",
-        "lora_rank",
-        "epochs",
-        "steps",
-        "batch",
-        "held_draws",
-    ),
-)
+    "levels", "prompts", "draws", "more", "trees", "keep", "tokens", "lora_rank", "epochs", "steps", "batch",
+    "held_draws",
+)  # fmt: skip
 EPSILON = 0.1  # the default share of trees that grow from the base, where λ > 0
 
 
@@ -39,6 +28,7 @@ class Settings:
         sampler: "independent" samples (best-of-N, counted by unique tokens), pruned trees with unbiased weights
             ("frontier"), or "babble", the default search, whose leaves have no weights.
         draws: independent samples of a prompt; of a frontier, draws below a node.
+        more: samples of a prompt of which none of these passes, besides them; with independent samples and λ = 0.
         trees: independent repetitions of each prompt.
         keep: nodes of a frontier's tree that go on.
         tokens: sampled tokens for each tree, at most.
@@ -66,6 +56,7 @@ class Settings:
     prompts: int | None = 512
     sampler: str = "independent"
     draws: int = 16
+    more: int | None = None
     trees: int = 1
     keep: int = 16
     tokens: int = 4000
@@ -115,6 +106,11 @@ class Settings:
         if self.power > 0 and self.sampler == "babble":
             raise BadInput(
                 f"λ above 0 needs unbiased weights, got λ = {self.power:g} and sampler 'babble': take frontier"
+            )
+        if self.more is not None and (self.power > 0 or self.sampler != "independent"):
+            raise BadInput(
+                f"more must be of independent samples with λ = 0, got {self.more} with {self.sampler}, "
+                f"λ = {self.power:g}: leave it out"
             )
         if self.beta is not None and not self.beta > 0:
             raise BadInput(f"beta must be above 0, got {self.beta:g}: small ones choose the best only")

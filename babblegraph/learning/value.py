@@ -47,9 +47,9 @@ class Refitted(NamedTuple):
             return {}
         return {str(depth): round(found.auc, 4) for depth, found in self.fitted.held_out.items()}
 
-    def guiding(self, babbler: Babbler, score: Score) -> Score:
+    def guiding(self, babbler: Babbler, score: Scorer) -> Scorer:
         """The same scores, with this value for nodes that are still open."""
-        if self.fitted is None:
+        if self.fitted is None or not isinstance(score, Score):
             return score
         value = LearnedValue(babbler, self.fitted.head, self.layers)
         return Score(score.task, value, score.connectivity, score.threshold)
