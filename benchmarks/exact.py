@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from babblegraph.learning.rows import log_p
+from babblegraph.learning.rows import by_length, log_p, logits_of, pad
 from babblegraph.tasks.countdown import parse
 from babblegraph.tasks.countdown_solver import solve
 
-RARE = (
-    -16.0
-)  # log-probability under the base below which a solution is left out: the sum is a bound, to about 1e-6
+RARE = -16.0  # log-probability under the base below which a solution is left out: the sum is a lower bound
 
 
 class Solutions:
@@ -36,10 +35,17 @@ class Solutions:
         self.start, self.owner = np.array(start)[known], np.array(owner)[known]
         self.puzzles = len(puzzles)
 
-    def probability(self, model) -> np.ndarray:
-        """P(a sample at temperature 1 solves it), [P]."""
-        each = np.exp(log_p(model, self.tokens, self.start))
-        return np.bincount(self.owner, each, self.puzzles).clip(0, 1)
+    @torch.no_grad()
+    def probability(self, model, temperatures: tuple[float, ...] = (1.0,)) -> np.ndarray:
+        """P(a sample solves it), [T, P], at some temperatures."""
+        each = np.zeros((len(temperatures), len(self.tokens)))
+        for some in by_length(self.tokens):
+            batch = pad([self.tokens[i] for i in some], self.start[some])
+            logits = logits_of(model, batch)
+            for row, temperature in zip(each, temperatures, strict=True):
+                log_g = (logits / temperature).log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
+                row[some] = (log_g.double() * batch.learned).sum(-1).exp().numpy()
+        return np.stack([np.bincount(self.owner, row, self.puzzles).clip(0, 1) for row in each])
 
 
 def at_least_one(probability: np.ndarray, k: int) -> np.ndarray:

@@ -24,11 +24,12 @@ def test_the_exact_probability_is_what_samples_come_to():
     """Four puzzles × 1,000 samples, each z below 5.3: odds of 5e-7 in all."""
     babbler, task, n = bg.Babbler.embedded(), bg.Countdown(), 1000
     puzzles = [task.prepare(p) for p in ("2 3 4>24", "3 5 7>38", "2 5 6>60", "3 5 7 11>24")]
-    exact = Solutions(babbler, puzzles).probability(babbler.model)
+    exact, cold = Solutions(babbler, puzzles).probability(babbler.model, (1.0, 1e-3))
     held = measure(babbler, puzzles, score=score_of(task, None, 1.0), threshold=1.0, draws=n)
     sampled = np.array(held.passes) / n
     z = (sampled - exact) / np.sqrt(exact * (1 - exact) / n)
     assert (np.abs(z) < 5.3).all(), (exact, sampled)
+    assert np.array_equal(cold > 0.5, np.array(held.greedily) > 0), "without temperature it is greedy"
     assert at_least_one(exact, 2) == pytest.approx(1 - (1 - exact) * (1 - exact))
 
 
