@@ -47,18 +47,18 @@ def rows(arm: str, seed: int, solves, greedily) -> dict:
 def test_claims_are_paired_by_puzzle_and_averaged_over_seeds():
     base = rows("base", 0, [0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1])
     ours = [
-        rows("expert, from the base", 0, [0.2, 0.4, 0.6, 0.8], [1, 1, 1, 1]),
-        rows("expert, from the base", 1, [0.2, 0.4, 0.6, 0.8], [0, 1, 1, 1]),
+        rows("expert, from the base, slowly", 0, [0.2, 0.4, 0.6, 0.8], [1, 1, 1, 1]),
+        rows("expert, from the base, slowly", 1, [0.2, 0.4, 0.6, 0.8], [0, 1, 1, 1]),
     ]
     found = {c["name"]: c for c in cem.claims([base, *ours], k=2)}
-    ratio = found["expert, from the base: pass@1 at T = 1 ÷ the base's"]
+    ratio = found["expert, from the base, slowly: pass@1 at T = 1 ÷ the base's"]
     assert ratio["value"] == pytest.approx(2.0)
     assert ratio["met"]
-    greedy = found["expert, from the base: greedy, points"]
+    greedy = found["expert, from the base, slowly: greedy, points"]
     assert greedy["value"] == pytest.approx(100 * np.mean([0.5, 1, 0, 0]))
     assert not greedy["met"], "four puzzles say little"
     some = np.array(base["solves"])
-    gain = found["expert, from the base: pass@2, points"]["value"]
+    gain = found["expert, from the base, slowly: pass@2, points"]["value"]
     assert gain == pytest.approx(100 * np.mean(at_least_one(2 * some, 2) - at_least_one(some, 2)))
 
 

@@ -144,8 +144,9 @@ def preset(name: str, **changed: Any) -> Settings:
     """Known ways to learn from one's own best texts.
 
     "cem" weighs leaves toward f (λ = 1, a tenth of the samples from the base). "expert" learns the passing texts of all
-    levels as they come, each time from the base (λ = 0, expert iteration; going on from the level before lost more of
-    pass@64, see `benchmarks/cem.py`). "raft" is best-of-N fine-tuning: the best of N samples of each prompt.
+    levels as they come, each time from the base and slowly (λ = 0, expert iteration; going on from the level before,
+    or three times as fast, lost more of pass@64, see docs/learning.md). "raft" is best-of-N fine-tuning: the best of N
+    samples of each prompt.
 
     Args:
         changed: other values of single settings.
@@ -163,6 +164,6 @@ def preset(name: str, **changed: Any) -> Settings:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cem": {"power": 1.0},
-    "expert": {"power": 0.0, "restart": True},
+    "expert": {"power": 0.0, "restart": True, "learning_rate": 1e-4, "epochs": 2},
     "raft": {"power": 0.0, "top": 1},
 }
