@@ -47,7 +47,7 @@ class Settings:
         kl_previous, kl_base: α and β of the KL to the generator before and to the base.
         restart: learn from the base at each level, from all levels' elites.
         replay: levels before whose elites are learned once more.
-        average: share of the previous generator's weights in the new one.
+        average: share of the previous generator's weights in the new one; with `restart` of the base's.
         held_draws: samples of each held-out prompt, and k of its pass@k.
         entropy_drop: share of the base's entropy whose loss raises the alarm.
     """
