@@ -524,7 +524,7 @@ def test_another_run_is_not_overwritten_nor_changed_on_the_way(tmp_path):
 
 def test_prompts_of_levels_come_round():
     run = learn()
-    batches = [run._batch(i) for i in (1, 2, 3, 4, 5)]
+    batches = [run.prompts.of(i) for i in (1, 2, 3, 4, 5)]
     assert all(len(batch) >= 5 for batch in batches)
     assert {p for batch in batches for p in batch} == set(PROMPTS)
     assert len({p for batch in batches[:2] for p in batch}) == 12

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from babblegraph.errors import BadInput
 from babblegraph.learning.directory import Directory
 from babblegraph.learning.generators import Generators, quiet_bars
+from babblegraph.learning.grow import Grown, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
-from babblegraph.learning.level import Grown, Level, choose, grow, lessons_of, report, together
+from babblegraph.learning.level import Level, choose, lessons_of, report, together
+from babblegraph.learning.prompts import Prompts
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
@@ -23,14 +23,14 @@ from babblegraph.learning.value import Heads
 from babblegraph.randomness import Rng
 
 if TYPE_CHECKING:
+    from babblegraph.learning.grow import Say
     from babblegraph.learning.held_out import Held
-    from babblegraph.learning.level import Say
     from babblegraph.learning.value import Refitted
     from babblegraph.lm import Babbler
     from babblegraph.protocols import Scorer
 
 SAMPLE = 8  # trees of a level that are kept to look at
-SEARCH, HELD, LEARN, BATCH, THIN, VALUE = range(6)  # words of random keys
+SEARCH, HELD, LEARN, _, THIN, VALUE = range(6)  # words of random keys
 
 
 class Run:
@@ -74,8 +74,8 @@ class Run:
         say: Say = lambda what, done, of: None,
         config: dict[str, Any] | None = None,
     ) -> None:
-        self.prompts, self.held_out = list(dict.fromkeys(prompts)), list(dict.fromkeys(held_out))
-        _check(self.prompts, self.held_out, threshold, settings, seed)
+        _check(threshold, settings, seed)
+        self.prompts = Prompts(prompts, held_out, settings.prompts, Rng(seed))
         self.score, self.threshold, self.settings = score, threshold, settings
         self.directory, self.rng, self.say = directory, Rng(seed), say
         self.ranks = ranks or Ranks()
@@ -87,8 +87,8 @@ class Run:
             "run": {
                 "seed": seed,
                 "threshold": threshold,
-                "prompts": len(self.prompts),
-                "held_out": len(self.held_out),
+                "prompts": len(self.prompts.learn),
+                "held_out": len(self.prompts.held_out),
                 "model": base.fingerprint,
             },
             **(config or {}),
@@ -126,7 +126,9 @@ class Run:
         now, base = self._scores(before)
         how: dict[str, Any] = {"score": now, "score_base": base, "threshold": self.threshold}
         how |= {"ranks": self.ranks, "say": self.say}
-        grown = grow(self.generators, self._batch(number), settings, seed=self._seed(SEARCH, number), **how)
+        grown = grow(
+            self.generators, self.prompts.of(number), settings, seed=self._seed(SEARCH, number), **how
+        )
         leaves = grown.all
         chosen = choose(leaves, settings, self.threshold, Rng(self._seed(THIN, number)))
         level = replace(report(number, grown, chosen, settings, self.threshold), next_rate=before.next_rate)
@@ -162,14 +164,14 @@ class Run:
         return learned
 
     def _measured(self, level: Level) -> Held | None:
-        if not self.held_out:
+        if not self.prompts.held_out:
             return None
         if level.number > 0 and level.learned is None:
             return self.levels[-1].held  # nothing moved
         self.say("measuring", 0, 0)
         return measure(
             self.generators.current,
-            self.held_out,
+            self.prompts.held_out,
             score=self.score,
             threshold=self.threshold,
             draws=self.settings.held_draws,
@@ -209,7 +211,7 @@ class Run:
 
     def _head(self, number: int, babbler: Babbler) -> Refitted | None:
         """The value head of a level, whose generator this is, on the next level's prompts, which are new to it."""
-        return self._heads.of(number, babbler, self._batch(number + 1), self._seed(VALUE, number))
+        return self._heads.of(number, babbler, self.prompts.of(number + 1), self._seed(VALUE, number))
 
     def _keep(
         self, level: Level, lessons: Lessons | None, grown: Grown | None, value: Refitted | None
@@ -247,27 +249,11 @@ class Run:
                 self._lessons[number] = found
         return self._lessons.get(number)
 
-    def _batch(self, number: int) -> list[Any]:
-        """The prompts of a level: all are used once before any is used again."""
-        n, size = len(self.prompts), self.settings.prompts or len(self.prompts)
-        size = min(size, n)
-        places = np.arange((number - 1) * size, number * size)
-        order = {e: self.rng.generator(BATCH, e).permutation(n) for e in np.unique(places // n).tolist()}
-        return list(dict.fromkeys(self.prompts[order[p // n][p % n]] for p in places.tolist()))
-
     def _seed(self, *words: int) -> int:
         return int(self.rng.generator(*words).integers(1 << 31))
 
 
-def _check(
-    prompts: list[Any], held_out: list[Any], threshold: float | None, settings: Settings, seed: int
-) -> None:
-    if not prompts:
-        raise BadInput("a run needs prompts to learn on, got none: pass some")
-    if both := set(prompts) & set(held_out):
-        raise BadInput(
-            f"held-out prompts must not be learned on, got {sorted(both)[0]!r} in both: drop it from one"
-        )
+def _check(threshold: float | None, settings: Settings, seed: int) -> None:
     if seed < 0:
         raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
     if settings.more is not None and threshold is None:

@@ -14,7 +14,7 @@ from babblegraph.scoring.learned import LearnedValue, save, usual_layers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from babblegraph.learning.level import Say
+    from babblegraph.learning.grow import Say
     from babblegraph.learning.ranks import Ranks
     from babblegraph.learning.settings import Settings
     from babblegraph.lm import Babbler
