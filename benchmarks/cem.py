@@ -79,14 +79,13 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     logging.disable_progress_bar()
     rows = list(measured(chosen))
-    shown = [{k: v for k, v in row.items() if k not in ("solves", "greedily")} for row in rows]
-    report(
-        "",
-        rows,
-        claims(rows, chosen.k),
-        chosen,
-        tables=[(f"{chosen.task}, {chosen.test} test puzzles", shown)],
-    )
+    plain = [
+        {k: v for k, v in row.items() if k not in ("solves", "greedily") and "T =" not in k} for row in rows
+    ]
+    colder = [{k: v for k, v in row.items() if k in ("arm", "seed") or "T =" in k} for row in rows]
+    title = f"{chosen.task}, {chosen.test} test puzzles, %"
+    tables = [(title, plain), (f"{title}, sampled at other temperatures", colder)]
+    report("", rows, claims(rows, chosen.k), chosen, tables=tables)
 
 
 def measured(chosen) -> Iterator[dict]:
@@ -133,7 +132,7 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
     )
     for _ in run:
         pass
-    return run.generators.current, cost(run.levels, began)
+    return run.generators.current, cost(run.levels, None if there else began)
 
 
 def named(arm: dict) -> dict:
@@ -141,12 +140,13 @@ def named(arm: dict) -> dict:
     return {"name" if k == "preset" else k: v for k, v in arm.items()}
 
 
-def cost(levels: list[Level], began: float) -> dict:
+def cost(levels: list[Level], began: float | None) -> dict:
+    """What a run took; its seconds are not known where it was done in several sittings."""
     return {
         "tokens": sum(level.tokens for level in levels),
         "texts": sum(level.elite for level in levels),
         "updates": sum(level.learned.steps for level in levels if level.learned),
-        "cpu_s": round(time.process_time() - began),
+        "cpu_s": None if began is None else round(time.process_time() - began),
     }
 
 

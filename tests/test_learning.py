@@ -160,7 +160,7 @@ KILLER = """
         there = [name for name in os.listdir(levels) if name.isdigit()] if os.path.isdir(levels) else []
         print(int(killed), len(there), flush=True)
 """
-LONG = replace(FAST, levels=16, prompts=2, draws=4, epochs=1, held_draws=2)
+LONG = replace(FAST, levels=10, prompts=2, draws=4, epochs=1, held_draws=2)
 
 
 @pytest.mark.slow
