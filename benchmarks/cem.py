@@ -3,9 +3,12 @@
 The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm samples as many texts a
 level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
 (λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the recipe that
-made the generator, continued for as many texts as expert iteration learns. A row is a model: its figures on held-out
-test puzzles at T = 1, at lower temperatures and greedy. Runs are kept in a directory, and a benchmark that was stopped
-goes on there. Left out: other models, reward models, TRL's trainers.
+made the generator, continued for as many texts as the default learns. `--steps` gives every update as many steps.
+
+A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
+exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
+temperatures, which show how much of a gain is sharpening. Runs are kept in a directory, and a benchmark that was
+stopped goes on there. Left out: other models, reward models, TRL's trainers.
 """
 
 from __future__ import annotations
@@ -36,18 +39,22 @@ from babblegraph.tasks.training import task_prompts
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import claim, parser, report
+from exact import Solutions, at_least_one
 
-BASE, CONTROL = "base", "recipe, continued"
+BASE, CONTROL, DEFAULT = "base", "recipe, continued", "expert, from the base, slowly"
+FAST = {"learning_rate": 3e-4, "epochs": 3}
 ARMS = {
-    "expert iteration": {"preset": "expert", "restart": False},
-    "expert, from the base": {"preset": "expert"},
-    "expert, KL to the base": {"preset": "expert", "restart": False, "kl_base": 0.3},
+    DEFAULT: {"preset": "expert"},
+    "expert iteration": {"preset": "expert", "restart": False, **FAST},
+    "expert, from the base": {"preset": "expert", **FAST},
+    "expert, KL to the base": {"preset": "expert", "restart": False, "kl_base": 0.3, **FAST},
     "CEM, λ = 1": {"preset": "cem"},
     "CEM, λ = 0.5": {"preset": "cem", "power": 0.5},
     "RAFT": {"preset": "raft", "epochs": 6},
     CONTROL: {},
 }
-TEMPERATURES = (0.7, 0.5)
+TEMPERATURES = (1.0, 0.85, 0.7, 0.6, 0.5)
+FEW = 200  # test puzzles that are sampled, for entropy and such
 TASKS = {"countdown": bg.Countdown, "game24": bg.Game24}
 
 
@@ -60,40 +67,53 @@ def main() -> None:
     options.add_argument("--prompts", type=int, default=512, help="of a level")
     options.add_argument("--draws", type=int, default=16)
     options.add_argument("--test", type=int, default=300, help="held-out test puzzles")
-    options.add_argument("--test-draws", type=int, default=64)
+    options.add_argument("--k", type=int, default=64, help="of pass@k")
+    options.add_argument("--test-draws", type=int, default=16, help="samples of each, for what is not exact")
+    options.add_argument("--steps", type=int, help="of each update; by default as many as its epochs need")
     options.add_argument("--runs", type=Path, default=Path("cem-runs"), help="where runs are kept")
     options.add_argument("--threads", type=int, default=1)
     chosen = options.parse_args()
     if chosen.quick:
         chosen.seeds, chosen.levels, chosen.prompts, chosen.draws = 1, 1, 32, 8
-        chosen.test, chosen.test_draws, chosen.arms = 20, 8, ["expert iteration", CONTROL]
+        chosen.test, chosen.test_draws, chosen.arms = 20, 4, [DEFAULT, CONTROL]
     torch.set_num_threads(chosen.threads)
     logging.disable_progress_bar()
     rows = list(measured(chosen))
-    shown = [{k: v for k, v in row.items() if k not in ("passes", "greedily")} for row in rows]
-    title = f"{chosen.task}, {chosen.test} test puzzles × {chosen.test_draws} samples"
-    report(title, rows, claims(rows), chosen, tables=[(title, shown)])
+    plain = [
+        {k: v for k, v in row.items() if k not in ("solves", "greedily") and "T =" not in k} for row in rows
+    ]
+    colder = [{k: v for k, v in row.items() if k in ("arm", "seed") or "T =" in k} for row in rows]
+    title = f"{chosen.task}, {chosen.test} test puzzles, %"
+    tables = [(title, plain), (f"{title}, sampled at other temperatures", colder)]
+    report("", rows, claims(rows, chosen.k), chosen, tables=tables)
 
 
 def measured(chosen) -> Iterator[dict]:
     """A row for the base and for every arm and seed; what was measured once is read again."""
     base, task = bg.Babbler.embedded(), TASKS[chosen.task]()
     test = [task.prepare(p) for p in task_prompts(chosen.task, "test", chosen.test, seed=7)]
+    solutions = Solutions(base, test)
     for arm in (BASE, *chosen.arms):
         for seed in range(1 if arm == BASE else chosen.seeds):
-            size = f"{chosen.task}-{chosen.levels}x{chosen.prompts}x{chosen.draws}"
-            place = chosen.runs / size / f"{arm}-{seed}".replace(" ", "-").replace(",", "")
-            done = place.parent / f"{place.name}-{chosen.test}x{chosen.test_draws}.json"
+            steps = "" if chosen.steps is None else f"-{chosen.steps}"
+            size = f"{chosen.task}-{chosen.levels}x{chosen.prompts}x{chosen.draws}{steps}"
+            place = chosen.runs / size / folder(arm, seed)
+            done = place.parent / f"{place.name}-{chosen.test}.json"
             if done.exists():
                 yield json.loads(done.read_text())
                 continue
             model, told = trained(base, task, arm, seed, place, chosen)
-            row = {"arm": arm, "seed": seed, **figures(base, model, test, task, chosen.test_draws), **told}
+            row = {"arm": arm, "seed": seed, **figures(base, model, test, task, solutions, chosen), **told}
             done.parent.mkdir(parents=True, exist_ok=True)
             done.write_text(json.dumps(row))
             brief = {k: v for k, v in row.items() if isinstance(v, int | float | str)}
             print(json.dumps(brief, ensure_ascii=False), file=sys.stderr, flush=True)
             yield row
+
+
+def folder(arm: str, seed: int) -> str:
+    """Where an arm's run is."""
+    return f"{arm}-{seed}".replace(" ", "-").replace(",", "")
 
 
 def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Babbler, dict]:
@@ -103,9 +123,8 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
     began = time.process_time()
     if arm == CONTROL:
         return continued(base, seed, place, chosen, began)
-    settings = bg.preset(
-        **({"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws} | named(ARMS[arm]))
-    )
+    size = {"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws, "steps": chosen.steps}
+    settings = bg.preset(**(size | named(ARMS[arm])))
     prompts = task_prompts(chosen.task, "train", chosen.levels * chosen.prompts, seed=seed)
     there = (place / "config.json").exists()
     run = bg.cem(
@@ -113,7 +132,7 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
     )
     for _ in run:
         pass
-    return run.generators.current, cost(run.levels, began)
+    return run.generators.current, cost(run.levels, None if there else began)
 
 
 def named(arm: dict) -> dict:
@@ -121,24 +140,27 @@ def named(arm: dict) -> dict:
     return {"name" if k == "preset" else k: v for k, v in arm.items()}
 
 
-def cost(levels: list[Level], began: float) -> dict:
+def cost(levels: list[Level], began: float | None) -> dict:
+    """What a run took; its seconds are not known where it was done in several sittings."""
     return {
         "tokens": sum(level.tokens for level in levels),
         "texts": sum(level.elite for level in levels),
         "updates": sum(level.learned.steps for level in levels if level.learned),
-        "cpu_s": round(time.process_time() - began),
+        "cpu_s": None if began is None else round(time.process_time() - began),
     }
 
 
 def continued(base, seed: int, place: Path, chosen, began: float) -> tuple[bg.Babbler, dict]:
     """The recipe's own babble, fresh random solutions, for as many texts as expert iteration learned."""
-    expert = place.parent / f"expert-iteration-{seed}"
-    texts = sum(level.elite for level in Directory(expert).done())
+    ours = place.parent / folder(DEFAULT, seed)
+    texts = sum(level.elite for level in Directory(ours).done())
     rows = data.solutions(random.Random(seed), texts, judged=False)
     start = (rows.aim == data.GENERATE).argmax(1) + 1
     tokens = [row[:n].astype(np.int32) for row, n in zip(rows.ids, rows.length, strict=True)]
     model = bg.Babbler.embedded().model
-    learned = update(model, Lessons(tokens, start.astype(np.int64), np.ones(texts)), epochs=3, rng=Rng(seed))
+    lessons = Lessons(tokens, start.astype(np.int64), np.ones(texts))
+    steps = None if chosen.steps is None else chosen.steps * chosen.levels
+    learned = update(model, lessons, epochs=3, steps=steps, rng=Rng(seed))
     told = {
         "tokens": 0,
         "texts": texts,
@@ -148,23 +170,27 @@ def continued(base, seed: int, place: Path, chosen, began: float) -> tuple[bg.Ba
     return base.again(model=model), told
 
 
-def figures(base, model, test, task, draws: int) -> dict:
-    """Per cent of the test puzzles, and what was sampled."""
+def figures(base, model, test, task, solutions: Solutions, chosen) -> dict:
+    """Per cent of the test puzzles; and what was sampled."""
+    exact, *lower = solutions.probability(model.model, TEMPERATURES)
     ask = {"score": score_of(task, None, 1.0), "threshold": 1.0, "log_f": partial(log_p, base.model)}
-    plain = measure(model, test, draws=draws, **ask)
-    lower = {
-        t: measure(model.again(temperature=t), test, draws=max(draws // 4, 1), **ask) for t in TEMPERATURES
+    plain = measure(model, test[:FEW], draws=chosen.test_draws, **ask)
+    greedily = measure(model.again(top_k=1), test, draws=1, **ask).greedily
+    colder = {
+        f"pass@{k}, T = {t}": percent(at_least_one(p, k).mean())
+        for t, p in zip(TEMPERATURES[1:], lower, strict=True)
+        for k in (1, chosen.k)
     }
     return {
-        "pass@1": percent(plain.pass_at_1.value),
-        **{f"pass@1, T = {t}": percent(found.pass_at_1.value) for t, found in lower.items()},
-        "greedy": percent(plain.greedy.value),
-        f"pass@{draws}": percent(plain.pass_at_k.value),
+        "pass@1": percent(exact.mean()),
+        "greedy": percent(np.mean(greedily)),
+        f"pass@{chosen.k}": percent(at_least_one(exact, chosen.k).mean()),
+        **colder,
         "entropy": plain.entropy,
         "KL to base": plain.divergence,
         "distinct": plain.distinct,
-        "passes": plain.passes,
-        "greedily": plain.greedily,
+        "solves": [round(float(p), 7) for p in exact],
+        "greedily": greedily,
     }
 
 
@@ -172,8 +198,8 @@ def percent(share: float) -> float:
     return round(100 * share, 2)
 
 
-def claims(rows: list[dict]) -> list[dict]:
-    """Each arm against the base, and expert iteration's rivals against it, paired by puzzle."""
+def claims(rows: list[dict], k: int) -> list[dict]:
+    """Each arm against the base, and the default against its rivals, paired by puzzle."""
     base = next(row for row in rows if row["arm"] == BASE)
     found = []
     arms = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if arm != BASE]
@@ -191,32 +217,21 @@ def claims(rows: list[dict]) -> list[dict]:
                 interval,
             )
         )
-        lost, interval = paired(mine, [base], "passes")
-        k = next(
-            name for name in base if name.startswith("pass@") and name not in ("pass@1",) and "T" not in name
-        )
-        found.append(claim(f"{arm}: {k}, points", lost, "lower limit > -2", interval[0] > -2, interval))
-    ours = [row for row in rows if row["arm"].startswith(("CEM", "expert"))]
-    if ours:
-        best = max(dict.fromkeys(row["arm"] for row in ours), key=lambda a: mean_greedy(rows, a))
-        for rival in [arm for arm in arms if arm in ("RAFT", CONTROL)]:
-            theirs = [row for row in rows if row["arm"] == rival]
-            gain, interval = paired([row for row in rows if row["arm"] == best], theirs, "greedily")
-            found.append(
-                claim(
-                    f"{best} − {rival}: greedy, points", gain, "interval above 0", interval[0] > 0, interval
-                )
-            )
+        lost, interval = paired(mine, [base], "solves", k)
+        found.append(claim(f"{arm}: pass@{k}, points", lost, "lower limit > -2", interval[0] > -2, interval))
+    ours = [row for row in rows if row["arm"] == DEFAULT]
+    for rival in [arm for arm in arms if ours and arm in ("RAFT", CONTROL)]:
+        theirs = [row for row in rows if row["arm"] == rival]
+        for name, what, at in (("greedy", "greedily", 1), (f"pass@{k}", "solves", k)):
+            gain, interval = paired(ours, theirs, what, at)
+            said = f"{DEFAULT} − {rival}: {name}, points"
+            found.append(claim(said, gain, "interval above 0", interval[0] > 0, interval))
     return found
 
 
-def mean_greedy(rows: list[dict], arm: str) -> float:
-    return float(np.mean([row["greedy"] for row in rows if row["arm"] == arm]))
-
-
-def paired(mine: list[dict], theirs: list[dict], what: str) -> tuple[float, tuple[float, float]]:
+def paired(mine: list[dict], theirs: list[dict], what: str, k: int = 1) -> tuple[float, tuple[float, float]]:
     """Mean difference in points over puzzles, each the mean over seeds, with Student's interval over puzzles."""
-    a, b = (np.mean([np.array(row[what]) > 0 for row in some], 0) for some in (mine, theirs))
+    a, b = (np.mean([at_least_one(np.array(row[what]), k) for row in some], 0) for some in (mine, theirs))
     gain, interval = student_mean(100 * (a - b))
     return gain, interval or (gain, gain)
 

@@ -17,6 +17,7 @@ from babblegraph.learning import Level
 from babblegraph.learning.chances import Chance
 from babblegraph.learning.held_out import Held, Measure
 from babblegraph.learning.update import Learned
+from babblegraph.scoring import LearnedValue
 from babblegraph.view.levels import level_line, levels_report
 from babblegraph.view.signs import ASCII, UNICODE
 
@@ -27,6 +28,18 @@ PROMPTS = [
     "The next line",
     "It was very good",
     "The end",
+]
+THREES = [
+    (2, 3, 4),
+    (3, 5, 7),
+    (2, 5, 6),
+    (1, 4, 8),
+    (2, 7, 3),
+    (4, 2, 9),
+    (5, 3, 2),
+    (6, 2, 5),
+    (1, 9, 2),
+    (3, 4, 4),
 ]
 SMALL = [
     "--levels",
@@ -117,7 +130,11 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
         (["--prompts", "prompts.txt"], "--out"),
         (["--prompts", "prompts.txt", "--out", "run", "--resume", "run"], "both"),
         (["--prompts", "prompts.txt", "--out", "run", "--value", "worth.py:vowels"], "elite"),
-        (["--prompts", "prompts.txt", "--out", "run", "--rho", "2"], "rho"),
+        (["--prompts", "prompts.txt", "--out", "run", "--rho", "2"], "--rho must be"),
+        (["--prompts", "prompts.txt", "--out", "run", "--lr", "-1"], "--lr must be"),
+        (["--prompts", "prompts.txt", "--out", "run", "--lambda", "3"], "--lambda must be"),
+        (["--prompts", "prompts.txt", "--out", "run", "--cap", "0"], "--cap must be"),
+        (["--prompts", "prompts.txt", "--out", "run", "--batch-prompts", "0"], "--batch-prompts must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--preset", "best"], "preset"),
         (["--prompts", "nowhere.txt", "--out", "run", "--rho", "0.1"], "nowhere"),
         (
@@ -155,6 +172,52 @@ def test_a_resumed_run_goes_on_as_it_began(home, capsys):
     assert capsys.readouterr().out == ""
     assert main(["train", "--resume", "run", "--lr", "1"]) == 2
     assert "--lr" in capsys.readouterr().err
+
+
+def test_a_search_with_a_trained_level_is_guided_by_its_own_value_head(tmp_path, monkeypatch, capsys):
+    """The shipped generator, searched by the default strategy, whose head is fitted anew at each level."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "puzzles.txt").write_text("\n".join(f"{a} {b} {c}>{a + b * c}" for a, b, c in THREES))
+    (tmp_path / "held.txt").write_text("2 3 5>30\n")
+    given = [
+        "--prompts",
+        "puzzles.txt",
+        "--held-out",
+        "held.txt",
+        "--task",
+        "countdown",
+        "--sampler",
+        "babble",
+    ]
+    few = ["--levels", "1", "--tokens", "80", "--epochs", "1", "--held-draws", "4", "--json"]
+    assert main(["train", *given, *few, "--out", "run"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(0 <= area <= 1 for level in told for area in level["auc"].values())
+    assert told[1]["auc"]
+    asked, plain = [], LearnedValue.__call__
+
+    def counted(self, graph, ids, meter):
+        asked.append(self.babbler.fingerprint)
+        return plain(self, graph, ids, meter)
+
+    monkeypatch.setattr(LearnedValue, "__call__", counted)
+    main(
+        [
+            "search",
+            "--model",
+            "run/levels/001",
+            "--task",
+            "countdown",
+            "2 3 4>24",
+            "-n",
+            "4",
+            "--tokens",
+            "200",
+        ]
+    )
+    card = json.loads((tmp_path / "run" / "levels" / "001" / "value.json").read_text())
+    assert asked
+    assert set(asked) == {card["generator"]}, "the head of this level, on this level's weights"
 
 
 def levels() -> list[Level]:

@@ -152,6 +152,22 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(model):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_so_many_steps_are_made_whatever_the_elite_is(model):
+    """As many as two passes make, they do what two passes do; a pass may end half-way."""
+    texts = lessons(*([3, 4, i, i + 1] for i in range(5, 15)))
+    learners = [copy.deepcopy(model) for _ in range(2)]
+    assert update(learners[0], texts, epochs=2, batch=4, rng=Rng(7)).steps == 6
+    assert update(learners[1], texts, steps=6, batch=4, rng=Rng(7)).steps == 6
+    pairs = zip(learners[0].parameters(), learners[1].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    told = []
+    learned = update(
+        model, texts, steps=4, batch=4, rng=Rng(7), progress=lambda done, of: told.append((done, of))
+    )
+    assert learned.steps == 4
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 def test_a_learning_rate_that_destroys_is_halved_and_the_weights_come_back(model):
     known = lessons(*([3, 4, i] for i in range(5, 15)))
     update(model, known, learning_rate=3e-3, epochs=5, rng=Rng(0))
@@ -170,6 +186,7 @@ def test_a_learning_rate_that_destroys_is_halved_and_the_weights_come_back(model
         (lessons([3, 4, 5], weight=[0.0]), {}),
         (lessons([3, 4, 5]), {"learning_rate": 0.0}),
         (lessons([3, 4, 5]), {"epochs": 0}),
+        (lessons([3, 4, 5]), {"steps": 0}),
         (lessons([3, 4, 5]), {"learning_rate": np.inf}),
     ],
 )

@@ -89,6 +89,9 @@ def train(
         int | None,
         typer.Option("--draws", "-n", help="Samples of a prompt, or below a node.", rich_help_panel=HOW),
     ] = None,
+    more: Annotated[
+        int | None, typer.Option(help="Samples more where none has passed.", rich_help_panel=HOW)
+    ] = None,
     trees: Annotated[int | None, typer.Option(help="Repetitions of a prompt.", rich_help_panel=HOW)] = None,
     keep: Annotated[int | None, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = None,
     tokens: Annotated[int | None, typer.Option(help="Sampled tokens of a tree.", rich_help_panel=HOW)] = None,
@@ -131,6 +134,9 @@ def train(
         float | None, typer.Option("--lr", help="At its peak.", rich_help_panel=LEARN)
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the elite.", rich_help_panel=LEARN)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Of the optimiser, in place of epochs.", rich_help_panel=LEARN)
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Texts of a step.", rich_help_panel=LEARN)] = None,
     kl_previous: Annotated[
         float | None, typer.Option(help="α, to the level before.", rich_help_panel=LEARN)
@@ -144,6 +150,12 @@ def train(
     ] = None,
     average: Annotated[
         float | None, typer.Option(help="Share of the weights before in the new ones.", rich_help_panel=LEARN)
+    ] = None,
+    value_head: Annotated[
+        bool | None,
+        typer.Option(
+            "--value-head/--no-value-head", help="Fit a value anew at each level.", rich_help_panel=LEARN
+        ),
     ] = None,
     held_draws: Annotated[int | None, typer.Option(help="k of pass@k.", rich_help_panel=GUARD)] = None,
     entropy_drop: Annotated[
@@ -168,11 +180,12 @@ def train(
     prompts. A run that was stopped in any way goes on with --resume DIR.
     """
     given = {
-        "levels": levels, "prompts": batch_prompts, "sampler": sampler, "draws": draws, "trees": trees, "keep": keep,
-        "tokens": tokens, "power": power, "base_share": base_share, "rho": rho, "top": top, "pooled": pooled,
-        "cap": cap, "rank": rank, "beta": beta, "learning_rate": learning_rate, "epochs": epochs, "batch": batch,
-        "kl_previous": kl_previous, "kl_base": kl_base, "restart": restart, "replay": replay, "average": average,
-        "held_draws": held_draws, "entropy_drop": entropy_drop, "lora_rank": lora,
+        "levels": levels, "prompts": batch_prompts, "sampler": sampler, "draws": draws, "more": more, "trees": trees,
+        "keep": keep, "tokens": tokens, "power": power, "base_share": base_share, "rho": rho, "top": top,
+        "pooled": pooled, "cap": cap, "rank": rank, "beta": beta, "learning_rate": learning_rate, "epochs": epochs,
+        "steps": steps, "batch": batch, "kl_previous": kl_previous, "kl_base": kl_base, "restart": restart,
+        "replay": replay, "average": average,
+        "value_head": value_head, "held_draws": held_draws, "entropy_drop": entropy_drop, "lora_rank": lora,
         "mode": None if lora is None else "lora",
     }  # fmt: skip
     changed = {name: one for name, one in given.items() if one is not None}
@@ -188,13 +201,25 @@ def train(
     if resume is not None:
         settings, options, held_out = _remembered(resume, changed, preset, options, held_out)
     else:
-        from babblegraph.learning.settings import preset as settings_of
-
-        settings = settings_of(preset or "expert", **changed)
+        settings = _settings(preset or "expert", changed)
     from babblegraph.cli.train_output import Output
 
     how = Output(json, quiet, tensorboard)
     return _run(options, settings, held_out, Path(out or resume or ""), resume is not None, how)
+
+
+def _settings(preset: str, changed: dict[str, Any]) -> Settings:
+    """A preset with what was typed; what is wrong with a setting is said of its option."""
+    from babblegraph.learning.settings import preset as settings_of
+
+    try:
+        return settings_of(preset, **changed)
+    except BadInput as wrong:
+        name, _, rest = str(wrong).partition(" must be ")
+        name = {"λ": "power", "a cap": "cap"}.get(name, name)
+        if name not in changed:
+            raise
+        raise BadInput(f"{WRITTEN.get(name, flag(name))} must be {rest}") from wrong
 
 
 def _run(

@@ -19,6 +19,7 @@ from babblegraph.learning.update import Lessons
 if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
     from babblegraph.learning.generators import Generators
+    from babblegraph.learning.value import Refitted
 
 CONFIG, METRICS, LEVEL, LESSONS, GRAPH = (
     "config.json",
@@ -33,8 +34,9 @@ class Directory:
     """Where a run keeps what it needs to go on after any interruption, and what others want to look at.
 
     `config.json`, `metrics.jsonl` with one level a line, and `levels/000`, `levels/001`, …: each a folder that
-    transformers loads, with `level.json`, the elite's `lessons.safetensors` and `graph.bg`, a sample of the trees. A
-    level is written beside its place and then renamed, so that it is there whole or not at all.
+    transformers loads, with `level.json`, the elite's `lessons.safetensors`, `graph.bg`, a sample of the trees, and
+    the level's value head where it has one. A level is written beside its place and then renamed, so that it is
+    there whole or not at all.
 
     Args:
         path: the run's directory.
@@ -55,7 +57,7 @@ class Directory:
             raise BadInput(
                 f"a run's directory must be new, got {str(self.path)!r}: resume it, or name another"
             )
-        if not there and self.path.is_dir() and any(self.path.iterdir()):
+        if not there and not self._fresh():
             raise BadInput(f"a run's directory must be empty, got {str(self.path)!r}: name another")
         if resume and not there:
             raise BadInput(
@@ -67,7 +69,10 @@ class Directory:
         for half_written in self.levels.glob(".*"):
             shutil.rmtree(half_written)
         _write(self.path / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-        return self.done()
+        done = self.done()
+        if done:
+            self.summarise(done)  # the last one's line may be missing
+        return done
 
     def done(self) -> list[Level]:
         """The levels that are there, in order.
@@ -84,13 +89,20 @@ class Directory:
         return found
 
     def write(
-        self, level: Level, generators: Generators, lessons: Lessons | None, graph: BabbleGraph | None
+        self,
+        level: Level,
+        generators: Generators,
+        lessons: Lessons | None,
+        graph: BabbleGraph | None,
+        value: Refitted | None = None,
     ) -> None:
         """Adds a level."""
         beside, place = self.levels / f".{level.number:03d}", self.folder(level.number)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        generators.save(beside)
+        written = generators.save(beside)
+        if value is not None:
+            value.save(beside, written)
         if lessons is not None:
             save_lessons(lessons, beside / LESSONS)
         if graph is not None:
@@ -129,6 +141,13 @@ class Directory:
                 f"a run's directory must hold {CONFIG}, got {str(self.path)!r}: begin a run there first"
             ) from problem
 
+    def _fresh(self) -> bool:
+        """Whether nothing is there but what a run leaves that was killed before it had begun."""
+        if not self.path.is_dir():
+            return True
+        others = [one for one in self.path.iterdir() if one.name != _beside(self.path / CONFIG).name]
+        return not others or (others == [self.levels] and not any(self.levels.iterdir()))
+
     def _same(self, config: dict[str, Any]) -> None:
         """A run goes on as it began; only the number of levels may grow."""
         saved = self.config()
@@ -160,10 +179,14 @@ def load_lessons(file: Path) -> Lessons:
 
 
 def _write(file: Path, text: str) -> None:
-    beside = file.with_name(f".{file.name}.new")
+    beside = _beside(file)
     beside.write_text(text, "utf-8")
     _sync(beside)
     os.replace(beside, file)
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
 
 
 def _sync(path: Path) -> None:

@@ -96,8 +96,8 @@ class Generators:
         """Says that g is another one now."""
         self._current = None
 
-    def save(self, folder: Path) -> None:
-        """g as a folder that any transformers program loads; adapters beside it."""
+    def save(self, folder: Path) -> Babbler:
+        """g as a folder that any transformers program loads, adapters beside it; returns it as it is written there."""
         model = self.learner
         if self.adapters is not None:
             self.adapters.save_pretrained(folder / "adapter")
@@ -105,6 +105,7 @@ class Generators:
         model.save_pretrained(folder)
         if self.base.tokenizer is not None:
             self.base.tokenizer.save_pretrained(folder)
+        return self.current if self.adapters is None else self.base.again(model=model)
 
     def load(self, folder: Path) -> None:
         """The weights of g from a folder that `save` wrote, to the bit."""

@@ -1,34 +1,24 @@
-"""One level of the cross-entropy method: grow, choose, learn; and what came of it."""
+"""One level of the cross-entropy method: whom it learns from, and what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from babblegraph.budget import Budget
 from babblegraph.learning.chances import Chance, chance
 from babblegraph.learning.elite import Elite, elite
 from babblegraph.learning.held_out import Held, Measure
-from babblegraph.learning.leaves import Leaves, gather, joined
 from babblegraph.learning.soft import exponential, rank
 from babblegraph.learning.update import Learned, Lessons
-from babblegraph.loop import Round, search
 from babblegraph.randomness import Rng
-from babblegraph.strategies import babble, best_of_n, frontier
 
 if TYPE_CHECKING:
-    from babblegraph.graph import BabbleGraph
-    from babblegraph.learning.generators import Generators
-    from babblegraph.learning.ranks import Ranks
+    from babblegraph.learning.grow import Grown
+    from babblegraph.learning.leaves import Leaves
     from babblegraph.learning.settings import Settings
-    from babblegraph.lm import Babbler
-    from babblegraph.protocols import Scorer
-
-Say = Callable[[str, int, int], None]  # what is going on, steps done, steps in all (0: unknown)
 
 PER_PROMPT = ("passes", "greedily")
 NOTHING = Chance(None, reason="nothing was searched")
@@ -50,6 +40,7 @@ class Level:
         held: figures after the update; None without held-out prompts.
         tokens: sampled for the search; the held-out figures' tokens are in `held`.
         seconds: of all of it.
+        auc: of the value head that was fitted anew, within prompts, by depth; empty where there is none.
         alarm: why the guard refuses the level; empty where it does not.
         best: the best level so far: where the next one begins after an alarm.
         next_rate: the learning rate that the next level begins with.
@@ -67,6 +58,7 @@ class Level:
     held: Held | None = None
     tokens: int = 0
     seconds: float = 0.0
+    auc: dict[str, float] = field(default_factory=dict)
     alarm: str = ""
     best: int = 0
     next_rate: float = 0.0
@@ -96,39 +88,6 @@ class Level:
             }
             saved["held"] = Held(**{**held, **{name: tuple(held[name]) for name in PER_PROMPT}})
         return cls(**saved)
-
-
-class Grown(NamedTuple):
-    """What a level's search brought: its leaves, sampled tokens, and the graph of the current generator's trees."""
-
-    leaves: Leaves
-    tokens: int
-    graph: BabbleGraph
-
-
-def grow(
-    generators: Generators,
-    prompts: Sequence[Any],
-    settings: Settings,
-    *,
-    score: Scorer,
-    seed: int,
-    ranks: Ranks,
-    say: Say,
-) -> Grown:
-    """Searches a batch of prompts from the current generator, and a share ε of the trees from the base."""
-    mine = ranks.mine(prompts)
-    of_base, of_current = _shares(settings)
-    last = [_search(generators.current, mine, settings, of_current, score, seed, say)]
-    if of_base:
-        with generators.as_base():
-            last.append(_search(generators.base, mine, settings, of_base, score, seed + 1, say))
-    samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
-    leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
-    found = ranks.gathered((leaves, sum(one.spent.sampled for one in last)))
-    in_turn = zip_longest(*(one.prompts for one, _ in found))  # as `Ranks.mine` took them apart
-    texts = [prompt for some in in_turn for prompt in some if prompt is not None]
-    return Grown(joined([one for one, _ in found], texts), sum(n for _, n in found), last[0].graph)
 
 
 def choose(leaves: Leaves, settings: Settings, threshold: float | None, rng: Rng) -> Elite:
@@ -183,50 +142,6 @@ def report(number: int, grown: Grown, chosen: Elite, settings: Settings, thresho
         p_g=chance(grown.leaves, under="g", **ask),
         tokens=grown.tokens,
     )
-
-
-def _shares(settings: Settings) -> tuple[int, int]:
-    """Samples (of each tree) or trees that grow from the base, and from the current generator."""
-    total = settings.draws if settings.sampler == "independent" else settings.trees
-    of_base = 0 if settings.epsilon == 0 else min(max(1, round(settings.epsilon * total)), total - 1)
-    return of_base, total - of_base
-
-
-def _search(
-    babbler: Babbler, prompts: Sequence[Any], settings: Settings, n: int, score: Scorer, seed: int, say: Say
-) -> Round:
-    copies, close = settings.trees, False
-    if settings.sampler == "independent":
-        strategy = best_of_n(n=n, width=n)
-    elif settings.sampler == "frontier":
-        strategy, copies, close = frontier(width=settings.draws, keep=settings.keep), n, True
-    else:
-        strategy = babble(threshold=None)
-    trees = [prompt for prompt in prompts for _ in range(copies)]
-    for one in search(
-        babbler,
-        trees,
-        score=score,
-        strategy=strategy,
-        budget=Budget(tokens=settings.tokens),
-        seed=seed,
-        close=close,
-    ):
-        say(f"babbling: {one.spent.sampled:,} tokens", 0, 0)
-    return one
-
-
-def _weighed(leaves: Leaves, generators: Generators, settings: Settings) -> Leaves:
-    """With both log-probabilities, where they matter."""
-    if not leaves.unbiased or (settings.power == 0 and not leaves.of_base.any()):
-        return leaves
-    base = leaves.of_base[leaves.tree]
-    log_f, log_g = leaves.log_f.copy(), leaves.log_g.copy()
-    for theirs, into, ask in ((~base, log_f, generators.log_f), (base, log_g, generators.log_g)):
-        ids = np.flatnonzero(theirs)
-        if len(ids):
-            into[ids] = ask([leaves.tokens[i] for i in ids], leaves.start[ids])
-    return replace(leaves, log_f=log_f, log_g=log_g)
 
 
 def _under_base(leaves: Leaves, settings: Settings, ask: dict[str, Any]) -> Chance:

@@ -7,28 +7,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from babblegraph.errors import BadInput
 from babblegraph.learning.directory import Directory
 from babblegraph.learning.generators import Generators, quiet_bars
+from babblegraph.learning.grow import Grown, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
-from babblegraph.learning.level import Grown, Level, choose, grow, lessons_of, report, together
+from babblegraph.learning.level import Level, choose, lessons_of, report, together
+from babblegraph.learning.prompts import Prompts
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
 from babblegraph.learning.update import Lessons, update
+from babblegraph.learning.value import Heads
 from babblegraph.randomness import Rng
 
 if TYPE_CHECKING:
+    from babblegraph.learning.grow import Say
     from babblegraph.learning.held_out import Held
-    from babblegraph.learning.level import Say
+    from babblegraph.learning.value import Refitted
     from babblegraph.lm import Babbler
     from babblegraph.protocols import Scorer
 
 SAMPLE = 8  # trees of a level that are kept to look at
-SEARCH, HELD, LEARN, BATCH, THIN = range(5)  # words of random keys
+SEARCH, HELD, LEARN, _, THIN, VALUE = range(6)  # words of random keys
 
 
 class Run:
@@ -72,20 +74,21 @@ class Run:
         say: Say = lambda what, done, of: None,
         config: dict[str, Any] | None = None,
     ) -> None:
-        self.prompts, self.held_out = list(dict.fromkeys(prompts)), list(dict.fromkeys(held_out))
-        _check(self.prompts, self.held_out, threshold, settings, seed)
+        _check(threshold, settings, seed)
+        self.prompts = Prompts(prompts, held_out, settings.prompts, Rng(seed))
         self.score, self.threshold, self.settings = score, threshold, settings
         self.directory, self.rng, self.say = directory, Rng(seed), say
         self.ranks = ranks or Ranks()
         self.levels: list[Level] = []
         self._lessons: dict[int, Lessons] = {}
+        self._heads = Heads(score, settings, threshold, self.ranks, say)
         told = {
             "settings": settings.to_json(),
             "run": {
                 "seed": seed,
                 "threshold": threshold,
-                "prompts": len(self.prompts),
-                "held_out": len(self.held_out),
+                "prompts": len(self.prompts.learn),
+                "held_out": len(self.prompts.held_out),
                 "model": base.fingerprint,
             },
             **(config or {}),
@@ -96,7 +99,8 @@ class Run:
         self.generators = Generators(base, settings)
         self._weights = {0: self.generators.weights()}  # of the base and of the best level
         self.guard: Guard | None = None
-        self._restore()
+        with quiet_bars():
+            self._restore()
 
     def __iter__(self) -> Iterator[Level]:
         """Each level that is still to be done, level 0 first: the base, measured."""
@@ -111,20 +115,26 @@ class Run:
         else:
             level, lessons, grown = self._level(number)
         level = self._guarded(replace(level, held=self._measured(level)))
-        level = replace(level, seconds=time.perf_counter() - began)
-        self._keep(level, lessons, grown)
+        value = self._head(number, self.generators.current)
+        level = replace(level, auc={} if value is None else value.auc, seconds=time.perf_counter() - began)
+        self._keep(level, lessons, grown, value)
         return level
 
     def _level(self, number: int) -> tuple[Level, Lessons | None, Grown]:
         """Search, choose, learn."""
         settings, before = self.settings, self.levels[-1]
-        how: dict[str, Any] = {"score": self.score, "ranks": self.ranks, "say": self.say}
-        grown = grow(self.generators, self._batch(number), settings, seed=self._seed(SEARCH, number), **how)
-        chosen = choose(grown.leaves, settings, self.threshold, Rng(self._seed(THIN, number)))
+        now, base = self._scores(before)
+        how: dict[str, Any] = {"score": now, "score_base": base, "threshold": self.threshold}
+        how |= {"ranks": self.ranks, "say": self.say}
+        grown = grow(
+            self.generators, self.prompts.of(number), settings, seed=self._seed(SEARCH, number), **how
+        )
+        leaves = grown.all
+        chosen = choose(leaves, settings, self.threshold, Rng(self._seed(THIN, number)))
         level = replace(report(number, grown, chosen, settings, self.threshold), next_rate=before.next_rate)
         if not len(chosen.leaf):
             return level, None, grown
-        lessons = lessons_of(grown.leaves, chosen)
+        lessons = lessons_of(leaves, chosen)
         learned = self._learn(number, lessons, before.next_rate)
         return replace(level, learned=learned, next_rate=min(before.next_rate, learned.rate)), lessons, grown
 
@@ -140,6 +150,7 @@ class Run:
             together([*(some for some in again if some is not None), lessons]),
             learning_rate=rate,
             epochs=settings.epochs,
+            steps=settings.steps,
             batch=settings.batch,
             anchors=generators.anchors(settings),
             rng=Rng(self._seed(LEARN, number)),
@@ -153,14 +164,14 @@ class Run:
         return learned
 
     def _measured(self, level: Level) -> Held | None:
-        if not self.held_out:
+        if not self.prompts.held_out:
             return None
         if level.number > 0 and level.learned is None:
             return self.levels[-1].held  # nothing moved
         self.say("measuring", 0, 0)
         return measure(
             self.generators.current,
-            self.held_out,
+            self.prompts.held_out,
             score=self.score,
             threshold=self.threshold,
             draws=self.settings.held_draws,
@@ -185,17 +196,37 @@ class Run:
             return ""
         return self.guard.judge(level.number, level.held)
 
-    def _keep(self, level: Level, lessons: Lessons | None, grown: Grown | None) -> None:
+    def _scores(self, before: Level) -> tuple[Scorer, Scorer]:
+        """What the searches of the current generator and of the base score by: each its own value head, if any."""
+        number = before.best if before.alarm else before.number
+        now = self._head(number, self.generators.current)
+        if now is None:
+            return self.score, self.score
+        guided = now.guiding(self.generators.current, self.score)
+        if not self.settings.epsilon:
+            return guided, guided
+        with self.generators.as_base():
+            base = self._head(0, self.generators.base) or now
+        return guided, base.guiding(self.generators.base, self.score)
+
+    def _head(self, number: int, babbler: Babbler) -> Refitted | None:
+        """The value head of a level, whose generator this is, on the next level's prompts, which are new to it."""
+        return self._heads.of(number, babbler, self.prompts.of(number + 1), self._seed(VALUE, number))
+
+    def _keep(
+        self, level: Level, lessons: Lessons | None, grown: Grown | None, value: Refitted | None
+    ) -> None:
         self.levels.append(level)
         if lessons is not None:
             self._lessons[level.number] = lessons
         if self.directory is not None and self.ranks.first:
             graph = None if grown is None else first_trees(grown.graph, SAMPLE)
-            self.directory.write(level, self.generators, lessons, graph)
+            self.directory.write(level, self.generators, lessons, graph, value)
         self.ranks.wait()
         if level.best == level.number:
             self._weights[level.number] = self.generators.weights()
         self._weights = {number: self._weights[number] for number in {0, level.best}}
+        self._heads.forget_all_but(0, level.best, level.number)
         if level.alarm:
             self.generators.put(self._weights[level.best])
 
@@ -218,29 +249,17 @@ class Run:
                 self._lessons[number] = found
         return self._lessons.get(number)
 
-    def _batch(self, number: int) -> list[Any]:
-        """The prompts of a level: all are used once before any is used again."""
-        n, size = len(self.prompts), self.settings.prompts or len(self.prompts)
-        size = min(size, n)
-        places = np.arange((number - 1) * size, number * size)
-        order = {e: self.rng.generator(BATCH, e).permutation(n) for e in np.unique(places // n).tolist()}
-        return list(dict.fromkeys(self.prompts[order[p // n][p % n]] for p in places.tolist()))
-
     def _seed(self, *words: int) -> int:
         return int(self.rng.generator(*words).integers(1 << 31))
 
 
-def _check(
-    prompts: list[Any], held_out: list[Any], threshold: float | None, settings: Settings, seed: int
-) -> None:
-    if not prompts:
-        raise BadInput("a run needs prompts to learn on, got none: pass some")
-    if both := set(prompts) & set(held_out):
-        raise BadInput(
-            f"held-out prompts must not be learned on, got {sorted(both)[0]!r} in both: drop it from one"
-        )
+def _check(threshold: float | None, settings: Settings, seed: int) -> None:
     if seed < 0:
         raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
+    if settings.more is not None and threshold is None:
+        raise BadInput(
+            f"more samples are drawn until one passes a threshold, got more {settings.more} and none: give one"
+        )
     soft = settings.rank is not None or settings.beta is not None
     if threshold is None and settings.rho is None and settings.top is None and not soft:
         raise BadInput(

@@ -12,8 +12,9 @@ from babblegraph.learning.elite import check as check_elite
 SAMPLERS = ("independent", "frontier", "babble")
 MODES = ("full", "lora")
 COUNTS = (
-    *("levels", "prompts", "draws", "trees", "keep", "tokens", "lora_rank", "epochs", "batch", "held_draws"),
-)
+    "levels", "prompts", "draws", "more", "trees", "keep", "tokens", "lora_rank", "epochs", "steps", "batch",
+    "held_draws",
+)  # fmt: skip
 EPSILON = 0.1  # the default share of trees that grow from the base, where λ > 0
 
 
@@ -27,6 +28,7 @@ class Settings:
         sampler: "independent" samples (best-of-N, counted by unique tokens), pruned trees with unbiased weights
             ("frontier"), or "babble", the default search, whose leaves have no weights.
         draws: independent samples of a prompt; of a frontier, draws below a node.
+        more: samples of a prompt of which none of these passes, besides them; with independent samples and λ = 0.
         trees: independent repetitions of each prompt.
         keep: nodes of a frontier's tree that go on.
         tokens: sampled tokens for each tree, at most.
@@ -36,13 +38,16 @@ class Settings:
             threshold.
         rank: N of the soft elite F̂(S)^{N−1}.
         beta: β of the soft elite exp(S/β).
+        value_head: whether a value head is fitted anew at each level and guides the next search; None: where there
+            is a verifier and no other value, and the sampler looks at values ("frontier", "babble").
         mode: "full" changes all weights, "lora" adapters, so that one set of weights is generator and base.
         lora_rank: of the adapters.
         learning_rate, epochs, batch: of the update.
+        steps: of the optimiser in each update, in place of `epochs`: equal work, whatever the elite's size.
         kl_previous, kl_base: α and β of the KL to the generator before and to the base.
         restart: learn from the base at each level, from all levels' elites.
         replay: levels before whose elites are learned once more.
-        average: share of the previous generator's weights in the new one.
+        average: share of the previous generator's weights in the new one; with `restart` of the base's.
         held_draws: samples of each held-out prompt, and k of its pass@k.
         entropy_drop: share of the base's entropy whose loss raises the alarm.
     """
@@ -51,6 +56,7 @@ class Settings:
     prompts: int | None = 512
     sampler: str = "independent"
     draws: int = 16
+    more: int | None = None
     trees: int = 1
     keep: int = 16
     tokens: int = 4000
@@ -62,10 +68,12 @@ class Settings:
     cap: int | None = None
     rank: int | None = None
     beta: float | None = None
+    value_head: bool | None = None
     mode: str = "full"
     lora_rank: int = 16
     learning_rate: float = 3e-4
     epochs: int = 3
+    steps: int | None = None
     batch: int = 64
     kl_previous: float = 0.0
     kl_base: float = 0.0
@@ -77,18 +85,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_elite(self.power, self.rho, self.top, self.cap, None)
-        for name in (
-            "levels",
-            "prompts",
-            "draws",
-            "trees",
-            "keep",
-            "tokens",
-            "lora_rank",
-            "epochs",
-            "batch",
-            "held_draws",
-        ):
+        for name in COUNTS:
             number = getattr(self, name)
             if number is not None and not (isinstance(number, int) and number > 0):
                 raise BadInput(f"{name} must be a whole number above zero, got {number!r}: give one")
@@ -109,6 +106,11 @@ class Settings:
         if self.power > 0 and self.sampler == "babble":
             raise BadInput(
                 f"λ above 0 needs unbiased weights, got λ = {self.power:g} and sampler 'babble': take frontier"
+            )
+        if self.more is not None and (self.power > 0 or self.sampler != "independent"):
+            raise BadInput(
+                f"more must be of independent samples with λ = 0, got {self.more} with {self.sampler}, "
+                f"λ = {self.power:g}: leave it out"
             )
         if self.beta is not None and not self.beta > 0:
             raise BadInput(f"beta must be above 0, got {self.beta:g}: small ones choose the best only")
@@ -142,8 +144,9 @@ def preset(name: str, **changed: Any) -> Settings:
     """Known ways to learn from one's own best texts.
 
     "cem" weighs leaves toward f (λ = 1, a tenth of the samples from the base). "expert" learns the passing texts of all
-    levels as they come, each time from the base (λ = 0, expert iteration; going on from the level before lost more of
-    pass@64, see `benchmarks/cem.py`). "raft" is best-of-N fine-tuning: the best of N samples of each prompt.
+    levels as they come, each time from the base and slowly (λ = 0, expert iteration; going on from the level before,
+    or three times as fast, lost more of pass@64, see docs/learning.md). "raft" is best-of-N fine-tuning: the best of N
+    samples of each prompt.
 
     Args:
         changed: other values of single settings.
@@ -161,6 +164,6 @@ def preset(name: str, **changed: Any) -> Settings:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cem": {"power": 1.0},
-    "expert": {"power": 0.0, "restart": True},
+    "expert": {"power": 0.0, "restart": True, "learning_rate": 1e-4, "epochs": 2},
     "raft": {"power": 0.0, "top": 1},
 }

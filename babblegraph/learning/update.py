@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,6 +80,7 @@ def update(
     *,
     learning_rate: float = 3e-4,
     epochs: int = 3,
+    steps: int | None = None,
     batch: int = 64,
     anchors: tuple[Anchor, ...] = (),
     weight_decay: float = 0.0,
@@ -97,6 +98,7 @@ def update(
         lessons: texts and weights.
         learning_rate: at its peak.
         epochs: passes over the lessons.
+        steps: of the optimiser, in place of `epochs`; the last pass may be a part of one.
         batch: texts a step.
         anchors: generators to stay near.
         rng: of the order of the lessons.
@@ -108,13 +110,14 @@ def update(
 
     Source: design/statistics.md, "The objective"; Loshchilov & Hutter, "Decoupled Weight Decay Regularization".
     """
-    _check(lessons, learning_rate, epochs, batch)
+    _check(lessons, learning_rate, epochs, batch, steps)
+    steps = epochs * -(-len(lessons.tokens) // batch) if steps is None else steps
     ranks = ranks or Ranks()
     before = _state(model)
     for retry in range(RETRIES + 1):
         rate = learning_rate / 2**retry
-        first, last, steps = _descend(
-            model, lessons, rate, epochs, batch, anchors, weight_decay, rng, ranks, progress
+        first, last = _descend(
+            model, lessons, rate, steps, batch, anchors, weight_decay, rng, ranks, progress
         )
         if math.isfinite(last) and last <= first and _finite(model):
             return Learned(first, last, steps, rate, retry)
@@ -145,15 +148,15 @@ def _descend(
     model: PreTrainedModel,
     lessons: Lessons,
     rate: float,
-    epochs: int,
+    steps: int,
     size: int,
     anchors: tuple[Anchor, ...],
     weight_decay: float,
     rng: Rng,
     ranks: Ranks,
     progress: Callable[[int, int], None] | None,
-) -> tuple[float, float, int]:
-    """The mean loss before and after, and the steps that were made."""
+) -> tuple[float, float]:
+    """The mean loss before and after."""
     learning = [p for p in model.parameters() if p.requires_grad]
     device = learning[0].device
     optimiser = torch.optim.AdamW(learning, lr=rate, betas=BETAS, weight_decay=weight_decay)
@@ -161,28 +164,32 @@ def _descend(
     weight = lessons.weight / lessons.weight.mean()
     generated = np.array([len(t) for t in lessons.tokens]) - lessons.start
     unit = float((weight * generated).sum())  # of the loss: a weighted token
-    per_epoch = -(-n // size)
-    steps, done = epochs * per_epoch, 0
     before = _measured(model, lessons, weight, unit, size, ranks)
-    for epoch in range(epochs):
-        order = rng.generator(epoch).permutation(n)
-        for first in range(0, n, size):
-            some = order[first : first + size]
-            for group in optimiser.param_groups:
-                group["lr"] = rate * _schedule(done, steps)
-            optimiser.zero_grad()
-            mine = ranks.mine(some)
-            if len(mine):
-                rows = pad([lessons.tokens[i] for i in mine], lessons.start[mine], device)
-                whole = loss(model, rows, torch.as_tensor(weight[mine], device=device), anchors)[1]
-                (whole * (n / unit / size)).backward()
-            ranks.add_gradients(learning)
-            torch.nn.utils.clip_grad_norm_(learning, CLIP)
-            optimiser.step()
-            done += 1
-            if progress is not None:
-                progress(done, steps)
-    return before, _measured(model, lessons, weight, unit, size, ranks), done
+    for done, some in enumerate(_batches(n, size, steps, rng)):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * _schedule(done, steps)
+        optimiser.zero_grad()
+        mine = ranks.mine(some)
+        if len(mine):
+            rows = pad([lessons.tokens[i] for i in mine], lessons.start[mine], device)
+            whole = loss(model, rows, torch.as_tensor(weight[mine], device=device), anchors)[1]
+            (whole * (n / unit / size)).backward()
+        ranks.add_gradients(learning)
+        torch.nn.utils.clip_grad_norm_(learning, CLIP)
+        optimiser.step()
+        if progress is not None:
+            progress(done + 1, steps)
+    return before, _measured(model, lessons, weight, unit, size, ranks)
+
+
+def _batches(n: int, size: int, steps: int, rng: Rng) -> Iterator[NDArray[np.intp]]:
+    """So many batches of the n lessons' places, each once in every pass, in a new order."""
+    per_pass = -(-n // size)
+    for step in range(steps):
+        if step % per_pass == 0:
+            order = rng.generator(step // per_pass).permutation(n)
+        first = step % per_pass * size
+        yield order[first : first + size]
 
 
 @torch.no_grad()
@@ -222,11 +229,12 @@ def _finite(model: PreTrainedModel) -> bool:
     return all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad)
 
 
-def _check(lessons: Lessons, learning_rate: float, epochs: int, batch: int) -> None:
+def _check(lessons: Lessons, learning_rate: float, epochs: int, batch: int, steps: int | None) -> None:
     if not len(lessons.tokens):
         raise BadInput("an update needs texts to learn from, got none: skip the level")
     if not (np.isfinite(lessons.weight).all() and (lessons.weight >= 0).all() and lessons.weight.sum() > 0):
         raise BadInput("weights must be finite and not negative, with a sum above zero: check the elite")
-    for name, number in (("learning_rate", learning_rate), ("epochs", epochs), ("batch", batch)):
-        if not 0 < number < math.inf:
+    given = (("learning_rate", learning_rate), ("epochs", epochs), ("batch", batch), ("steps", steps))
+    for name, number in given:
+        if number is not None and not 0 < number < math.inf:
             raise BadInput(f"{name} must be above zero, got {number:g}: give a positive number")

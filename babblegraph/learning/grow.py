@@ -1,0 +1,139 @@
+"""The search of a level: what the current generator babbles, and what the base adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from babblegraph.budget import Budget
+from babblegraph.learning.held_out import passing
+from babblegraph.learning.leaves import Leaves, gather, joined
+from babblegraph.loop import Round, search
+from babblegraph.strategies import babble, best_of_n, frontier
+
+if TYPE_CHECKING:
+    from babblegraph.graph import BabbleGraph
+    from babblegraph.learning.generators import Generators
+    from babblegraph.learning.ranks import Ranks
+    from babblegraph.learning.settings import Settings
+    from babblegraph.lm import Babbler
+    from babblegraph.protocols import Scorer
+
+Say = Callable[[str, int, int], None]  # what is going on, steps done, steps in all (0: unknown)
+
+
+class Grown(NamedTuple):
+    """What a level's search brought.
+
+    Args:
+        leaves: of all prompts, each searched alike: what estimates are made of.
+        tokens: sampled.
+        graph: of the current generator's trees.
+        late: leaves of prompts that were drawn again since none of theirs had passed; None where nothing was.
+    """
+
+    leaves: Leaves
+    tokens: int
+    graph: BabbleGraph
+    late: Leaves | None = None
+
+    @property
+    def all(self) -> Leaves:
+        """What the elite is chosen from."""
+        return self.leaves if self.late is None else joined([self.leaves, self.late], self.leaves.prompts)
+
+
+def grow(
+    generators: Generators,
+    prompts: Sequence[Any],
+    settings: Settings,
+    *,
+    score: Scorer,
+    score_base: Scorer,
+    threshold: float | None,
+    seed: int,
+    ranks: Ranks,
+    say: Say,
+) -> Grown:
+    """Searches a batch of prompts from the current generator, and a share ε of the trees from the base.
+
+    Prompts of which no sample passes are drawn again, more often, where the settings say so: else whoever learns from
+    what passes learns from easy prompts alone.
+    """
+    mine = ranks.mine(prompts)
+    of_base, of_current = _shares(settings)
+    last = [_search(generators.current, mine, settings, of_current, score, seed, say)]
+    if of_base:
+        with generators.as_base():
+            last.append(_search(generators.base, mine, settings, of_base, score_base, seed + 1, say))
+    samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
+    leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
+    late = None
+    if settings.more is not None and (failed := _failed(last[0].graph, threshold)):
+        last.append(_search(generators.current, failed, settings, settings.more, score, seed + 2, say))
+        late = gather(last[-1].graph, samples=[settings.more])
+    found = ranks.gathered((leaves, late, sum(one.spent.sampled for one in last)))
+    in_turn = zip_longest(*(one.prompts for one, *_ in found))  # as `Ranks.mine` took them apart
+    texts = [prompt for some in in_turn for prompt in some if prompt is not None]
+    again = [one for _, one, _ in found if one is not None]
+    return Grown(
+        joined([one for one, *_ in found], texts),
+        sum(n for *_, n in found),
+        last[0].graph,
+        joined(again, texts) if again else None,
+    )
+
+
+def _shares(settings: Settings) -> tuple[int, int]:
+    """Samples (of each tree) or trees that grow from the base, and from the current generator."""
+    total = settings.draws if settings.sampler == "independent" else settings.trees
+    of_base = 0 if settings.epsilon == 0 else min(max(1, round(settings.epsilon * total)), total - 1)
+    return of_base, total - of_base
+
+
+def _failed(graph: BabbleGraph, threshold: float | None) -> list[Any]:
+    """Prompts without a leaf that passes."""
+    leaves = np.flatnonzero(graph.is_leaf())
+    passed = graph.root[leaves[passing(graph, leaves, threshold)]]
+    return [graph.prompts[i] for i in np.setdiff1d(np.arange(graph.trees), passed).tolist()]
+
+
+def _search(
+    babbler: Babbler, prompts: Sequence[Any], settings: Settings, n: int, score: Scorer, seed: int, say: Say
+) -> Round:
+    copies, close = settings.trees, False
+    if settings.sampler == "independent":
+        strategy = best_of_n(n=n, width=n)
+    elif settings.sampler == "frontier":
+        strategy, copies, close = frontier(width=settings.draws, keep=settings.keep), n, True
+    else:
+        strategy = babble(threshold=None)
+    trees = [prompt for prompt in prompts for _ in range(copies)]
+    for one in search(
+        babbler,
+        trees,
+        score=score,
+        strategy=strategy,
+        budget=Budget(tokens=settings.tokens),
+        seed=seed,
+        close=close,
+    ):
+        say(f"babbling: {one.spent.sampled:,} tokens", 0, 0)
+    return one
+
+
+def _weighed(leaves: Leaves, generators: Generators, settings: Settings) -> Leaves:
+    """With both log-probabilities, where they matter."""
+    if not leaves.unbiased or (settings.power == 0 and not leaves.of_base.any()):
+        return leaves
+    base = leaves.of_base[leaves.tree]
+    log_f, log_g = leaves.log_f.copy(), leaves.log_g.copy()
+    for theirs, into, ask in ((~base, log_f, generators.log_f), (base, log_g, generators.log_g)):
+        ids = np.flatnonzero(theirs)
+        if len(ids):
+            into[ids] = ask([leaves.tokens[i] for i in ids], leaves.start[ids])
+    return replace(leaves, log_f=log_f, log_g=log_g)

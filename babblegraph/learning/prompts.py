@@ -1,0 +1,49 @@
+"""The prompts of a run: which of them each level learns on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from babblegraph.errors import BadInput
+from babblegraph.randomness import Rng
+
+BATCH = 3  # word of random keys, beside those of `learning.run`
+
+
+class Prompts:
+    """Prompts to learn on, each once, and others that are held out.
+
+    Args:
+        learn: ready for the model.
+        held_out: never learned on.
+        size: of a level; None for all of them.
+        rng: of their order.
+
+    Raises:
+        BadInput: none to learn on, or one that is both learned on and held out.
+
+    >>> some = Prompts(["a", "b", "c", "b"], ["z"], 2, Rng(0))
+    >>> sorted({*some.of(1), *some.of(2)})
+    ['a', 'b', 'c']
+    """
+
+    def __init__(self, learn: Sequence[Any], held_out: Sequence[Any], size: int | None, rng: Rng) -> None:
+        self.learn, self.held_out = list(dict.fromkeys(learn)), list(dict.fromkeys(held_out))
+        self.rng = rng
+        if not self.learn:
+            raise BadInput("a run needs prompts to learn on, got none: pass some")
+        if both := set(self.learn) & set(self.held_out):
+            raise BadInput(
+                f"held-out prompts must not be learned on, got {sorted(both)[0]!r} in both: drop it from one"
+            )
+        self.size = min(size or len(self.learn), len(self.learn))
+
+    def of(self, level: int) -> list[Any]:
+        """Those of a level, from 1 on: all are used once before any is used again."""
+        n = len(self.learn)
+        places = np.arange((level - 1) * self.size, level * self.size)
+        order = {e: self.rng.generator(BATCH, e).permutation(n) for e in np.unique(places // n).tolist()}
+        return list(dict.fromkeys(self.learn[order[p // n][p % n]] for p in places.tolist()))
