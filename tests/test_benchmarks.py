@@ -169,7 +169,7 @@ def test_the_gpu_check_runs_without_a_gpu(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     path = tmp_path / "gpu.json"
     rows = gpu_check.main(["--json", str(path)])
-    assert capsys.readouterr().out.startswith("no GPU here")
+    assert capsys.readouterr().out.startswith("GPU: none")
     assert {row["decoder"] for row in rows} == {"babblegraph", "generate", "generate+cache"}
     claims = json.loads(path.read_text("utf-8"))["claims"]
     assert len(claims) == 5

@@ -20,7 +20,7 @@ def as_json(graph: BabbleGraph, prompts: Sequence[Prompt] | None, **run: Any) ->
     Args:
         graph: what was found.
         prompts: as the user gave them; None where only the graph knows them.
-        run: seconds, seed, model, strategy, version.
+        run: seconds, seed, model, strategy, engine, version.
     """
     given = graph.prompts if prompts is None else prompts
     results = [_result(graph, tree, given[tree]) for tree in range(graph.trees)]
