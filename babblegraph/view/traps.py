@@ -4,6 +4,7 @@ where the routes to the elite part.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -132,9 +133,7 @@ def trap_report(graph: BabbleGraph, *, width: int, signs: Signs = UNICODE) -> Gr
     hit = "passes" if graph.meta.get("threshold") is not None else "is finished"
     whole = int(total.tokens[: graph.trees].sum())
     lines: list[RenderableType] = [Text("Traps", TITLE)]
-    lines += [
-        _words(x, width, signs) for x in _sentences(found, whole, int(total.hits[: graph.trees].sum()), hit)
-    ]
+    lines += [_words(x, width) for x in _sentences(found, whole, int(total.hits[: graph.trees].sum()), hit)]
     if found:
         lines += ["", _trap_table(graph, found[:MOST], whole, width, signs)]
     if states:
@@ -167,8 +166,10 @@ def _verb(n: int, hit: str) -> str:
     return hit if n == 1 else {"passes": "pass", "is finished": "are finished"}[hit]
 
 
-def _words(text: str, width: int, signs: Signs) -> Text:
-    return Text(fit(f"  {text}", width, signs), no_wrap=True)
+def _words(text: str, width: int) -> Text:
+    """A sentence of ours, whole: it may take two lines."""
+    lines = textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ")
+    return Text("\n".join(lines), no_wrap=True)
 
 
 def _trap_table(graph: BabbleGraph, found: Sequence[Trap], whole: int, width: int, signs: Signs) -> Table:
