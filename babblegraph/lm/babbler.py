@@ -285,13 +285,11 @@ class Babbler:
                 if may_fly(trie, graph, chosen, rules, draws):
                     try:
                         return fly(trie, graph, chosen, rng, meter, rules, draws)
-                    except (
-                        torch.OutOfMemoryError,
-                        NoRoom,
-                    ) as problem:  # draws that agree take less as one row
+                    except NoRoom:  # draws that agree take less as one row
                         trie.restore(graph.size)
-                        if isinstance(problem, torch.OutOfMemoryError):
-                            warnings.warn(LAND, RuntimeWarning, stacklevel=2)
+                    except torch.OutOfMemoryError:
+                        trie.restore(graph.size)
+                        warnings.warn(LAND, RuntimeWarning, stacklevel=2)
                 return expand(trie, graph, chosen, rng, meter, rules, draws)
         except BaseException:
             meter.counts["sampled"][:] = sampled  # nothing of it comes into the graph

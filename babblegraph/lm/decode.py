@@ -19,6 +19,7 @@ from babblegraph.errors import first_line
 from babblegraph.lm.invert import Inverse
 from babblegraph.lm.layout import Ints, Layout
 from babblegraph.lm.tables import Filling, Room, Tables
+from babblegraph.lm.warp import Warp, warped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,12 +42,12 @@ class Drawn(NamedTuple):
 class Sampler(NamedTuple):
     """Draws the next token of each row, on the device."""
 
-    warp: Callable[[torch.Tensor], torch.Tensor] | None  # as in `expand.Rules`
+    warp: Warp | None  # as in `expand.Rules`
 
     def __call__(self, logits: torch.Tensor, row: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Tokens, their log g and log q, and how many tokens were possible, [D] each, of draws in rows of [R, V]."""
         log_g = torch.log_softmax(logits, -1)
-        log_q = log_g if self.warp is None else torch.log_softmax(self.warp(log_g), -1)
+        log_q = warped(self.warp, log_g)
         token, _ = Inverse(log_q.exp()).find(row, u)
         passed = torch.zeros_like(token) if self.warp is None else (log_q > -torch.inf).sum(-1)[row]
         return token, log_g[row, token].double(), log_q[row, token].double(), passed
@@ -69,7 +70,6 @@ class Setting:
     attend: Attend
     tile: int
     graphs: bool = False
-    captured: int = 0  # how often
     windows: set[int | None] = field(default_factory=set)  # sliding windows that the layers told of
 
 
@@ -104,6 +104,7 @@ class Decoder:
             slots: where the new tokens of each step go, [S, R].
             u: uniforms that say what is drawn, [S, R].
         """
+        self.setting.store.settle()
         steps, rows = slots.shape
         step, self._last = self._begin(layout, steps, sampler), None
         step.tables.step(ids, slots[0])
@@ -114,7 +115,6 @@ class Decoder:
 
     def _begin(self, layout: Layout, steps: int, sampler: Sampler | None) -> Step:
         """A step whose tables have this layout."""
-        self.setting.store.settle()
         filling = Filling.of(layout, self.setting.tile)
         needed = filling.room(layout, steps)
         kind = needed.grown().rows, sampler
@@ -188,7 +188,6 @@ class Step:
             )
             return
         self._graph, self._moved = graph, self.setting.store.moved
-        self.setting.captured += 1
 
     @torch.no_grad()
     def _pass(self) -> torch.Tensor:

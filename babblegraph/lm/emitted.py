@@ -11,6 +11,7 @@ from babblegraph.protocols import ALL
 from babblegraph.status import Flag, Status
 
 if TYPE_CHECKING:
+    from babblegraph.graph import BabbleGraph
     from babblegraph.lm.rows import Rows
     from babblegraph.protocols import Chosen
 
@@ -85,3 +86,10 @@ class Emitted:
             parent_flags=parent_flags[used].astype(np.uint8),
             repeats=np.array(self.repeats, np.int32).reshape(-1, 2),
         )
+
+
+def count_token_gate(graph: BabbleGraph, entered: int, passed: int) -> None:
+    """How many next tokens the generator offered, and how many top-k and top-p let through."""
+    gate = graph.meta.setdefault("token_gate", {"entered": 0, "passed": 0})
+    gate["entered"] += entered
+    gate["passed"] += passed

@@ -6,18 +6,19 @@ agree so far are one row; where they disagree the row splits. So N samples cost 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.lm.emitted import Emitted
+from babblegraph.lm.emitted import Emitted, count_token_gate
 from babblegraph.lm.mixture import Both, mixed
 from babblegraph.lm.race import Race
 from babblegraph.lm.rows import Rows
 from babblegraph.lm.spans import SpanRule
+from babblegraph.lm.warp import Warp, warped
 from babblegraph.status import Flag, Status
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from babblegraph.randomness import Rng
 
 Ints = NDArray[np.integer[Any]]
-Warp = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Source(Protocol):
@@ -80,9 +80,8 @@ class Rules(NamedTuple):
     def _log_q(self, rows: Rows, logits: torch.Tensor, log_g: torch.Tensor) -> torch.Tensor:
         """g as it is warped; g itself where nothing changes it."""
         if self.constraint is None or not self.constraint.processors:
-            return log_g if self.warp is None else torch.log_softmax(self.warp(log_g), -1)
-        log_q = torch.log_softmax(self.constraint.scores(rows, logits), -1)
-        log_q = log_q if self.warp is None else torch.log_softmax(self.warp(log_q), -1)
+            return warped(self.warp, log_g)
+        log_q = warped(self.warp, torch.log_softmax(self.constraint.scores(rows, logits), -1))
         return torch.where(log_q.isnan(), -torch.inf, log_q)  # where no token is allowed
 
 
@@ -110,7 +109,7 @@ def expand(
     while True:
         log_p = rules.next(rows, logits)
         if log_p.q is not log_p.g:
-            _count_token_gate(graph, log_p.q)
+            count_token_gate(graph, log_p.q.numel(), int((log_p.q > -torch.inf).sum()))
         rows.draw(log_p.q, rng)
         newer = rows.affordable(left)
         for row, count in rows.cut_short(newer):
@@ -139,13 +138,6 @@ def expand(
         rows.way.tell(chosen)
     meter.count("sampled", np.arange(len(left)), allowed - left)
     return born
-
-
-def _count_token_gate(graph: BabbleGraph, log_q: torch.Tensor) -> None:
-    """How many next tokens the generator offered, and how many top-k and top-p let through."""
-    gate = graph.meta.setdefault("token_gate", {"entered": 0, "passed": 0})
-    gate["entered"] += log_q.numel()
-    gate["passed"] += int((log_q > -torch.inf).sum())
 
 
 def _keep(source: Source, graph: BabbleGraph, out: Emitted, row: int) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from babblegraph.lm.decode import AHEAD, Drawn
 from babblegraph.lm.emitted import Emitted
-from babblegraph.lm.rows import Rows
+from babblegraph.lm.rows import Rows, first_of_each_tree
+from babblegraph.lm.samples import Samples
 from babblegraph.randomness import chain
 from babblegraph.status import Flag, Status
 
@@ -54,10 +55,10 @@ class Flock:
     ) -> None:
         self.graph, self.rng, self.rules, self.out = graph, rng, rules, Emitted()
         self.left, self.prefix, self.vocabulary = left.copy(), paths, vocabulary
+        self.offered = self.passed = 0  # next tokens at the token gate
         self.rows = Rows.begin(graph, chosen, draws, rules)  # what the chosen nodes are told afterwards
-        self.made = np.asarray(chosen.draws)
-        self.origin = np.repeat(np.arange(len(chosen)), self.made)
-        self.number = np.arange(len(self.origin)) - np.repeat(np.cumsum(self.made) - self.made, self.made)
+        draw = Samples(graph, chosen, draws)
+        self.origin, self.number = draw.row, draw.number
         self.node = np.asarray(chosen.ids)[self.origin]
         self.tree = graph.root[self.node].astype(np.int64)
         self.room = rules.max_length[self.tree] - graph.length[self.node]
@@ -131,10 +132,7 @@ class Flock:
     def _affordable(self, lead: Ints) -> NDArray[np.bool_]:
         """Which pairs the budget allows, [P]: of each tree's new tokens the first so many."""
         tree = self.tree[lead]
-        order = np.argsort(tree, kind="stable")
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order)) - np.searchsorted(tree[order], tree[order])
-        allowed = rank < self.left[tree]
+        allowed = first_of_each_tree(tree, self.left)
         self.left = self.left - np.bincount(tree[allowed], minlength=len(self.left))
         self.rows.expanded[self.origin[lead[allowed]]] = True
         self.rows.lost[self.origin[lead[~allowed]]] = True
@@ -176,13 +174,12 @@ class Flock:
         trie.land(self.graph.size + len(self.out) - 1, path, tokens[:-1], len(prefix))
 
     def _count_token_gate(self, passed: Ints, live: Ints) -> None:
-        """How many next tokens the generator offered, and how many top-k and top-p let through."""
+        """How many next tokens the groups were offered, and how many truncation let through."""
         if self.rules.warp is None:
             return
         _, first = np.unique(self.group[live], return_index=True)
-        gate = self.graph.meta.setdefault("token_gate", {"entered": 0, "passed": 0})
-        gate["entered"] += len(first) * self.vocabulary
-        gate["passed"] += int(passed[live[first]].sum())
+        self.offered += len(first) * self.vocabulary
+        self.passed += int(passed[live[first]].sum())
 
     def _spread(self, numbers: np.ndarray, flying: Ints) -> np.ndarray:
         """Numbers of the draws in flight, with 0 for all others, [D]."""

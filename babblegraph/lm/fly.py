@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm.decode import Drawn, Sampler
+from babblegraph.lm.emitted import count_token_gate
 from babblegraph.lm.flock import Flock
 from babblegraph.protocols import ALL, Draws
 
@@ -63,5 +64,7 @@ def fly(
         flock.look(drawn, trie, flying)
         row[flying] = np.arange(len(flying))
     trie.close()
+    if rules.warp is not None:
+        count_token_gate(graph, flock.offered, flock.passed)
     meter.count("sampled", np.arange(len(left)), left - flock.left)
     return flock.out.born(chosen, flock.rows)

@@ -111,11 +111,8 @@ class Rows:
         """Which pairs the budget allows, [P]: of each tree's new tokens the first `left[tree]`."""
         known = np.array([len(twins) > 0 for twins in self.pair_twins], np.bool_)
         tree, novel = self.tree[self.pair_row], ~known
-        order = np.argsort(tree[novel], kind="stable")
-        sorted_tree = tree[novel][order]
-        rank = np.arange(len(order)) - np.searchsorted(sorted_tree, sorted_tree)
         allowed = np.ones(len(tree), np.bool_)
-        allowed[np.flatnonzero(novel)[order]] = rank < left[sorted_tree]
+        allowed[novel] = first_of_each_tree(tree[novel], left)
         self.expanded[self.origin[self.pair_row[allowed]]] = True
         self.lost[self.origin[self.pair_row[~allowed]]] = True
         return allowed
@@ -234,3 +231,11 @@ class Rows:
             longer = at < self.graph.stop[twins]
             found.append(twins[longer][self.graph.tokens[at[longer]] == token])
         return found
+
+
+def first_of_each_tree(tree: Ints, left: Ints) -> NDArray[np.bool_]:
+    """Of things that belong to trees, [P], the first `left[tree]` of each."""
+    order = np.argsort(tree, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.searchsorted(tree[order], tree[order])
+    return rank < left[tree]

@@ -14,7 +14,7 @@ import torch
 from babblegraph.lm.layout import Ints, Layout
 
 CHUNK = 128  # keys of an item, at least
-MOST_PARTS = 64  # items that one row has, at most
+MOST_PARTS = 64  # items that one row has, about: longer paths have larger items
 
 
 class Room(NamedTuple):

@@ -9,10 +9,15 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from babblegraph.errors import BadInput
 
+Warp = Callable[[torch.Tensor], torch.Tensor]
 
-def warper(
-    temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
-) -> Callable[[torch.Tensor], torch.Tensor] | None:
+
+def warped(warp: Warp | None, log_p: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities as they are warped, [R, V]; the same object where nothing warps them."""
+    return log_p if warp is None else torch.log_softmax(warp(log_p), -1)
+
+
+def warper(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Warp | None:
     """A map from log-probabilities [R, V] to scores [R, V]; None when nothing is to be changed.
 
     Args:
