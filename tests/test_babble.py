@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from babblegraph.prune import merge_into_first
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
 from babblegraph.strategies import babble
+from babblegraph.strategies.babble import HOPE, LEAST
 from babblegraph.strategies.common import FLOOR, log_priority
 
 INNER = (Status.FRONTIER, Status.EXPANDED, Status.PRUNED)
@@ -41,6 +43,7 @@ def slow_choice(graph, width, patience, steep):
     """Takes the best draw of each tree, `width` times, each draw making the next one there worth less."""
     generated = [int(graph.length[i] - graph.length[graph.root[i]]) for i in range(graph.size)]
 
+    @cache
     def usual(tree):
         mine = [i for i in range(graph.size) if graph.root[i] == tree]
         leaves = [i for i in mine if graph.is_leaf(i)]
@@ -48,32 +51,53 @@ def slow_choice(graph, width, patience, steep):
             generated[i] for i in [j for j in leaves if graph.status[j] != Status.LEAF_DEAD] or leaves or mine
         )
 
-    def value(i):
-        if i >= graph.trees:
-            return 0.0 if math.isnan(graph.value[i]) else float(graph.value[i])
-        lived = [c for c in graph.children(i) if not graph.is_leaf(c)]
-        below = [float(graph.value[c]) for c in lived if not math.isnan(graph.value[c])]
-        return sum(below) / len(below) if below else 1.0
+    def number(x):
+        return 0.0 if math.isnan(x) else float(x)
 
+    @cache
+    def value(i):
+        """Of a root the share of its draws that came out, of a leaf its score."""
+        if graph.is_leaf(i):
+            return min(max(number(graph.score[i]), 0.0), 1.0)
+        if i >= graph.trees:
+            return LEAST + (1 - LEAST) * number(graph.value[i])
+        return (sum(value(c) for c in graph.children(i)) + HOPE) / (len(graph.children(i)) + HOPE)
+
+    @cache
     def left(i):
         return max(1 - sum(math.exp(graph.log_q[c] - graph.log_q[i]) for c in graph.children(i)), 1e-6)
 
+    @cache
     def finish(tree, depth):
+        """How values came out at this depth and deeper."""
         chance = 1.0
-        for d in range(depth + 1, int(graph.depth.max()) + 1):
-            born = [i for i in range(graph.size) if graph.root[i] == tree and graph.depth[i] == d]
-            scores = [0.0 if math.isnan(graph.score[i]) else float(graph.score[i]) for i in born]
-            lived = sum(s if graph.is_leaf(i) else 1.0 for i, s in zip(born, scores, strict=True))
-            chance *= (lived + 1) / (len(born) + 1)
+        for d in range(max(depth, 1), int(graph.depth.max())):
+            born = [i for i in range(graph.size) if graph.root[i] == tree and graph.depth[i] == d + 1]
+            promised = sum(value(graph.parent[i]) for i in born)
+            chance *= (sum(map(value, born)) + 1) / (promised + 1)
         return chance
 
+    def to_go(i):
+        return max(max(usual(graph.root[i]), 1) - generated[i], 1)
+
+    def doubt(i):
+        return (generated[i] / to_go(i)) ** steep / patience if generated[i] else 0.0
+
+    @cache
+    def expected(i):
+        """A node's worth, and what came of its children."""
+        if graph.is_leaf(i):
+            return value(i)
+        worth = value(i) * finish(int(graph.root[i]), int(graph.depth[i]))
+        below = sum(expected(c) for c in graph.children(i))
+        return (worth + doubt(i) * below) / (1 + doubt(i) * graph.draws[i])
+
+    known = [expected(i) for i in range(graph.size)]
+
     def gain(i, drawn):
-        longest = max(usual(graph.root[i]), 1)
-        to_go = max(longest - generated[i], 1)
-        share = to_go / longest
-        success = (FLOOR + (1 - FLOOR) * value(i)) * left(i) * finish(int(graph.root[i]), int(graph.depth[i]))
-        failed = drawn + (graph.draws[i] if i >= graph.trees else 0)
-        return math.log(success / to_go) - math.log1p(failed / (patience * share**steep))
+        so_far = 1 + doubt(i) * graph.draws[i]
+        p = known[i] * so_far / (so_far + doubt(i) * drawn)  # as if those draws had failed
+        return math.log(p * left(i) / to_go(i))
 
     chosen: dict[int, int] = {}
     for tree in range(graph.trees):

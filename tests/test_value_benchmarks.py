@@ -70,7 +70,7 @@ def test_a_quick_run_of_judges_writes_rows_and_claims(tmp_path, capsys):
     rows = {row["judge"]: row for row in found["rows"]}
     assert {
         judge.EXACT,
-        f"{judge.EXACT}, choosy",
+        f"{judge.EXACT}, trusted",
         judge.VERDICT,
         judge.LIKELY,
         judge.CONSTANT,

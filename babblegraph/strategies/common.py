@@ -79,7 +79,7 @@ def first_of_each(keys: tuple[NDArray, ...], group: NDArray, most: NDArray[np.in
 def totals(graph: BabbleGraph, own: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums over each node and all that is below it, [N]."""
     total, parent = own.astype(np.float64), graph.parent
-    for ids in reversed(_levels(graph)[1:]):
+    for ids in reversed(levels(graph)[1:]):
         np.add.at(total, parent[ids], total[ids])
     return total
 
@@ -88,12 +88,12 @@ def below(graph: BabbleGraph, ids: Ids) -> Ids:
     """Nodes and all that hangs below them, ascending."""
     marked, parent = np.zeros(graph.size, np.bool_), graph.parent
     marked[ids] = True
-    for some in _levels(graph)[1:]:
+    for some in levels(graph)[1:]:
         marked[some] |= marked[parent[some]]
     return np.flatnonzero(marked)
 
 
-def _levels(graph: BabbleGraph) -> list[Ids]:
+def levels(graph: BabbleGraph) -> list[Ids]:
     """The nodes of each depth, from 0 on."""
     depth = graph.depth
     order = np.argsort(depth, kind="stable")
