@@ -159,9 +159,17 @@ def _written(number: Fraction) -> str:
     return f"{'-' if number < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
-EXTRACTORS: dict[str, Callable[[str], str | None]] = {
-    "answer": final_answer,
-    "boxed": boxed,
+def _counted(extract: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    def ballot(text: str) -> str | None:
+        found = extract(text)
+        return None if found is None else canonical(found)
+
+    return ballot
+
+
+BALLOTS: dict[str, Callable[[str], str | None]] = {  # what votes compare: equal answers are equal strings
+    "answer": _counted(final_answer),
+    "boxed": _counted(boxed),
     "last-line": last_line,
-    "last-number": last_number,
+    "last-number": _counted(last_number),
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from babblegraph.tasks.answers import Answers
+from babblegraph.tasks.blind import Blind
 from babblegraph.tasks.chain import Chain
 from babblegraph.tasks.countdown import Countdown, Game24
 from babblegraph.tasks.queens import Queens
@@ -15,4 +16,4 @@ TASKS: dict[str, Callable[[], Any]] = {
     "queens": Queens,
 }
 
-__all__ = ["TASKS", "Answers", "Chain", "Countdown", "Game24", "Queens"]
+__all__ = ["TASKS", "Answers", "Blind", "Chain", "Countdown", "Game24", "Queens"]
