@@ -86,6 +86,20 @@ def chosen(graph: BabbleGraph, tree: int) -> int | None:
     return int(ids[np.argmax(graph.log_p_g[ids])])
 
 
+def settled(graph: BabbleGraph) -> tuple[str, Tally | None]:
+    """How many prompts came out well, and what that means: "right" answers where they were marked, else "passed".
+
+    None where neither marks nor a threshold say what is well.
+    """
+    if (right := graph.meta.get("right")) is not None:
+        return "right", tally(right)
+    threshold = graph.meta.get("threshold")
+    if threshold is None:
+        return "passed", None
+    hits = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & (graph.score >= threshold)
+    return "passed", tally((np.bincount(graph.root[hits], minlength=graph.trees) > 0).tolist())
+
+
 def tally(hits: Sequence[bool]) -> Tally:
     """Counts prompts that came out well; there must be one prompt.
 

@@ -3,7 +3,7 @@ r"""Problems with known answers: the last answer of a text is compared with the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from babblegraph.errors import BadInput
@@ -28,7 +28,8 @@ class Answers:
     No partial text is worth more than another, and no two are the same state: what looks like one would be a guess.
 
     Args:
-        expected: question -> answer. Of an answer with a solution before it (`… #### 42`) only the answer counts.
+        expected: question -> answer, or pairs of both. Of an answer with a solution before it (`… #### 42`) only the
+            answer counts.
         extract: text -> its answer as it is written, None where there is none; see `babblegraph.extract`.
         stop: where a step ends; "\n\n" for paragraphs.
         ends: whether a text is over with the line on which `#### 42` or a closed `\boxed{42}` stands, so that a
@@ -51,7 +52,7 @@ class Answers:
 
     def __init__(
         self,
-        expected: Mapping[str, str | float],
+        expected: Mapping[str, str | float] | Iterable[tuple[str, str | float]],
         *,
         extract: Callable[[str], str | None] = final_answer,
         stop: str | Sequence[str] = "\n",
@@ -59,12 +60,13 @@ class Answers:
     ) -> None:
         self.extract, self.ends = extract, ends
         self.stop: tuple[str, ...] = (stop,) if isinstance(stop, str) else tuple(stop)
-        self.prompts: Sequence[str] = list(expected)
-        self._expected: dict[str, str] = {}  # question, its white space single -> answer
+        pairs = list(expected.items() if isinstance(expected, Mapping) else expected)
+        self.prompts: Sequence[str] = list(dict.fromkeys(question for question, _ in pairs))
+        self.answers: dict[str, str] = {}  # question, its white space single -> answer
         self._known: dict[str, str | None] = {}  # prompt -> its question
-        for question, answer in expected.items():
+        for question, answer in pairs:
             self._add(question, str(answer))
-        if not self._expected:
+        if not self.answers:
             raise BadInput("answers need a question, got none: give {question: answer}")
 
     def prepare(self, prompt: str) -> str:
@@ -99,12 +101,12 @@ class Answers:
         question = self._known[prompt]
         if question is None:
             raise BadInput(
-                f"a prompt must contain one of the {len(self._expected)} questions, got {prompt!r:.80}: add its answer"
+                f"a prompt must contain one of the {len(self.answers)} questions, got {prompt!r:.80}: add its answer"
             )
-        return self._expected[question]
+        return self.answers[question]
 
     def _question(self, prompt: str) -> str | None:
-        ends = [(at + len(q), len(q), q) for q in self._expected if (at := prompt.rfind(q)) >= 0]
+        ends = [(at + len(q), len(q), q) for q in self.answers if (at := prompt.rfind(q)) >= 0]
         return max(ends)[2] if ends else None
 
     def _add(self, question: str, answer: str) -> None:
@@ -113,8 +115,8 @@ class Answers:
         if not key or not given:
             what = "a question" if not key else "an answer"
             raise BadInput(f"{what} must not be empty, got {question!r:.60} with {answer!r:.20}: fill it in")
-        if not same(self._expected.setdefault(key, given), given):
-            both = f"{self._expected[key]!r:.20} and {given!r:.20}"
+        if not same(self.answers.setdefault(key, given), given):
+            both = f"{self.answers[key]!r:.20} and {given!r:.20}"
             raise BadInput(f"a question has one answer, got {both} for {question!r:.60}: keep one of them")
 
 

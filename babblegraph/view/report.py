@@ -84,7 +84,9 @@ def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE)
     if best is None:
         return _no_answer(graph, tree, width, signs)
     score, threshold = float(graph.score[best]), graph.meta.get("threshold")
-    if threshold is None:
+    if "vote" in graph.meta or "right" in graph.meta:
+        line = _settled(graph, tree, score, width, signs)
+    elif threshold is None:
         line = line_of(("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG))
     elif score >= threshold:
         passed = f"{signs.passed} passed"
@@ -176,6 +178,21 @@ def saved_budget(graph: BabbleGraph) -> Budget | None:
     saved: Mapping[str, Any] = graph.meta.get("budget") or {}
     bounds = {k: saved[k] for k in ("tokens", "nodes", "seconds") if saved.get(k) is not None}
     return Budget(**bounds) if bounds else None
+
+
+def _settled(graph: BabbleGraph, tree: int, score: float, width: int, signs: Signs) -> Text:
+    """The heading of an answer that was voted for or marked."""
+    line = line_of(("Answer", TITLE))
+    if (vote := graph.meta.get("vote")) is not None and vote["answer"][tree] is not None:
+        share = f"  {100 * vote['share'][tree]:.0f} % of the {'weighted ' * vote['weighted']}votes"
+        line.append("  ").append(fit(vote["answer"][tree], max(width - 30 - len(share), 8), signs), STRONG)
+        line.append(share, QUIET)
+    else:
+        line.append("  score ", QUIET).append(f"{score:.2f}", STRONG)
+    if (right := graph.meta.get("right")) is not None:
+        said, style = (f"{signs.passed} right", PASSED) if right[tree] else ("not right", FAILED)
+        line.append("  ").append(said, style)
+    return line
 
 
 def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[RenderableType]:

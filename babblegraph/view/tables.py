@@ -79,7 +79,7 @@ def prompts(
     focus: int | None = None,
     signs: Signs = UNICODE,
 ) -> list[Text]:
-    """One line a prompt: its sign, its text, its nodes and its best score; folded beyond the height.
+    """One line a prompt: its sign, what was asked, its nodes and its answer's score; folded beyond the height.
 
     Args:
         graph: any.
@@ -99,9 +99,14 @@ def prompts(
         )
     }
     passed = np.bincount(graph.root[passing(graph)], minlength=trees)
+    word = "passed"
+    if (right := graph.meta.get("right")) is not None:
+        passed, word = np.array(right, np.intp), "right"
+    asked = graph.meta.get("asked", {})  # where a chat template has made much else of it
     names = [n for n in ("nodes", "live", "pruned", "dead") if width >= 72 or n == "nodes"]
     shown = _some(trees, None if height is None else height - 2, focus)
-    said = [fit(graph.prompts[i], max(width - 5 - 8 * len(names) - 7, 8), signs, middle=True) for i in shown]
+    prompts = [asked.get(graph.prompts[i], graph.prompts[i]) for i in shown]
+    said = [fit(p, max(width - 5 - 8 * len(names) - 7, 8), signs, middle=True) for p in prompts]
     room = max(24, *(cell_len(s) for s in said))
     heading = Text(no_wrap=True).append("  " + "prompt".ljust(room + 2), QUIET)
     lines = [heading.append("".join(n.rjust(8) for n in names) + "best".rjust(7), QUIET)]
@@ -117,8 +122,8 @@ def prompts(
     if len(shown) < trees:
         rest = np.setdiff1d(np.arange(trees), shown)
         words = f"{signs.ellipsis} {len(rest)} more prompts"
-        if graph.meta.get("threshold") is not None:
-            words += f": {int((passed[rest] > 0).sum())} passed"
+        if graph.meta.get("threshold") is not None or word == "right":
+            words += f": {int((passed[rest] > 0).sum())} {word}"
         lines.append(Text("    " + words, QUIET, no_wrap=True))
     return lines
 
