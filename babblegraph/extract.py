@@ -19,6 +19,7 @@ _NUMBER = re.compile(
 )
 _BEHIND = re.compile(rf"(?:\s*[-/]?\s*(?:[^\W\d_]{{2,}}|[{UNITS}])\b\.?)*[\s.]*")  # units and words
 _ANSWER = re.compile(r"\banswer\b(?:[^.\n]{0,60}?\bis\b|[\s*]*[:=])[\s:*`]*", re.IGNORECASE)
+_BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _DROPPED = re.compile(
@@ -59,15 +60,18 @@ def boxed(text: str) -> str | None:
     >>> boxed(r"\boxed{1} and \boxed{\frac{2}{3}} and \boxed{4")
     '\\frac{2}{3}'
     """
-    end = len(text)
-    while (at := text.rfind("\\boxed{", 0, end)) >= 0:
-        depth, start = 0, at + len("\\boxed")
-        for place in range(start, len(text)):
-            depth += (text[place] == "{") - (text[place] == "}")
-            if not depth:
-                return text[start + 1 : place].strip()
-        end = at
-    return None
+    opened: list[int] = []  # where the contents of open braces begin; negative for those of no box
+    last, found = -1, None
+    for brace in _BRACES.finditer(text):
+        if brace[0] == "}":
+            start = opened.pop() if opened else -1
+            if start > last:
+                last, found = start, text[start : brace.start()].strip()
+        elif brace[0] == "{":
+            opened.append(-1)
+        elif brace[0].startswith("\\boxed"):
+            opened.append(brace.end())
+    return found
 
 
 def last_number(text: str) -> str | None:

@@ -124,7 +124,7 @@ def said(capsys, *arguments, status):
         (["search", "--task", "countdown", "no puzzle"], "no puzzle"),
         (["search", "--model", "somewhere"], "needs a prompt"),
         (["search", "a", "--prompts", "b"], "only one of PROMPT, --prompts"),
-        (["search", "--value", "a.py:f", "--judge", "b"], "only one of --value, --reward-model, --process-model, --judge"),
+        (["search", "--value", "a.py:f", "--judge", "b"], "only one of --value, --reward-model"),
         (["search", "--judge", "This is"], "--good WORDS and --bad WORDS"),
         (["search", "--good", "good"], "add --judge"),
         (["search", "--prompts", "/no/such/file"], "/no/such/file"),

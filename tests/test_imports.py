@@ -73,7 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     "learning": {"loop", "strategies", "scoring", "lm", "estimates", "thresholds", "intervals", "resample"}
     | BASE,
     "api_cem": {"api", "learning", "lm"} | BASE,
-    "view": {"loop", "outcome", "estimates", "learning", "subtrees", "step_text", "history", "compare"} | BASE,
+    "view": {"loop", "outcome", "estimates", "learning", "subtrees", "step_text", "history", "compare"}
+    | BASE,
     "explore": {"view", "history", "subtrees", "step_text"} | BASE,
     "cli": {EVERYTHING},
     "__main__": {"cli"},

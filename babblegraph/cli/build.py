@@ -24,6 +24,8 @@ from babblegraph.tasks import TASKS, Answers
 
 DEFAULT_STRATEGY, VOTING_STRATEGY = "babble", "best-of-n"
 DEFAULT_TOKENS = 4000  # for each prompt
+LONGEST = 1024  # tokens of a text, where the user does not say
+TOGETHER = 32  # prompts that are searched side by side
 OFFERED = 8  # next tokens, where a strategy looks at every one and the user does not say
 WIDTHS = ("n", "particles", "subtrees", "width")  # what --width is called by one strategy or another
 
@@ -106,11 +108,20 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True, more: str | None 
     ballot = None if options.vote is None else ballot_of(options.vote)
     bounds: dict[str, Any] = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
     if not any(bounds.values()):
-        bounds = (graph.meta.get("budget") if graph is not None else None) or {"tokens": DEFAULT_TOKENS}
+        bounds = (graph.meta.get("budget") if graph is not None else None) or {
+            "tokens": _usual_tokens(options)
+        }
     prompts = prompts_of(options, task, problems) if graph is None and needs_prompt else None
     found = Plan(options, prompts, seen, Budget(**bounds), graph, function, ballot, marker)
     _strategy(found)  # so that what is wrong with its options is said before a model is loaded
     return found
+
+
+def _usual_tokens(options: SearchOptions) -> int:
+    """The budget where none is given: all the texts of best-of-n that were asked for must find room in it."""
+    sampling = (options.strategy or (options.vote and VOTING_STRATEGY)) == VOTING_STRATEGY
+    texts = options.width if sampling and options.width is not None else 0
+    return max(DEFAULT_TOKENS, texts * (options.max_new_tokens or LONGEST))
 
 
 def strategy_names() -> list[str]:
@@ -151,6 +162,7 @@ def generator(plan: Plan) -> Any:
     from babblegraph.lm import Babbler
 
     logging.disable_progress_bar()  # its bars would be drawn across the view
+    logging.set_verbosity_error()  # what is wrong with a model is said in one line
     options = plan.options
     how: dict[str, Any] = {
         "temperature": 1.0 if options.temperature is None else options.temperature,
@@ -177,7 +189,7 @@ def _offered(plan: Plan) -> int | None:
 
 
 def _strategy(plan: Plan) -> Any:
-    from babblegraph.strategies import STRATEGIES
+    from babblegraph.strategies import STRATEGIES, together
 
     how: dict[str, Any] = {}
     make = STRATEGIES[plan.strategy]
@@ -195,7 +207,10 @@ def _strategy(plan: Plan) -> Any:
         how["draws"] = plan.options.draws
     if "threshold" in takes and not plan.options.every:
         how["threshold"] = plan.threshold
-    return _restarting(stopped_by_votes(make(**how), plan), plan)
+    strategy = _restarting(stopped_by_votes(make(**how), plan), plan)
+    prompts = len(plan.prompts or ()) if plan.graph is None else plan.graph.trees
+    most = plan.options.together or TOGETHER
+    return strategy if prompts <= most else together(strategy, most)
 
 
 def _restarting(strategy: Any, plan: Plan) -> Any:

@@ -71,3 +71,6 @@ Vote = Annotated[
 Blind = Annotated[
     bool, typer.Option("--blind", help="The verifier only marks the answers.", rich_help_panel=WORTH)
 ]
+Together = Annotated[
+    int | None, typer.Option(help="Prompts searched side by side; 32 by default.", rich_help_panel=HOW)
+]

@@ -41,6 +41,7 @@ class SearchOptions:
         tokens, nodes, seconds: the budget.
         width: draws for each expansion.
         draws: how they go together.
+        together: prompts that are searched side by side.
         restarts: the measure of connectivity by which old nodes are expanded again.
         span: tokens of a node at most.
         stop: strings that end a node.
@@ -75,6 +76,7 @@ class SearchOptions:
     width: int | None = None
     draws: str | None = None
     restarts: str | None = None
+    together: int | None = None
     span: int | None = None
     stop: tuple[str, ...] = ()
     temperature: float | None = None
@@ -94,7 +96,7 @@ class SearchOptions:
             BadInput: options that exclude each other, or a value out of bounds.
         """
         self._check_conflicts()
-        for name in ("tokens", "nodes", "seconds", "width", "span", "max_new_tokens", "top_k"):
+        for name in ("tokens", "nodes", "seconds", "width", "together", "span", "max_new_tokens", "top_k"):
             bound = getattr(self, name)
             if bound is not None and not bound > 0:
                 raise BadInput(f"{flag(name)} must be above zero, got {bound:g}: give a positive number")

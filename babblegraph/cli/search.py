@@ -25,6 +25,7 @@ from babblegraph.cli.declared import (
     System,
     Task,
     Threshold,
+    Together,
     TrustRemoteCode,
     Vote,
 )
@@ -99,6 +100,7 @@ def search(
             rich_help_panel=HOW,
         ),
     ] = None,
+    together: Together = None,
     span: Span = None,
     stop: Annotated[
         list[str] | None,
@@ -158,6 +160,7 @@ def search(
         width=width,
         draws=draws,
         restarts=restarts,
+        together=together,
         span=span,
         stop=stop,
         temperature=temperature,

@@ -56,8 +56,10 @@ def verdict(
     if spent is not None:
         bound = budget.tokens * graph.trees if budget is not None and budget.tokens else 0
         of = f" of {figures.count(bound)}" if bound else ""
-        each = [f"{figures.count(spent.sampled / graph.trees)} a prompt"] if graph.trees > 1 else []
-        costs = [f"cost {figures.count(spent.sampled)}{of} tokens", *each, *costs, f"{spent.seconds:.1f} s"]
+        total = f"{figures.count(spent.sampled)}{of} tokens"
+        each = f"{figures.count(spent.sampled / graph.trees)} tokens a prompt"
+        first = [f"cost {total}"] if graph.trees == 1 else [f"cost {each}", f"{total} in all"]
+        costs = [*first, *costs, f"{spent.seconds:.1f} s"]
     for i, cost in enumerate(costs):
         said = f" {signs.dot} {cost}"
         if line.cell_len + len(said) > width:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.graph import NO_PARENT, BabbleGraph
+from babblegraph.outcome import chosen
 from babblegraph.status import Status
 from babblegraph.step_text import no_text, step_text
 from babblegraph.view import figures, tables
@@ -160,9 +161,17 @@ def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[Ren
 
 
 def best_tree(graph: BabbleGraph) -> int:
-    """The tree with the best finished leaf, the first one where there is none."""
-    best = graph.best(1)
-    return int(graph.root[best[0]]) if best else 0
+    """The tree with the best finished leaf, where there was a vote the one most agreed on; right ones come first."""
+    vote, right = graph.meta.get("vote"), np.array(graph.meta.get("right", ()), np.bool_)
+    if vote is None and not right.any():
+        best = graph.best(1)
+        return int(graph.root[best[0]]) if best else 0
+    if vote is not None:
+        worth = np.array([-np.inf if share is None else share for share in vote["share"]])
+    else:
+        nodes = [chosen(graph, tree) for tree in range(graph.trees)]
+        worth = np.array([-np.inf if node is None else float(graph.score[node]) for node in nodes])
+    return int(np.argmax(np.where(right, worth, -np.inf) if right.any() else worth))
 
 
 def saved_spent(graph: BabbleGraph) -> Spent | None:
