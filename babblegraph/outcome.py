@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
-from babblegraph.graph import BabbleGraph
+from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.intervals import wilson
 from babblegraph.protocols import Task, verifies
 from babblegraph.status import Status
@@ -53,21 +54,27 @@ def elect(graph: BabbleGraph, answer: Callable[[str], str | None], *, weighted: 
     }
 
 
-def mark(graph: BabbleGraph, task: Task, *, threshold: float = 1.0) -> Tally:
-    """Asks a task's verifier whether each prompt's answer is right; no answer is not right.
+def mark(graph: BabbleGraph, task: Task, *, threshold: float = 1.0) -> Tally | None:
+    """Asks a task's verifier whether each prompt's answer is right; where there is no answer, it is not.
 
     Args:
-        graph: of any search; it remembers the marks.
+        graph: of any search; it remembers the marks, None for prompts that were not begun.
         task: with a verifier.
         threshold: the score from which on an answer is right.
+
+    Returns:
+        How many are right of those that were begun; None where none was.
 
     Raises:
         BadInput: the task has no verifier, or it raises.
     """
     if not verifies(task):
         raise BadInput(f"marks need a task with a verifier, got {type(task).__name__}: pass the task itself")
-    graph.meta["right"] = [_is_right(graph, tree, task, threshold) for tree in range(graph.trees)]
-    return tally(graph.meta["right"])
+    graph.meta["right"] = [
+        _is_right(graph, tree, task, threshold) if on else None
+        for tree, on in enumerate(begun(graph).tolist())
+    ]
+    return settled(graph)[1]
 
 
 def chosen(graph: BabbleGraph, tree: int) -> int | None:
@@ -89,24 +96,25 @@ def chosen(graph: BabbleGraph, tree: int) -> int | None:
 def settled(graph: BabbleGraph) -> tuple[str, Tally | None]:
     """How many prompts came out well, and what that means: "right" answers where they were marked, else "passed".
 
-    None where neither marks nor a threshold say what is well.
+    Only prompts that were begun count. None where neither marks nor a threshold say what is well.
     """
     if (right := graph.meta.get("right")) is not None:
-        return "right", tally(right)
+        return "right", _tally([hit for hit in right if hit is not None])
     threshold = graph.meta.get("threshold")
     if threshold is None:
         return "passed", None
     hits = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & (graph.score >= threshold)
-    return "passed", tally((np.bincount(graph.root[hits], minlength=graph.trees) > 0).tolist())
+    return "passed", _tally((np.bincount(graph.root[hits], minlength=graph.trees) > 0)[begun(graph)].tolist())
 
 
-def tally(hits: Sequence[bool]) -> Tally:
-    """Counts prompts that came out well; there must be one prompt.
+def begun(graph: BabbleGraph) -> NDArray[np.bool_]:
+    """Which prompts have been expanded at all, [trees]; an interrupted search may have left some out."""
+    return graph.first_child[: graph.trees] != NO_PARENT
 
-    >>> found = tally([True, True, True, False])
-    >>> found.share, round(found.low, 2), round(found.high, 2)
-    (0.75, 0.3, 0.95)
-    """
+
+def _tally(hits: Sequence[bool]) -> Tally | None:
+    if not hits:
+        return None
     low, high = wilson(sum(hits), len(hits))
     return Tally(sum(hits), len(hits), sum(hits) / len(hits), low, high)
 

@@ -12,7 +12,7 @@ from babblegraph.born import Born
 from babblegraph.errors import BadInput
 from babblegraph.extract import BALLOTS, last_line
 from babblegraph.graph import BabbleGraph
-from babblegraph.outcome import chosen, elect, mark, settled, tally
+from babblegraph.outcome import chosen, elect, mark, settled
 from babblegraph.scoring import Score
 from babblegraph.status import Status
 from babblegraph.tasks import Answers, Blind
@@ -134,13 +134,16 @@ def test_without_a_vote_the_best_leaf_answers_as_graph_best_says():
 
 
 def test_marks_are_of_the_chosen_text_and_no_answer_is_not_right():
-    graph = forest(prompts=("6 * 7?", "1 + 1?"))
-    task = Answers({"6 * 7?": "42", "1 + 1?": "2"})
+    graph = forest(prompts=("6 * 7?", "1 + 1?", "later?"))
+    graph.add(Born.of_spans([1], [[50]], [-1.0]))  # begun, not finished
+    task = Answers({"6 * 7?": "42", "1 + 1?": "2", "later?": "3"})
     assert mark(graph, task).hits == 0
+    assert mark(BabbleGraph(["later?"], [[0]], BYTES), task) is None
     elect(graph, BALLOTS["answer"])
     found = mark(graph, task)
-    assert graph.meta["right"] == [True, False]
-    assert found == tally([True, False])
+    assert graph.meta["right"] == [True, False, None]
+    assert (found.hits, found.of, found.share) == (1, 2, 0.5)
+    assert (found.low, found.high) == pytest.approx((0.0945, 0.9055), abs=1e-4)  # Wilson's, by hand
     assert settled(graph) == ("right", found)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from babblegraph.cli.loading import Prompt
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.outcome import chosen, settled
+from babblegraph.outcome import begun, chosen, settled
 from babblegraph.status import Status
 
 if TYPE_CHECKING:
@@ -102,7 +102,12 @@ def _summary(graph: BabbleGraph) -> dict[str, Any]:
     counted = (
         {} if tally is None else {word: tally.hits, "share": tally.share, "interval": [tally.low, tally.high]}
     )
-    return {"prompts": graph.trees, **counted, "tokens_per_prompt": sampled / graph.trees}
+    return {
+        "prompts": graph.trees,
+        "begun": int(begun(graph).sum()),
+        **counted,
+        "tokens_per_prompt": sampled / graph.trees,
+    }
 
 
 def _passed(graph: BabbleGraph, tree: int, threshold: float) -> bool:

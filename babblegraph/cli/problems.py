@@ -87,7 +87,7 @@ def question_of(prompt: Prompt) -> str:
 def _answers(problems: Sequence[Problem]) -> Answers:
     if not problems:
         raise BadInput(
-            '--task answers needs problems with answers, got none: add --prompts FILE.jsonl with "answer"'
+            "--task answers needs problems with answers, got none: add --prompts FILE.jsonl (search, train)"
         )
     for _, answer, where in problems:
         if answer is None or isinstance(answer, bool) or not isinstance(answer, str | int | float):

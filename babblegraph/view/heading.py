@@ -107,7 +107,7 @@ def _outcome(graph: BabbleGraph, width: int, signs: Signs) -> Text:
     """Whether something passed, and how good the best is."""
     word, found = settled(graph)
     if found is not None and graph.trees > 1:
-        return _of_prompts(word, found, width, signs)
+        return _of_prompts(graph, word, found, width, signs)
     passed = len(np.unique(graph.root[passing(graph)]))
     best, threshold = [float(graph.score[node]) for node in graph.best(1)], graph.meta.get("threshold")
     if found is not None and word == "right":
@@ -124,13 +124,18 @@ def _outcome(graph: BabbleGraph, width: int, signs: Signs) -> Text:
     return line_of((f"{signs.status[Status.LEAF_END]} best {best[0]:.2f}", STRONG))
 
 
-def _of_prompts(word: str, found: Tally, width: int, signs: Signs) -> Text:
+def _of_prompts(graph: BabbleGraph, word: str, found: Tally, width: int, signs: Signs) -> Text:
     """How many prompts came out well, their share and its interval as far as there is room."""
     words = f"{signs.passed} {found.hits} of {found.of} prompts {word}"
     line = line_of((words, PASSED if found.hits else FAILED))
     low, high = 100 * found.low, 100 * found.high
     said = f" {100 * found.share:.1f} % (95 %: {low:.1f} to {high:.1f})"
-    return line.append(said, STRONG) if line.cell_len + len(said) <= width else line
+    waiting = graph.trees - found.of
+    more = f" {signs.dot} {waiting} not begun" if waiting else ""
+    for part, style in ((said, STRONG), (more, "")):
+        if line.cell_len + len(part) <= width:
+            line.append(part, style)
+    return line
 
 
 def line_of(*parts: tuple[str, str]) -> Text:

@@ -162,7 +162,10 @@ def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[Ren
 
 def best_tree(graph: BabbleGraph) -> int:
     """The tree with the best finished leaf, where there was a vote the one most agreed on; right ones come first."""
-    vote, right = graph.meta.get("vote"), np.array(graph.meta.get("right", ()), np.bool_)
+    vote, right = (
+        graph.meta.get("vote"),
+        np.array([bool(hit) for hit in graph.meta.get("right", ())], np.bool_),
+    )
     if vote is None and not right.any():
         best = graph.best(1)
         return int(graph.root[best[0]]) if best else 0

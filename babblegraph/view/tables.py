@@ -106,7 +106,7 @@ def prompts(
     passed = np.bincount(graph.root[passing(graph)], minlength=trees)
     word = "passed"
     if (right := graph.meta.get("right")) is not None:
-        passed, word = np.array(right, np.intp), "right"
+        passed, word = np.array([bool(hit) for hit in right], np.intp), "right"
     asked = graph.meta.get("asked", {})  # where a chat template has made much else of it
     vote = graph.meta.get("vote")
     names = [n for n in ("nodes", "live", "pruned", "dead") if n == "nodes" or (width >= 72 and vote is None)]
