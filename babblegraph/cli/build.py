@@ -13,8 +13,15 @@ from typing import Any, NamedTuple
 from babblegraph.budget import Budget
 from babblegraph.cli.loading import Prompt, choose, load_function, read_problems
 from babblegraph.cli.options import SearchOptions
-from babblegraph.cli.problems import ANSWERS, as_chats, prompts_of, question_of, task_of
-from babblegraph.cli.settling import ballot_of, blinded, forget, stopped_by_votes
+from babblegraph.cli.problems import ANSWERS, as_chats, asked_of, prompts_of, task_of
+from babblegraph.cli.settling import (
+    VOTING_STRATEGY,
+    ballot_of,
+    blinded,
+    forget,
+    stopped_by_votes,
+    usual_tokens,
+)
 from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known, need_chat, value
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
@@ -22,9 +29,7 @@ from babblegraph.loop import Round
 from babblegraph.protocols import verifies
 from babblegraph.tasks import TASKS, Answers
 
-DEFAULT_STRATEGY, VOTING_STRATEGY = "babble", "best-of-n"
-DEFAULT_TOKENS = 4000  # for each prompt
-LONGEST = 1024  # tokens of a text, where the user does not say
+DEFAULT_STRATEGY = "babble"
 TOGETHER = 32  # prompts that are searched side by side
 OFFERED = 8  # next tokens, where a strategy looks at every one and the user does not say
 WIDTHS = ("n", "particles", "subtrees", "width")  # what --width is called by one strategy or another
@@ -109,19 +114,12 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True, more: str | None 
     bounds: dict[str, Any] = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
     if not any(bounds.values()):
         bounds = (graph.meta.get("budget") if graph is not None else None) or {
-            "tokens": _usual_tokens(options)
+            "tokens": usual_tokens(options)
         }
     prompts = prompts_of(options, task, problems) if graph is None and needs_prompt else None
     found = Plan(options, prompts, seen, Budget(**bounds), graph, function, ballot, marker)
     _strategy(found)  # so that what is wrong with its options is said before a model is loaded
     return found
-
-
-def _usual_tokens(options: SearchOptions) -> int:
-    """The budget where none is given: all the texts of best-of-n that were asked for must find room in it."""
-    sampling = (options.strategy or (options.vote and VOTING_STRATEGY)) == VOTING_STRATEGY
-    texts = options.width if sampling and options.width is not None else 0
-    return max(DEFAULT_TOKENS, texts * (options.max_new_tokens or LONGEST))
 
 
 def strategy_names() -> list[str]:
@@ -173,6 +171,8 @@ def generator(plan: Plan) -> Any:
     }
     if stop := options.stop or tuple(getattr(plan.task, "stop", ())):
         how["stop"] = stop
+    if options.memory_limit is not None:
+        how["memory_limit"] = int(options.memory_limit * 1e9)
     if options.device is not None:
         how["device"] = options.device
     if plan.model == EMBEDDED:
@@ -242,11 +242,9 @@ def remembered(plan: Plan) -> dict[str, Any]:
 
 def _remembering(found: Iterator[Round], plan: Plan) -> Iterator[Round]:
     saved = remembered(plan)
-    chats = [not isinstance(prompt, str) or bool(plan.options.chat) for prompt in plan.prompts or ()]
     for one in found:
         one.graph.meta |= saved
-        if any(chats) and "asked" not in one.graph.meta:
-            asked = zip(one.graph.prompts, plan.prompts or (), chats, strict=True)
-            one.graph.meta["asked"] = {read: question_of(prompt) for read, prompt, chat in asked if chat}
+        if asked := asked_of(plan.prompts or one.graph.prompts, one.graph.prompts, bool(plan.options.chat)):
+            one.graph.meta["asked"] = asked
         forget(one.graph)
         yield one

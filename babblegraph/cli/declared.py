@@ -74,3 +74,7 @@ Blind = Annotated[
 Together = Annotated[
     int | None, typer.Option(help="Prompts searched side by side; 32 by default.", rich_help_panel=HOW)
 ]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(metavar="GB", help="Of keys and values, at most.", rich_help_panel=BUDGET),
+]

@@ -48,7 +48,7 @@ class SearchOptions:
         temperature, top_k, top_p, max_new_tokens: of sampling.
         seed: of everything random.
         save, resume: graph files.
-        device, trust_remote_code: of the model.
+        device, memory_limit, trust_remote_code: of the model; gigabytes of keys and values.
     """
 
     prompt: str | None = None
@@ -87,6 +87,7 @@ class SearchOptions:
     save: str | None = None
     resume: str | None = None
     device: str | None = None
+    memory_limit: float | None = None
     trust_remote_code: bool = False
 
     def check(self) -> None:
@@ -96,7 +97,17 @@ class SearchOptions:
             BadInput: options that exclude each other, or a value out of bounds.
         """
         self._check_conflicts()
-        for name in ("tokens", "nodes", "seconds", "width", "together", "span", "max_new_tokens", "top_k"):
+        for name in (
+            "tokens",
+            "nodes",
+            "seconds",
+            "width",
+            "together",
+            "memory_limit",
+            "span",
+            "max_new_tokens",
+            "top_k",
+        ):
             bound = getattr(self, name)
             if bound is not None and not bound > 0:
                 raise BadInput(f"{flag(name)} must be above zero, got {bound:g}: give a positive number")

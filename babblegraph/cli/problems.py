@@ -84,6 +84,18 @@ def question_of(prompt: Prompt) -> str:
     return str(said[-1] if said else prompt[-1]["content"])
 
 
+def asked_of(prompts: Sequence[Prompt], read: Sequence[str], chat: bool) -> dict[str, str]:
+    """What was asked, by prompts as a model reads them, where a chat template has made these.
+
+    Args:
+        prompts: as the user gave them.
+        read: the same as the model reads them.
+        chat: whether texts were made into chats, too.
+    """
+    pairs = zip(prompts, read, strict=True)
+    return {text: question_of(prompt) for prompt, text in pairs if chat or not isinstance(prompt, str)}
+
+
 def _answers(problems: Sequence[Problem]) -> Answers:
     if not problems:
         raise BadInput(

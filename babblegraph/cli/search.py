@@ -15,6 +15,7 @@ from babblegraph.cli.declared import (
     Good,
     Json,
     MaxNewTokens,
+    MemoryLimit,
     Model,
     ProcessModel,
     RewardModel,
@@ -83,6 +84,7 @@ def search(
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes for each prompt.", rich_help_panel=BUDGET)] = None,
     seconds: Seconds = None,
+    memory_limit: MemoryLimit = None,
     strategy: Annotated[
         str | None, typer.Option(help="How to search; babble by default.", rich_help_panel=HOW)
     ] = None,
@@ -171,6 +173,7 @@ def search(
         save=save,
         resume=resume,
         device=device,
+        memory_limit=memory_limit,
         trust_remote_code=trust_remote_code,
     )
     return run(options, json=json, quiet=quiet)

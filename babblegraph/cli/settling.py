@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from babblegraph.cli.build import Plan
     from babblegraph.cli.options import SearchOptions
 
+VOTING_STRATEGY = "best-of-n"
+DEFAULT_TOKENS = 4000  # for each prompt
+LONGEST = 1024  # tokens of a text, where the user does not say
 Ballot = Callable[[str], str | None]
 
 
@@ -80,11 +83,18 @@ def stopped_by_votes(strategy: Strategy, plan: Plan) -> Strategy:
 
     Only independent texts of one vote each tell how the others would vote; --all goes on.
     """
-    if plan.ballot is None or plan.options.every or is_weighted(plan) or strategy.name != "best-of-n":
+    if plan.ballot is None or plan.options.every or is_weighted(plan) or strategy.name != VOTING_STRATEGY:
         return strategy
     from babblegraph.strategies.stops import converged, stopping
 
     return stopping(strategy, converged(plan.ballot))
+
+
+def usual_tokens(options: SearchOptions) -> int:
+    """The budget where none is given: all the texts of best-of-n that were asked for must find room in it."""
+    sampling = (options.strategy or (options.vote and VOTING_STRATEGY)) == VOTING_STRATEGY
+    texts = options.width if sampling and options.width is not None else 0
+    return max(DEFAULT_TOKENS, texts * (options.max_new_tokens or LONGEST))
 
 
 def is_weighted(plan: Plan) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from babblegraph.cli.problems import as_chats, question_of
+from babblegraph.cli.problems import as_chats, asked_of
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -86,16 +86,16 @@ def _rewarding(kind: Any, folder: str, plan: Plan, generator: Any, **how: Any) -
 
 def _asked(plan: Plan, generator: Any) -> dict[str, str]:
     """What was asked, by prompts as the generator reads them, where a chat template makes the difference."""
+    chat = bool(plan.options.chat)
     if plan.prompts is None:
         return dict(plan.graph.meta.get("asked", {})) if plan.graph is not None else {}
+    if not chat and all(isinstance(prompt, str) for prompt in plan.prompts):
+        return {}
     from babblegraph.lm.prompts import encoded
 
-    prompts = as_chats(plan.prompts, plan.task, plan.options.system) if plan.options.chat else plan.prompts
-    return {
-        encoded(chat, generator.tokenizer, generator.vocabulary)[0]: question_of(asked)
-        for chat, asked in zip(prompts, plan.prompts, strict=True)
-        if not isinstance(chat, str)
-    }
+    prompts = as_chats(plan.prompts, plan.task, plan.options.system) if chat else plan.prompts
+    read = [encoded(prompt, generator.tokenizer, generator.vocabulary)[0] for prompt in prompts]
+    return asked_of(plan.prompts, read, chat)
 
 
 def need_chat(plan: Plan, generator: Any) -> None:
