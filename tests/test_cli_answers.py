@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -437,6 +438,26 @@ def test_many_prompts_are_searched_some_at_a_time(tmp_path, monkeypatch, capsys,
         most.clear()
         said(capsys, "search", "--prompts", file, "--model", "x", "--tokens", "30", "-q", *more, status=0)
         assert max(most) == bound
+
+
+def test_an_interrupted_run_counts_only_the_problems_that_were_begun(
+    capsys, speaker, asked, monkeypatch, tmp_path
+):
+    plain = Speaker.expand
+
+    def interrupted(self, graph, *rest):
+        signal.raise_signal(signal.SIGINT)
+        return plain(self, graph, *rest)
+
+    file = tmp_path / "graph"
+    monkeypatch.setattr(Speaker, "expand", interrupted)
+    more = ["--vote", "answer", "--together", "1", "--save", file]
+    out = said(capsys, *asked, *more, status=130).out
+    assert "1 of 1 prompts right 100.0 % (95 %: 20.7 to 100.0) · 2 not begun" in out
+    assert load(file).meta["right"] == [True, None, None]
+    monkeypatch.setattr(Speaker, "expand", plain)
+    found = results(capsys, "search", "--resume", file)
+    assert (found["summary"]["begun"], found["summary"]["right"]) == (3, 2)
 
 
 def test_a_file_with_a_byte_order_mark_and_odd_line_ends_is_read(tmp_path):
