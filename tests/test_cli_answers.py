@@ -446,7 +446,8 @@ def test_an_interrupted_run_counts_only_the_problems_that_were_begun(
     plain = Speaker.expand
 
     def interrupted(self, graph, *rest):
-        signal.raise_signal(signal.SIGINT)
+        if graph.round == 2:
+            signal.raise_signal(signal.SIGINT)
         return plain(self, graph, *rest)
 
     file = tmp_path / "graph"
