@@ -298,6 +298,14 @@ def test_a_task_file_that_is_no_use_is_bad_input(capsys, tmp_path, code, words):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("threshold", "right"), [([], False), (["--threshold", "0.5"], True)])
+def test_a_threshold_is_what_marks_have_to_reach(capsys, speaker, tmp_path, threshold, right):
+    file = tmp_path / "mine.py"
+    file.write_text("class T:\n    def verify(self, prompt, text): return 0.7")
+    how = ["search", HALF, "--model", "x", "--task", f"{file}:T", "--blind", "--tokens", "20", *threshold]
+    assert results(capsys, *how)["results"][0]["right"] is right
+
+
 @pytest.mark.parametrize("made", ["T", "T()"])
 def test_a_task_of_ones_own_is_a_class_or_an_instance_and_is_resumed(capsys, speaker, tmp_path, made):
     file, graph = tmp_path / "mine.py", tmp_path / "graph"
@@ -420,6 +428,8 @@ def test_a_vote_makes_the_search_blind_and_asks_for_no_threshold(problems):
     assert isinstance(plan.task, Blind)
     assert isinstance(plan.marker, Answers)
     assert plan.threshold is None
+    half = build.plan(SearchOptions(task="answers", prompts=problems, model="x", blind=True, threshold=0.5))
+    assert half.threshold is None  # the marks' own
     seen = build.plan(SearchOptions(task="answers", prompts=problems, model="x"))
     assert (type(seen.task), seen.marker, seen.threshold) == (Answers, None, 1.0)
 

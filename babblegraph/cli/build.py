@@ -27,6 +27,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
 from babblegraph.protocols import verifies
+from babblegraph.strategies import EVERY_TOKEN, STRATEGIES, together
 from babblegraph.tasks import TASKS, Answers
 
 DEFAULT_STRATEGY = "babble"
@@ -75,7 +76,9 @@ class Plan(NamedTuple):
 
     @property
     def threshold(self) -> float | None:
-        """What a leaf's score has to reach: with a verifier 1 by default."""
+        """What a leaf's score has to reach: with a verifier 1 by default. One that only marks asks for nothing."""
+        if self.marker is not None:
+            return None
         if self.options.threshold is None and verifies(self.task):
             return 1.0
         return self.options.threshold
@@ -99,7 +102,7 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True, more: str | None 
 
         graph = load(options.resume)
         options = options.resumed(graph.meta.get("options", {}))
-    choose(options.strategy or DEFAULT_STRATEGY, strategy_names(), "--strategy")
+    choose(options.strategy or DEFAULT_STRATEGY, STRATEGIES, "--strategy")
     name = options.task or (EMBEDDED_TASK if options.model in (None, EMBEDDED) else None)
     needs_file = needs_prompt or name == ANSWERS
     problems = read_problems(options.prompts) if options.prompts is not None and needs_file else []
@@ -120,13 +123,6 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True, more: str | None 
     found = Plan(options, prompts, seen, Budget(**bounds), graph, function, ballot, marker)
     _strategy(found)  # so that what is wrong with its options is said before a model is loaded
     return found
-
-
-def strategy_names() -> list[str]:
-    """The strategies that `--strategy` can name."""
-    from babblegraph.strategies import STRATEGIES
-
-    return list(STRATEGIES)
 
 
 def rounds(plan: Plan) -> Iterator[Round]:
@@ -183,14 +179,10 @@ def generator(plan: Plan) -> Any:
 
 def _offered(plan: Plan) -> int | None:
     """How many next tokens the generator offers to a strategy that makes each of them a node; None for all."""
-    from babblegraph.strategies import EVERY_TOKEN
-
     return OFFERED if plan.strategy in EVERY_TOKEN else None
 
 
 def _strategy(plan: Plan) -> Any:
-    from babblegraph.strategies import STRATEGIES, together
-
     how: dict[str, Any] = {}
     make = STRATEGIES[plan.strategy]
     takes = inspect.signature(make).parameters

@@ -55,7 +55,8 @@ ProcessModel = Annotated[
     typer.Option(metavar="DIR", help="A token classifier that scores steps.", rich_help_panel=WORTH),
 ]
 Separator = Annotated[
-    str | None, typer.Option(help="What it reads behind each step; '\\\\n'.", rich_help_panel=WORTH)
+    str | None,
+    typer.Option(help="What it reads behind each step; a line end by default.", rich_help_panel=WORTH),
 ]
 Aggregate = Annotated[
     str | None, typer.Option(help="Of its steps: min, product, mean or last.", rich_help_panel=WORTH)

@@ -75,7 +75,10 @@ def search(
     bad: Bad = None,
     threshold: Threshold = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Go on after the first answer that passes.", rich_help_panel=WORTH)
+        bool,
+        typer.Option(
+            "--all", help="Go on after an answer passes or a vote is decided.", rich_help_panel=WORTH
+        ),
     ] = False,
     vote: Vote = None,
     blind: Blind = False,
@@ -89,7 +92,10 @@ def search(
         str | None, typer.Option(help="How to search; babble by default.", rich_help_panel=HOW)
     ] = None,
     width: Annotated[
-        int | None, typer.Option("--width", "-n", help="Draws for each expansion.", rich_help_panel=HOW)
+        int | None,
+        typer.Option(
+            "--width", "-n", help="Draws for each expansion; texts of best-of-n.", rich_help_panel=HOW
+        ),
     ] = None,
     draws: Annotated[
         str | None,

@@ -29,7 +29,8 @@ def settle(graph: BabbleGraph, plan: Plan) -> None:
     if plan.ballot is not None:
         elect(graph, plan.ballot, weighted=is_weighted(plan))
     if plan.marker is not None:
-        mark(graph, plan.marker)
+        threshold = plan.options.threshold
+        mark(graph, plan.marker, threshold=1.0 if threshold is None else threshold)
 
 
 def forget(graph: BabbleGraph) -> None:
