@@ -77,6 +77,7 @@ def test_one_question_may_be_there_twice_and_of_a_solution_only_the_answer_count
     assert task.prompts == ["a?", "a  ?", "b?"]
     assert task.verify("a?", "2") == 1.0
     assert task.verify("b?", "1/4") == 1.0
+    assert Answers({"a?": 1e-7}).verify("a?", "0.0000001") == 1.0
 
 
 @pytest.mark.parametrize(

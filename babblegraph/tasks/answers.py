@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from babblegraph.errors import BadInput
@@ -65,7 +66,7 @@ class Answers:
         self.answers: dict[str, str] = {}  # question, its white space single -> answer
         self._known: dict[str, str | None] = {}  # prompt -> its question
         for question, answer in pairs:
-            self._add(question, str(answer))
+            self._add(question, f"{Decimal(str(answer)):f}" if isinstance(answer, float) else str(answer))
         if not self.answers:
             raise BadInput("answers need a question, got none: give {question: answer}")
 
