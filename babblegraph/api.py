@@ -14,7 +14,7 @@ from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate, probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
-from babblegraph.protocols import Generator, Strategy, Task
+from babblegraph.protocols import Generator, Strategy, Task, verifies
 from babblegraph.scoring import Score, entropy_to_go, function_value, likelihood
 from babblegraph.scoring.score import Connectivity
 from babblegraph.status import Gate, Status
@@ -180,20 +180,20 @@ def score_of(
     threshold: float | None,
     connectivity: Connectivity | None = entropy_to_go,
 ) -> Score:
-    """How a search scores: by the task and the value, by likelihood where there is neither."""
-    if value is None and task is None:
+    """How a search scores: by the task and the value, by likelihood where there is neither verifier nor value."""
+    if value is None and not verifies(task):
         value = likelihood
     return Score(task, None if value is None else function_value(value), connectivity, threshold)
 
 
 def threshold_of(task: Task | None, threshold: float | None) -> float | None:
     """What a score has to reach: what was asked for, 1 where there is a verifier."""
-    return 1.0 if threshold is None and task is not None else threshold
+    return 1.0 if threshold is None and verifies(task) else threshold
 
 
 def prompts_of(prompts: Any, task: Task | None) -> Sequence[Any]:
-    """A list of prompts, each as the task wants it."""
+    """A list of prompts, each as the task wants it; chats and token ids are as they are."""
     one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
     many = [prompts] if one else list(prompts)
     prepare = getattr(task, "prepare", None)
-    return many if prepare is None else [prepare(p) for p in many]
+    return many if prepare is None else [prepare(p) if isinstance(p, str) else p for p in many]

@@ -123,8 +123,13 @@ class Task(Protocol):
     """
 
     def verify(self, prompt: str, text: str) -> float:
-        """The score of a finished text, in [0, 1]."""
+        """The score of a finished text, in [0, 1]. None in place of the method: a value scores finished texts."""
         ...
+
+
+def verifies(task: Task | None) -> bool:
+    """Whether there is a task that scores finished texts."""
+    return getattr(task, "verify", None) is not None
 
 
 class Strategy(NamedTuple):

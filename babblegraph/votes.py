@@ -65,13 +65,25 @@ def votes(
 
 
 def margins(
-    graph: BabbleGraph, answer: Callable[[str], str | None], *, weighted: bool = False
+    graph: BabbleGraph,
+    answer: Callable[[str], str | None],
+    *,
+    weighted: bool = False,
+    said: dict[int, str | None] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The votes of each prompt's leading answer and of the next one, [trees] each."""
+    """The votes of each prompt's leading answer and of the next one, [trees] each.
+
+    Args:
+        graph, answer, weighted: as of `votes`.
+        said: what leaves answered when they were asked before; those that were not are added.
+    """
+    said = {} if said is None else said
     total: list[dict[str, float]] = [defaultdict(float) for _ in range(graph.trees)]
     for node in _voters(graph, np.ones(graph.size, np.bool_)).tolist():
-        if (said := answer(graph.text(node))) is not None:
-            total[graph.root[node]][said] += _weight(graph, node, weighted)
+        if node not in said:
+            said[node] = answer(graph.text(node))
+        if (found := said[node]) is not None:
+            total[graph.root[node]][found] += _weight(graph, node, weighted)
     ranked = [sorted([*t.values(), 0.0, 0.0], reverse=True) for t in total]
     return np.array([r[0] for r in ranked]), np.array([r[1] for r in ranked])
 

@@ -124,7 +124,7 @@ def said(capsys, *arguments, status):
         (["search", "--task", "countdown", "no puzzle"], "no puzzle"),
         (["search", "--model", "somewhere"], "needs a prompt"),
         (["search", "a", "--prompts", "b"], "only one of PROMPT, --prompts"),
-        (["search", "--value", "a.py:f", "--judge", "b"], "only one of --value, --reward-model, --judge"),
+        (["search", "--value", "a.py:f", "--judge", "b"], "only one of --value, --reward-model"),
         (["search", "--judge", "This is"], "--good WORDS and --bad WORDS"),
         (["search", "--good", "good"], "add --judge"),
         (["search", "--prompts", "/no/such/file"], "/no/such/file"),
@@ -252,7 +252,7 @@ def test_json_is_one_object_and_nothing_else(capsys, player):
     out, _ = said(capsys, "search", "2 3 4>24", "--json", "--seed", "3", status=0)
     found = json.loads(out)
     assert out.count("\n") == 1
-    assert set(found) == {"results", "seconds", "seed", "model", "strategy", "engine", "version"}
+    assert set(found) == {"results", "summary", "seconds", "seed", "model", "strategy", "engine", "version"}
     assert (found["seed"], found["strategy"]) == (3, "babble")
     (result,) = found["results"]
     assert set(result) == {"prompt", "answer", "score", "passed", "tokens", "nodes", "pruned"}

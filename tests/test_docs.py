@@ -9,6 +9,8 @@ from xml.dom import minidom
 
 import pytest
 import typer.main
+from tiny_models import byte_tokenizer, tiny_llama, with_loud_weights
+from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaForTokenClassification
 
 from babblegraph.cli.main import app, main
 from babblegraph.view.signs import UNICODE
@@ -40,6 +42,55 @@ def test_every_command_of_the_tutorial_runs_in_order(
         assert said.out or arguments[0] == "export"
     names = {"first.bg", "run", "second.bg", "second.html", "second.svg"}
     assert {f.name for f in tmp_path.iterdir()} == names
+
+
+@pytest.mark.slow
+def test_every_command_and_block_of_own_model_runs_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "own-model.md").read_text("utf-8")
+    rows = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    Path("problems.jsonl").write_text(rows[0], "utf-8")
+    Path("held.jsonl").write_text('{"question": "What is 2 and 2?", "answer": 4}\n', "utf-8")
+    Path("mine.py").write_text(blocks[1], "utf-8")
+    chat_models(tmp_path)
+    capsys.readouterr()
+    asked = commands(DOCS / "own-model.md")
+    assert (len(asked), len(rows), len(blocks)) == (9, 1, 2)
+    for arguments in asked:
+        short = ["--max-new-tokens", "16"]  # random weights never end a text
+        short += [] if "--tokens" in arguments else ["--tokens", "256"]
+        status = main([*arguments, *(short if arguments[0] == "search" else [])])
+        said = capsys.readouterr()
+        nothing_passed = status == 1 and not {"--vote", "--blind"} & set(arguments)
+        assert status == 0 or nothing_passed, (arguments, said.err)
+        assert said.out
+        if arguments[0] == "search" and "--json" not in arguments and "answers" in arguments:
+            assert " of 2 prompts right" in said.out
+    exec(compile(blocks[0].replace("512", "16"), "own-model.md", "exec"), {})
+    assert "Tally(hits=" in capsys.readouterr().out
+
+
+def chat_models(folder: Path) -> None:
+    """A tiny chat model and reward models of both kinds, in the folders that the page names."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<turn>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<turn>assistant: {% endif %}"
+    )
+    special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "vocab_size": len(tokenizer)}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = LlamaConfig(num_labels=2, max_position_embeddings=512, **sizes, **special)
+    models = {
+        "model": tiny_llama(tokenizer, context=256),
+        "reward": with_loud_weights(LlamaForSequenceClassification(config), 3),
+        "process": with_loud_weights(LlamaForTokenClassification(config), 3),
+    }
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -6,19 +6,32 @@ Every import that may load torch is inside a function: the command has said some
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from babblegraph.budget import Budget
-from babblegraph.cli.loading import Prompt, check_prompt, choose, load_function, read_prompts
+from babblegraph.cli.loading import Prompt, choose, load_function, read_problems
 from babblegraph.cli.options import SearchOptions
+from babblegraph.cli.problems import ANSWERS, as_chats, asked_of, prompts_of, task_of
+from babblegraph.cli.settling import (
+    VOTING_STRATEGY,
+    ballot_of,
+    blinded,
+    forget,
+    stopped_by_votes,
+    usual_tokens,
+)
+from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known, need_chat, value
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
+from babblegraph.protocols import verifies
+from babblegraph.strategies import EVERY_TOKEN, STRATEGIES, together
+from babblegraph.tasks import TASKS, Answers
 
-EMBEDDED, EMBEDDED_TASK, DEFAULT_STRATEGY = "embedded", "countdown", "babble"
-DEFAULT_TOKENS = 4000  # for each prompt
+DEFAULT_STRATEGY = "babble"
+TOGETHER = 32  # prompts that are searched side by side
 OFFERED = 8  # next tokens, where a strategy looks at every one and the user does not say
 WIDTHS = ("n", "particles", "subtrees", "width")  # what --width is called by one strategy or another
 
@@ -29,10 +42,12 @@ class Plan(NamedTuple):
     Args:
         options: with the defaults and, on resuming, with what the graph remembers.
         prompts: as the user gave them; None on resuming.
-        task: an object, or None.
+        task: an object, or None; blind where its verifier only marks the answers at the end.
         budget: bounds.
         graph: to go on with, or None.
         function: the user's value function, or None.
+        ballot: what of a text the vote compares, or None.
+        marker: the task that marks the answers at the end, or None.
     """
 
     options: SearchOptions
@@ -41,6 +56,8 @@ class Plan(NamedTuple):
     budget: Budget
     graph: BabbleGraph | None
     function: Any
+    ballot: Callable[[str], str | None] | None = None
+    marker: Any = None
 
     @property
     def model(self) -> str:
@@ -50,7 +67,7 @@ class Plan(NamedTuple):
     @property
     def strategy(self) -> str:
         """The name of the strategy."""
-        return self.options.strategy or DEFAULT_STRATEGY
+        return self.options.strategy or (DEFAULT_STRATEGY if self.ballot is None else VOTING_STRATEGY)
 
     @property
     def seed(self) -> int:
@@ -59,20 +76,25 @@ class Plan(NamedTuple):
 
     @property
     def threshold(self) -> float | None:
-        """What a leaf's score has to reach: with a verifier 1 by default."""
-        if self.options.threshold is None and self.task is not None:
+        """What a leaf's score has to reach: with a verifier 1 by default. One that only marks asks for nothing."""
+        if self.marker is not None:
+            return None
+        if self.options.threshold is None and verifies(self.task):
             return 1.0
         return self.options.threshold
 
 
-def plan(options: SearchOptions, *, needs_prompt: bool = True) -> Plan:
+def plan(options: SearchOptions, *, needs_prompt: bool = True, more: str | None = None) -> Plan:
     """Everything that can be made and checked in no time.
+
+    Args:
+        options: as typed.
+        needs_prompt: whether there must be one.
+        more: a second file of problems whose answers the task has to know, such as those that are held out.
 
     Raises:
         BadInput: for whatever is wrong with the options.
     """
-    from babblegraph.tasks import TASKS
-
     options.check()
     graph = None
     if options.resume is not None:
@@ -80,25 +102,27 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True) -> Plan:
 
         graph = load(options.resume)
         options = options.resumed(graph.meta.get("options", {}))
-    choose(options.strategy or DEFAULT_STRATEGY, strategy_names(), "--strategy")
+    choose(options.strategy or DEFAULT_STRATEGY, STRATEGIES, "--strategy")
     name = options.task or (EMBEDDED_TASK if options.model in (None, EMBEDDED) else None)
-    task = TASKS[choose(name, TASKS, "--task")]() if name is not None else None
+    needs_file = needs_prompt or name == ANSWERS
+    problems = read_problems(options.prompts) if options.prompts is not None and needs_file else []
+    held_out = read_problems(more) if more is not None and name == ANSWERS else []
+    if options.chat and name in TASKS:
+        raise BadInput(f"--chat is for tasks that read chats, got --task {name}: leave --chat out")
+    task = task_of(name, [*problems, *held_out], None if graph is None else graph.meta.get("answers"))
+    seen, marker = blinded(task, options)
     written = options.value is not None and not Path(options.value).is_dir()  # a folder has a learned value
     function = load_function(str(options.value)) if written else None
+    ballot = None if options.vote is None else ballot_of(options.vote)
     bounds: dict[str, Any] = {"tokens": options.tokens, "nodes": options.nodes, "seconds": options.seconds}
     if not any(bounds.values()):
-        bounds = (graph.meta.get("budget") if graph is not None else None) or {"tokens": DEFAULT_TOKENS}
-    prompts = _prompts(options, task) if graph is None and needs_prompt else None
-    found = Plan(options, prompts, task, Budget(**bounds), graph, function)
+        bounds = (graph.meta.get("budget") if graph is not None else None) or {
+            "tokens": usual_tokens(options)
+        }
+    prompts = prompts_of(options, task, problems) if graph is None and needs_prompt else None
+    found = Plan(options, prompts, seen, Budget(**bounds), graph, function, ballot, marker)
     _strategy(found)  # so that what is wrong with its options is said before a model is loaded
     return found
-
-
-def strategy_names() -> list[str]:
-    """The strategies that `--strategy` can name."""
-    from babblegraph.strategies import STRATEGIES
-
-    return list(STRATEGIES)
 
 
 def rounds(plan: Plan) -> Iterator[Round]:
@@ -106,9 +130,13 @@ def rounds(plan: Plan) -> Iterator[Round]:
     from babblegraph import api
 
     babbler = generator(plan)
+    need_chat(plan, babbler)
+    prompts = plan.prompts
+    if prompts is not None and plan.options.chat:
+        prompts = as_chats(prompts, plan.task, plan.options.system)
     found = api.rounds(
         babbler,
-        plan.prompts,
+        prompts,
         task=plan.task,
         value=value(plan, babbler),
         strategy=_strategy(plan),
@@ -128,6 +156,7 @@ def generator(plan: Plan) -> Any:
     from babblegraph.lm import Babbler
 
     logging.disable_progress_bar()  # its bars would be drawn across the view
+    logging.set_verbosity_error()  # what is wrong with a model is said in one line
     options = plan.options
     how: dict[str, Any] = {
         "temperature": 1.0 if options.temperature is None else options.temperature,
@@ -138,71 +167,22 @@ def generator(plan: Plan) -> Any:
     }
     if stop := options.stop or tuple(getattr(plan.task, "stop", ())):
         how["stop"] = stop
+    if options.memory_limit is not None:
+        how["memory_limit"] = int(options.memory_limit * 1e9)
     if options.device is not None:
         how["device"] = options.device
     if plan.model == EMBEDDED:
         torch.set_num_threads(1)  # so small a model only loses by threads that wait for each other
-        return Babbler.embedded(task=_known(plan.task), **how)
+        return Babbler.embedded(task=known(plan.task), **how)
     return Babbler.from_pretrained(plan.model, trust_remote_code=options.trust_remote_code, **how)
-
-
-def value(plan: Plan, generator: Any) -> Any:
-    """The value that the user asked for; else the embedded generator's own verdict, or what the task says."""
-    options = plan.options
-    if plan.function is not None:
-        from babblegraph.scoring import function_value
-
-        return function_value(plan.function)
-    if options.value is not None:
-        return _learned(plan, generator)
-    if options.reward_model is not None:
-        from babblegraph.scoring import RewardModelValue
-
-        return RewardModelValue.from_pretrained(options.reward_model)
-    if options.judge is not None:
-        from babblegraph.scoring import JudgeValue
-
-        return JudgeValue(generator, options.judge, list(options.good), list(options.bad))
-    if (learned := _learned(plan, generator)) is not None:
-        return learned
-    if plan.model == EMBEDDED and _known(plan.task) == EMBEDDED_TASK:  # the others give no verdict
-        from babblegraph.scoring import JudgeValue
-
-        return JudgeValue(generator)
-    return None
-
-
-def _known(task: Any) -> str:
-    """The task whose embedded generator goes with a task."""
-    from babblegraph.lm.babbler import SHIPPED
-
-    name = getattr(task, "name", "")
-    return name if name in SHIPPED else EMBEDDED_TASK
 
 
 def _offered(plan: Plan) -> int | None:
     """How many next tokens the generator offers to a strategy that makes each of them a node; None for all."""
-    from babblegraph.strategies import EVERY_TOKEN
-
     return OFFERED if plan.strategy in EVERY_TOKEN else None
 
 
-def _learned(plan: Plan, generator: Any) -> Any:
-    """The value head in the folder that the user named, else the one beside the model's weights, if there is one."""
-    from babblegraph.lm.babbler import EMBEDDED as HOME
-    from babblegraph.scoring.learned import LearnedValue, is_there
-
-    if plan.options.value is not None:
-        return LearnedValue.from_folder(generator, plan.options.value)
-    if plan.model == EMBEDDED and _known(plan.task) != EMBEDDED_TASK:
-        return None
-    folder = HOME if plan.model == EMBEDDED else plan.model
-    return LearnedValue.from_folder(generator, folder) if is_there(folder) else None
-
-
 def _strategy(plan: Plan) -> Any:
-    from babblegraph.strategies import STRATEGIES
-
     how: dict[str, Any] = {}
     make = STRATEGIES[plan.strategy]
     takes = inspect.signature(make).parameters
@@ -219,7 +199,10 @@ def _strategy(plan: Plan) -> Any:
         how["draws"] = plan.options.draws
     if "threshold" in takes and not plan.options.every:
         how["threshold"] = plan.threshold
-    return _restarting(make(**how), plan)
+    strategy = _restarting(stopped_by_votes(make(**how), plan), plan)
+    prompts = len(plan.prompts or ()) if plan.graph is None else plan.graph.trees
+    most = plan.options.together or TOGETHER
+    return strategy if prompts <= most else together(strategy, most)
 
 
 def _restarting(strategy: Any, plan: Plan) -> Any:
@@ -239,31 +222,13 @@ def _restarting(strategy: Any, plan: Plan) -> Any:
     return with_restarts(strategy, measures[plan.options.restarts]())
 
 
-def _prompts(options: SearchOptions, task: Any) -> list[Prompt]:
-    if options.prompts is not None:
-        found = read_prompts(options.prompts)
-    elif options.prompt is not None:
-        found = [options.prompt]
-    elif task is not None:
-        found = list(getattr(task, "prompts", ()))
-    else:
-        found = []
-    if not found:
-        raise BadInput(
-            "a search needs a prompt, got none: write it after `search`, or use --prompts or --task"
-        )
-    for prompt in found:
-        check_prompt(prompt)
-        if isinstance(prompt, str) and hasattr(task, "prepare"):
-            task.prepare(prompt)
-    return found
-
-
 def remembered(plan: Plan) -> dict[str, Any]:
     """What a graph's meta keeps of the command that grew it."""
     saved = {"model": plan.model, "threshold": plan.threshold, "options": plan.options.to_meta()}
-    if plan.task is not None:
-        saved["task"] = getattr(plan.task, "name", type(plan.task).__name__)
+    if (task := plan.marker or plan.task) is not None:
+        saved["task"] = getattr(task, "name", type(task).__name__)
+        if isinstance(task, Answers):
+            saved["answers"] = task.answers
     return saved
 
 
@@ -271,4 +236,7 @@ def _remembering(found: Iterator[Round], plan: Plan) -> Iterator[Round]:
     saved = remembered(plan)
     for one in found:
         one.graph.meta |= saved
+        if asked := asked_of(plan.prompts or one.graph.prompts, one.graph.prompts, bool(plan.options.chat)):
+            one.graph.meta["asked"] = asked
+        forget(one.graph)
         yield one

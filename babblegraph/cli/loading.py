@@ -9,34 +9,48 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from babblegraph.errors import BadInput
 
 Prompt = str | list[dict[str, str]]  # a text, or the messages of a chat
 
 
+class Problem(NamedTuple):
+    """A prompt, the answer that its line gives (None where it gives none), and where that line is."""
+
+    prompt: Prompt
+    answer: Any
+    where: str
+
+
 def read_prompts(file: str) -> list[Prompt]:
-    """The prompts of a file: one a line, or JSON Lines with "prompt", a text or a list of chat messages.
+    """The prompts of a file; see `read_problems`."""
+    return [problem.prompt for problem in read_problems(file)]
+
+
+def read_problems(file: str) -> list[Problem]:
+    """What a file asks: prompts one a line, or JSON Lines with "prompt" (or "question") and maybe "answer".
 
     Args:
-        file: its path; `-` is standard input. It is read as JSON Lines if it is named so or begins with `{`.
+        file: its path; `-` is standard input. It is read as JSON Lines if it is named so or begins with `{`. There
+            a prompt is a text or a list of chat messages.
 
     Raises:
         BadInput: no such file, no prompt in it, or a line that is none.
     """
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8-sig")
     except OSError as error:
         raise BadInput(f"--prompts must be a file, got {file!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"a prompts file must be UTF-8, got {file!r}: {error.reason}") from error
-    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise BadInput(f"a prompts file needs a prompt, got none in {file!r}: write one a line")
     if file.endswith((".jsonl", ".ndjson")) or lines[0][1].lstrip().startswith("{"):
-        return [_json_prompt(line, f"{file}:{n}") for n, line in lines]
-    return [line for _, line in lines]
+        return [_json_problem(line, where) for where, line in lines]
+    return [Problem(line.rstrip("\r"), None, where) for where, line in lines]
 
 
 def check_prompt(prompt: Prompt, where: str = "the prompt") -> Prompt:
@@ -68,9 +82,24 @@ def load_function(place: str, option: str = "--value") -> Callable[..., Any]:
     Raises:
         BadInput: no such file, it cannot be run, or it has no such function.
     """
+    found = load_name(place, option, "function")
+    if not callable(found):
+        name = place.rpartition(":")[2]
+        raise BadInput(
+            f"{option} must name a function, got {name!r}, which is a {type(found).__name__}: name another"
+        )
+    return found
+
+
+def load_name(place: str, option: str, kind: str) -> Any:
+    """What `FILE.py:NAME` names, such as a function or a task.
+
+    Raises:
+        BadInput: no such file, it cannot be run, or it has no such name.
+    """
     file, colon, name = place.rpartition(":")
     if not colon or not file or not name:
-        raise BadInput(f"{option} must be FILE.py:NAME, got {place!r}: name the file and its function")
+        raise BadInput(f"{option} must be FILE.py:NAME, got {place!r}: name the file and its {kind}")
     path = Path(file)
     if not path.is_file():
         raise BadInput(f"{option} must name a Python file, got {file!r}: no such file")
@@ -86,17 +115,12 @@ def load_function(place: str, option: str = "--value") -> Callable[..., Any]:
         raise BadInput(f"{option} must name a file that runs, got {file!r}: {said}") from error
     finally:
         sys.path.pop(0)
-    found = getattr(module, name, None)
-    if found is None:
+    if not hasattr(module, name):
         guess = nearest(name, (n for n in vars(module) if not n.startswith("_")))
         raise BadInput(
-            f"{option} must name a function of {file!r}, got {name!r}: {guess or 'it has no such name'}"
+            f"{option} must name a {kind} of {file!r}, got {name!r}: {guess or 'it has no such name'}"
         )
-    if not callable(found):
-        raise BadInput(
-            f"{option} must name a function, got {name!r}, which is a {type(found).__name__}: name another"
-        )
-    return found
+    return getattr(module, name)
 
 
 def check_writable(file: str, option: str) -> None:
@@ -152,14 +176,18 @@ def unescaped(text: str) -> str:
     return "\\".join(part.replace("\\n", "\n").replace("\\t", "\t") for part in parts)
 
 
-def _json_prompt(line: str, where: str) -> Prompt:
+def _json_problem(line: str, where: str) -> Problem:
     try:
         found = json.loads(line)
     except ValueError as error:
         raise BadInput(f"a line of JSON Lines must be JSON, got {where}: {error}") from error
-    if not isinstance(found, dict) or "prompt" not in found:
-        raise BadInput(f'a line of JSON Lines must be an object with "prompt", got {where}: add it')
-    return check_prompt(found["prompt"], where)
+    if not isinstance(found, dict) or not {"prompt", "question"} & set(found):
+        got = f" with {', '.join(map(repr, found))}" if isinstance(found, dict) else ""
+        raise BadInput(
+            f'a line of JSON Lines must be an object with "prompt" or "question", got {where}{got}: add it'
+        )
+    prompt = found["prompt"] if "prompt" in found else found["question"]
+    return Problem(check_prompt(prompt, where), found.get("answer"), where)
 
 
 def words(given: list[str] | None) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import Any
 from babblegraph.cli.loading import choose, unescaped, words
 from babblegraph.errors import BadInput
 
-JUDGES = ("value", "reward_model", "judge")
+JUDGES = ("value", "reward_model", "process_model", "judge")
+AGGREGATES = ("min", "product", "mean", "last")
 WHAT, WORTH, BUDGET, HOW, FILES = (
     "What to babble",
     "What it is worth",
@@ -18,6 +19,7 @@ WHAT, WORTH, BUDGET, HOW, FILES = (
     "How to babble",
     "Files and output",
 )
+OF_JUDGES = ("good", "bad", "separator", "aggregate")
 RESTARTS = ("entropy", "routes", "novelty", "pagerank")
 DRAWN = ("temperature", "top_k", "top_p", "width", "draws", "restarts", "span", "max_new_tokens")
 
@@ -29,19 +31,24 @@ class SearchOptions:
     Args:
         prompt, prompts: a prompt, or a file of them.
         task, model, strategy: names.
-        value, reward_model, judge, good, bad: who says what a node is worth.
+        chat, system: whether a text is what a user says in a chat, and what the system says before.
+        value, reward_model, process_model, judge, good, bad: who says what a node is worth.
+        separator, aggregate: of the process model.
+        vote: what of finished texts is compared, where they vote.
+        blind: whether the verifier only marks the answers at the end.
         threshold: what a leaf's score has to reach.
         every: whether to go on after the first leaf that passes.
         tokens, nodes, seconds: the budget.
         width: draws for each expansion.
         draws: how they go together.
+        together: prompts that are searched side by side.
         restarts: the measure of connectivity by which old nodes are expanded again.
         span: tokens of a node at most.
         stop: strings that end a node.
         temperature, top_k, top_p, max_new_tokens: of sampling.
         seed: of everything random.
         save, resume: graph files.
-        device, trust_remote_code: of the model.
+        device, memory_limit, trust_remote_code: of the model; gigabytes of keys and values.
     """
 
     prompt: str | None = None
@@ -49,19 +56,27 @@ class SearchOptions:
     task: str | None = None
     model: str | None = None
     strategy: str | None = None
+    chat: bool | None = None
+    system: str | None = None
     value: str | None = None
     reward_model: str | None = None
+    process_model: str | None = None
+    separator: str | None = None
+    aggregate: str | None = None
     judge: str | None = None
     good: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
     threshold: float | None = None
     every: bool = False
+    vote: str | None = None
+    blind: bool | None = None
     tokens: int | None = None
     nodes: int | None = None
     seconds: float | None = None
     width: int | None = None
     draws: str | None = None
     restarts: str | None = None
+    together: int | None = None
     span: int | None = None
     stop: tuple[str, ...] = ()
     temperature: float | None = None
@@ -72,6 +87,7 @@ class SearchOptions:
     save: str | None = None
     resume: str | None = None
     device: str | None = None
+    memory_limit: float | None = None
     trust_remote_code: bool = False
 
     def check(self) -> None:
@@ -81,7 +97,17 @@ class SearchOptions:
             BadInput: options that exclude each other, or a value out of bounds.
         """
         self._check_conflicts()
-        for name in ("tokens", "nodes", "seconds", "width", "span", "max_new_tokens", "top_k"):
+        for name in (
+            "tokens",
+            "nodes",
+            "seconds",
+            "width",
+            "together",
+            "memory_limit",
+            "span",
+            "max_new_tokens",
+            "top_k",
+        ):
             bound = getattr(self, name)
             if bound is not None and not bound > 0:
                 raise BadInput(f"{flag(name)} must be above zero, got {bound:g}: give a positive number")
@@ -91,6 +117,8 @@ class SearchOptions:
             choose(self.draws, [way.value for way in Draws], "--draws")
         if self.restarts is not None:
             choose(self.restarts, RESTARTS, "--restarts")
+        if self.aggregate is not None:
+            choose(self.aggregate, AGGREGATES, "--aggregate")
         if self.seed is not None and self.seed < 0:
             raise BadInput(f"--seed must not be negative, got {self.seed}: use 0 or above")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
@@ -115,7 +143,7 @@ class SearchOptions:
             if (
                 said[name] in (None, ())
                 and name in saved
-                and not (given_value and name in (*JUDGES, "good", "bad"))
+                and not (given_value and name in (*JUDGES, *OF_JUDGES))
             ):
                 said[name] = tuple(saved[name]) if isinstance(saved[name], list) else saved[name]
         return SearchOptions(**said)
@@ -123,10 +151,19 @@ class SearchOptions:
     def _check_conflicts(self) -> None:
         _one_of(self, "prompt", "prompts")
         _one_of(self, *JUDGES)
-        for name in ("prompt", "prompts", "seed"):
+        for name in ("prompt", "prompts", "seed", "chat", "system"):
             if self.resume is not None and getattr(self, name) is not None:
                 raise BadInput(
                     f"--resume goes on with the file's prompts and seed, got {flag(name)} too: drop one"
+                )
+        if self.system is not None and not self.chat:
+            raise BadInput("--system is the first message of a chat, got it without one: add --chat")
+        if self.chat and self.model in (None, "embedded"):
+            raise BadInput("--chat needs a model with a chat template, got the embedded one: add --model DIR")
+        for name in ("separator", "aggregate"):
+            if getattr(self, name) is not None and self.process_model is None:
+                raise BadInput(
+                    f"{flag(name)} is of a process model, got it without one: add --process-model DIR"
                 )
         if self.judge is not None and not (self.good and self.bad):
             raise BadInput(
@@ -139,7 +176,7 @@ class SearchOptions:
 
 
 _REMEMBERED = (
-    *("task", "model", "strategy", "threshold", "stop", *JUDGES, "good", "bad"),
+    *("task", "model", "strategy", "threshold", "stop", "vote", "blind", *JUDGES, *OF_JUDGES),
     *DRAWN,
 )
 
@@ -150,6 +187,7 @@ def as_typed(
     good: list[str] | None = None,
     bad: list[str] | None = None,
     stop: list[str] | None = None,
+    separator: str | None = None,
     **others: Any,
 ) -> SearchOptions:
     r"""Options as a shell gives them: escapes that it leaves alone, and words with commas in between.
@@ -162,6 +200,7 @@ def as_typed(
         good=words(good),
         bad=words(bad),
         stop=tuple(unescaped(s) for s in stop or ()),
+        separator=None if separator is None else unescaped(separator),
         **others,
     )
 

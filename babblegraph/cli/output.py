@@ -1,17 +1,44 @@
-"""What a search prints when it is asked for little: one JSON object, or only the answers."""
+"""What a search prints at its end: the report, only the answers, or one JSON object; its exit status; what it saves."""
 
 from __future__ import annotations
 
-import json
+import json as json_format
 import math
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from babblegraph.cli.loading import Prompt
+from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
+from babblegraph.outcome import begun, chosen, settled
 from babblegraph.status import Status
 
+if TYPE_CHECKING:
+    from babblegraph.cli.build import Plan
+    from babblegraph.view.live import View
+
 TOKENS = ("sampled", "forwarded", "prefilled", "scored")
+DONE, NONE_PASSES = 0, 1
+
+
+def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: View) -> None:
+    """Prints what came of a search, in the way that was asked for."""
+    from babblegraph import __version__
+
+    if graph is None:
+        return
+    if json:
+        seconds = graph.meta.get("spent", {}).get("seconds", 0.0)
+        run = {"seconds": seconds, "seed": plan.seed, "model": plan.model, "strategy": plan.strategy}
+        run["engine"] = graph.meta.get("engine")
+        print(as_json(graph, plan.prompts, **run, version=__version__))
+    elif quiet:
+        for tree in range(graph.trees):
+            if (node := chosen(graph, tree)) is not None:
+                print(_safe(graph.text(node)))
+    else:
+        view.report(graph)
 
 
 def as_json(graph: BabbleGraph, prompts: Sequence[Prompt] | None, **run: Any) -> str:
@@ -24,29 +51,76 @@ def as_json(graph: BabbleGraph, prompts: Sequence[Prompt] | None, **run: Any) ->
     """
     given = graph.prompts if prompts is None else prompts
     results = [_result(graph, tree, given[tree]) for tree in range(graph.trees)]
-    return json.dumps({"results": results, **run}, ensure_ascii=False, allow_nan=False)
+    whole = {"results": results, "summary": _summary(graph), **run}
+    return json_format.dumps(whole, ensure_ascii=False, allow_nan=False)
 
 
-def all_passed(graph: BabbleGraph, threshold: float | None) -> bool:
-    """Whether every prompt has a leaf that passes; nothing asked is nothing failed."""
-    return threshold is None or all(_passed(graph, tree, threshold) for tree in range(graph.trees))
+def status(graph: BabbleGraph | None, plan: Plan) -> int:
+    """The exit status: whether every prompt has a leaf that passes; nothing asked is nothing failed."""
+    if plan.threshold is None:
+        return DONE
+    every = graph is not None and all(_passed(graph, tree, plan.threshold) for tree in range(graph.trees))
+    return DONE if every else NONE_PASSES
+
+
+def saved(graph: BabbleGraph | None, file: str | None) -> BadInput | None:
+    """Saves the graph, and gives back what went wrong: the answer is printed all the same."""
+    from babblegraph.graph_file import save
+
+    if graph is not None and file is not None:
+        try:
+            save(graph, file)
+        except BadInput as problem:
+            return problem
+    return None
 
 
 def _result(graph: BabbleGraph, tree: int, prompt: Prompt) -> dict[str, Any]:
-    best, threshold, member = graph.best(1, tree=tree), graph.meta.get("threshold"), graph.root == tree
-    score = float(graph.score[best[0]]) if best else math.nan
+    node, threshold, member = chosen(graph, tree), graph.meta.get("threshold"), graph.root == tree
+    score = math.nan if node is None else float(graph.score[node])
     counts = graph.meta.get("spent", {}).get("counts", {})
-    return {
+    found = {
         "prompt": prompt,
-        "answer": graph.text(best[0]) if best else None,
+        "answer": None if node is None else graph.text(node),
         "score": score if math.isfinite(score) else None,
         "passed": None if threshold is None else _passed(graph, tree, threshold),
         "tokens": {name: int(counts[name][tree]) if name in counts else 0 for name in TOKENS},
         "nodes": int(member.sum()) - 1,
         "pruned": int((member & (graph.status == Status.PRUNED)).sum()),
     }
+    if (vote := graph.meta.get("vote")) is not None:
+        found["vote"] = {"answer": vote["answer"][tree], "share": vote["share"][tree]}
+    if (right := graph.meta.get("right")) is not None:
+        found["right"] = right[tree]
+    return found
+
+
+def _summary(graph: BabbleGraph) -> dict[str, Any]:
+    """How many prompts came out well, by what, and what one cost on average."""
+    word, tally = settled(graph)
+    sampled = sum(graph.meta.get("spent", {}).get("counts", {}).get("sampled", ()))
+    counted = (
+        {} if tally is None else {word: tally.hits, "share": tally.share, "interval": [tally.low, tally.high]}
+    )
+    return {
+        "prompts": graph.trees,
+        "begun": int(begun(graph).sum()),
+        **counted,
+        "tokens_per_prompt": sampled / graph.trees,
+    }
 
 
 def _passed(graph: BabbleGraph, tree: int, threshold: float) -> bool:
     best = graph.best(1, tree=tree)
     return bool(best) and float(graph.score[best[0]]) >= threshold
+
+
+def _safe(text: str) -> str:
+    """The text as it is for a pipe; on a terminal without anything that the terminal would obey."""
+    from babblegraph.view.signs import signs_of
+    from babblegraph.view.text import visible
+
+    if not sys.stdout.isatty():
+        return text.rstrip("\n")
+    signs = signs_of(sys.stdout.encoding)
+    return "\n".join(visible(line, signs) for line in text.rstrip("\n").split("\n"))

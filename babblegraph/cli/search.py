@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from babblegraph.cli.declared import (
+    Aggregate,
     Bad,
+    Blind,
+    Chat,
     Device,
     Good,
     Json,
     MaxNewTokens,
+    MemoryLimit,
     Model,
+    ProcessModel,
     RewardModel,
     Seconds,
     Seed,
+    Separator,
     Span,
+    System,
     Task,
     Threshold,
+    Together,
     TrustRemoteCode,
+    Vote,
 )
 from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptions, as_typed
-from babblegraph.errors import BadInput
-
-if TYPE_CHECKING:
-    from babblegraph.cli.build import Plan
-    from babblegraph.graph import BabbleGraph
-    from babblegraph.view.live import View
-
-DONE, NONE_PASSES = 0, 1
 
 
 def search(
@@ -42,10 +42,12 @@ def search(
         str | None,
         typer.Option(
             metavar="FILE",
-            help='Many prompts: one a line, or JSON Lines with "prompt".',
+            help='One a line, or JSON Lines with "prompt" and maybe "answer".',
             rich_help_panel=WHAT,
         ),
     ] = None,
+    chat: Chat = False,
+    system: System = None,
     model: Model = None,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -58,6 +60,9 @@ def search(
         ),
     ] = None,
     reward_model: RewardModel = None,
+    process_model: ProcessModel = None,
+    separator: Separator = None,
+    aggregate: Aggregate = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -70,18 +75,27 @@ def search(
     bad: Bad = None,
     threshold: Threshold = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Go on after the first answer that passes.", rich_help_panel=WORTH)
+        bool,
+        typer.Option(
+            "--all", help="Go on after an answer passes or a vote is decided.", rich_help_panel=WORTH
+        ),
     ] = False,
+    vote: Vote = None,
+    blind: Blind = False,
     tokens: Annotated[
         int | None, typer.Option(help="Sampled tokens for each prompt.", rich_help_panel=BUDGET)
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes for each prompt.", rich_help_panel=BUDGET)] = None,
     seconds: Seconds = None,
+    memory_limit: MemoryLimit = None,
     strategy: Annotated[
         str | None, typer.Option(help="How to search; babble by default.", rich_help_panel=HOW)
     ] = None,
     width: Annotated[
-        int | None, typer.Option("--width", "-n", help="Draws for each expansion.", rich_help_panel=HOW)
+        int | None,
+        typer.Option(
+            "--width", "-n", help="Draws for each expansion; texts of best-of-n.", rich_help_panel=HOW
+        ),
     ] = None,
     draws: Annotated[
         str | None,
@@ -94,6 +108,7 @@ def search(
             rich_help_panel=HOW,
         ),
     ] = None,
+    together: Together = None,
     span: Span = None,
     stop: Annotated[
         list[str] | None,
@@ -131,21 +146,29 @@ def search(
         prompt=prompt,
         prompts=prompts,
         task=task,
+        chat=chat or None,
+        system=system,
         model=model,
         strategy=strategy,
         value=value,
         reward_model=reward_model,
+        process_model=process_model,
+        separator=separator,
+        aggregate=aggregate,
         judge=judge,
         good=good,
         bad=bad,
         threshold=threshold,
         every=every,
+        vote=vote,
+        blind=blind or None,
         tokens=tokens,
         nodes=nodes,
         seconds=seconds,
         width=width,
         draws=draws,
         restarts=restarts,
+        together=together,
         span=span,
         stop=stop,
         temperature=temperature,
@@ -156,6 +179,7 @@ def search(
         save=save,
         resume=resume,
         device=device,
+        memory_limit=memory_limit,
         trust_remote_code=trust_remote_code,
     )
     return run(options, json=json, quiet=quiet)
@@ -176,6 +200,8 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
     from babblegraph.cli import build
     from babblegraph.cli.interrupt import Interruptible
     from babblegraph.cli.loading import check_writable
+    from babblegraph.cli.output import saved, show, status
+    from babblegraph.cli.settling import settle
     from babblegraph.view.console import PlainConsole
     from babblegraph.view.live import View
 
@@ -191,59 +217,11 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
             view.say("babbling")
             for one in view.follow(interrupt.until_stopped(found)):
                 graph = one.graph
+        if graph is not None:
+            settle(graph, plan)
     finally:
-        problem = _save(graph, options.save)
-    _print(graph, plan, json, quiet, view)
+        problem = saved(graph, options.save)
+    show(graph, plan, json, quiet, view)
     if problem is not None:
         raise problem
-    return interrupt.status or _status(graph, plan)
-
-
-def _save(graph: BabbleGraph | None, file: str | None) -> BadInput | None:
-    """Saves the graph, and gives back what went wrong: the answer is printed all the same."""
-    from babblegraph.graph_file import save
-
-    if graph is not None and file is not None:
-        try:
-            save(graph, file)
-        except BadInput as problem:
-            return problem
-    return None
-
-
-def _print(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: View) -> None:
-    from babblegraph import __version__
-    from babblegraph.cli.output import as_json
-
-    if graph is None:
-        return
-    if json:
-        seconds = graph.meta.get("spent", {}).get("seconds", 0.0)
-        run = {"seconds": seconds, "seed": plan.seed, "model": plan.model, "strategy": plan.strategy}
-        run["engine"] = graph.meta.get("engine")
-        print(as_json(graph, plan.prompts, **run, version=__version__))
-    elif quiet:
-        for tree in range(graph.trees):
-            for node in graph.best(1, tree=tree):
-                print(_safe(graph.text(node)))
-    else:
-        view.report(graph)
-
-
-def _status(graph: BabbleGraph | None, plan: Plan) -> int:
-    from babblegraph.cli.output import all_passed
-
-    if graph is None:
-        return DONE if plan.threshold is None else NONE_PASSES
-    return DONE if all_passed(graph, plan.threshold) else NONE_PASSES
-
-
-def _safe(text: str) -> str:
-    """The text as it is for a pipe; on a terminal without anything that the terminal would obey."""
-    from babblegraph.view.signs import signs_of
-    from babblegraph.view.text import visible
-
-    if not sys.stdout.isatty():
-        return text.rstrip("\n")
-    signs = signs_of(sys.stdout.encoding)
-    return "\n".join(visible(line, signs) for line in text.rstrip("\n").split("\n"))
+    return interrupt.status or status(graph, plan)

@@ -232,7 +232,7 @@ def _run(
 ) -> int:
     from babblegraph.cli import build
 
-    plan = build.plan(options, needs_prompt=False)
+    plan = build.plan(options, needs_prompt=False, more=held_out)
     texts, aside = _prompts(plan, held_out)
     with how:
         try:

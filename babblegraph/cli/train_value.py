@@ -60,7 +60,7 @@ def train_value(
         if number is not None and number < 1:
             raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
     said = SearchOptions(
-        task=task, model=model, device=device, trust_remote_code=trust_remote_code, seed=seed
+        task=task, prompts=prompts, model=model, device=device, trust_remote_code=trust_remote_code, seed=seed
     )
     said.check()
     plan = build.plan(said, needs_prompt=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +43,7 @@ class ProcessModelValue(rewards.Pretrained):
         aggregate: "min", "product", "mean" or "last".
         batch_size: texts in one forward pass.
         template: what stands before the steps, with a place {prompt}; or "chat" for the tokenizer's own.
-        scale: mean and standard deviation of rewards (log-odds), see `RewardModelValue`.
+        scale, asked: see `RewardModelValue`.
 
     Raises:
         BadInput: no such aggregate, an empty separator, or a template that cannot be filled in.
@@ -62,24 +62,28 @@ class ProcessModelValue(rewards.Pretrained):
         batch_size: int = 32,
         template: str = "{prompt}",
         scale: rewards.Scale = (0.0, 1.0),
+        asked: Mapping[str, str] | None = None,
     ) -> None:
         if aggregate not in AGGREGATES:
             known = ", ".join(AGGREGATES)
             raise BadInput(f"process scores are put together by one of {known}, got {aggregate!r}")
         if not steps or not separator:
             raise BadInput("steps and separator must not be empty, got '': what ends a step?")
-        if template != rewards.CHAT and "{prompt}" not in template:
+        if template == rewards.CHAT:
+            rewards.check_template(template, tokenizer)
+        elif "{prompt}" not in template:
             raise BadInput(f"a process template must have a place {{prompt}}, got {template!r}: add it")
         self.max_length = rewards.prepared(model, tokenizer)
         self.model, self.tokenizer, self.scale = model.eval(), tokenizer, scale
         self.steps, self.separator, self.aggregate = steps, separator, aggregate
-        self.template, self.batch_size = template, batch_size
+        self.template, self.batch_size, self.asked = template, batch_size, asked or {}
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         """Values of nodes, [M] in [0, 1]; NaN where a text is longer than the model reads."""
         values, laid_out = np.full(len(ids), np.nan), []
         for place, i in enumerate(ids.tolist()):
-            tokens, ends = self._laid_out(graph.prompt(i), graph.text(i))
+            prompt = graph.prompt(i)
+            tokens, ends = self._laid_out(self.asked.get(prompt, prompt), graph.text(i))
             if not ends:
                 values[place] = 1.0
             elif len(tokens) > self.max_length:

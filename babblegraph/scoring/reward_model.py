@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ class RewardModelValue(rewards.Pretrained):
             tokenizer's own chat template.
         scale: mean and standard deviation of its rewards (log-odds), so that values use the whole of [0, 1]; see
             `pilot`.
+        asked: what the user asked, by prompts as the generator read them, where a chat template made these; the
+            reward model reads what was asked.
 
     Raises:
         BadInput: a template that cannot be filled in.
@@ -46,7 +48,9 @@ class RewardModelValue(rewards.Pretrained):
         *,
         template: str = rewards.PLAIN,
         scale: rewards.Scale = (0.0, 1.0),
+        asked: Mapping[str, str] | None = None,
     ) -> None:
+        self.asked = asked or {}
         self.max_length = rewards.prepared(model, tokenizer)
         self.model, self.tokenizer, self.scale = model.eval(), tokenizer, scale
         self.template = rewards.check_template(template, tokenizer)
@@ -55,7 +59,10 @@ class RewardModelValue(rewards.Pretrained):
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         """Values of nodes, [M] in [0, 1]; every token it reads is counted as scored."""
         nodes = ids.tolist()
-        found, tokens = self._rewards([(graph.prompt(i), graph.text(i)) for i in nodes])
+        prompts = map(graph.prompt, nodes)
+        found, tokens = self._rewards(
+            [(self.asked.get(p, p), graph.text(i)) for p, i in zip(prompts, nodes, strict=True)]
+        )
         meter.count("scored", graph.root[ids], tokens)
         return rewards.as_values(found, self.scale)
 
@@ -69,9 +76,8 @@ class RewardModelValue(rewards.Pretrained):
             BadInput: fewer than two texts, or all with the same reward.
         """
         scale = rewards.scale_of(self._rewards(texts)[0])
-        return RewardModelValue(
-            self.model, self.tokenizer, self.batch_size, template=self.template, scale=scale
-        )
+        how: dict[str, Any] = {"template": self.template, "scale": scale, "asked": self.asked}
+        return RewardModelValue(self.model, self.tokenizer, self.batch_size, **how)
 
     @torch.no_grad()
     def _rewards(self, texts: Pairs) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

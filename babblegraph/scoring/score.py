@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Meter
 from babblegraph.graph import BabbleGraph
-from babblegraph.protocols import Task, ValueFunction
+from babblegraph.protocols import Task, ValueFunction, verifies
 from babblegraph.randomness import text_key
 from babblegraph.scoring.contain import contained, note_failure
 from babblegraph.status import Flag, Gate, Status
@@ -28,7 +28,7 @@ class Score:
 
     Args:
         task: its partial check marks dead nodes, its `done` finished ones, its verifier scores leaves.
-        value: of nodes that are still open; of leaves too where there is no task.
+        value: of nodes that are still open; of leaves too where there is no verifier.
         connectivity: of all nodes, graph -> [N]; asked every round in a small forest, in a large one each time
             that it has grown by an eighth. Until then a new node has its parent's, a leaf 0.
         threshold: what a leaf's score must reach to pass the leaf gate; None for no such gate.
@@ -49,7 +49,7 @@ class Score:
             self._check(graph, ids)
         open_nodes = ids[graph.status[ids] == Status.FRONTIER]
         leaves = ids[graph.is_leaf(ids) & (graph.status[ids] != Status.LEAF_DEAD)]
-        judged = open_nodes if self.task is not None else np.concatenate([open_nodes, leaves])
+        judged = open_nodes if verifies(self.task) else np.concatenate([open_nodes, leaves])
         graph.value[judged] = 1.0 if self.value is None else self._values(graph, judged, meter)
         self._score_leaves(graph, leaves)
         if self.connectivity is not None:
@@ -87,7 +87,7 @@ class Score:
         return np.clip(values, 0.0, 1.0)
 
     def _score_leaves(self, graph: BabbleGraph, leaves: NDArray[np.int32]) -> None:
-        if self.task is None:
+        if self.task is None or not verifies(self.task):
             graph.score[leaves] = graph.value[leaves]
         else:
             for i in leaves.tolist():

@@ -20,6 +20,7 @@ from babblegraph.strategies.puct import puct
 from babblegraph.strategies.restarts import with_restarts
 from babblegraph.strategies.step_beam import step_beam
 from babblegraph.strategies.stochastic_beam import stochastic_beam
+from babblegraph.strategies.together import together
 from babblegraph.strategies.token_beam import token_beam
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
@@ -58,6 +59,7 @@ __all__ = [
     "puct",
     "step_beam",
     "stochastic_beam",
+    "together",
     "token_beam",
     "with_restarts",
 ]

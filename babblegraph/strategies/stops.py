@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,15 +89,19 @@ def converged(
             f"a confidence must be above 0.5 and below 1, got {confidence:g}: 0.95 errs once in twenty"
         )
     need_positive("least", least)
+    known: WeakKeyDictionary[BabbleGraph, dict[int, str | None]] = (
+        WeakKeyDictionary()
+    )  # a finished text stays as it is
 
     def rule(graph: BabbleGraph, meter: Meter) -> NDArray[np.bool_]:
-        first, second = margins(graph, answer, weighted=weighted)
+        first, second = margins(graph, answer, weighted=weighted, said=known.setdefault(graph, {}))
         enough = first + second >= least
         return enough & np.array([leads(a, b) >= confidence for a, b in zip(first, second, strict=True)])
 
     return rule
 
 
+@lru_cache(maxsize=4096)
 def leads(first: float, second: float) -> float:
     """P(X > 1/2) for X ~ Beta(first + 1, second + 1).
 

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from babblegraph.budget import Budget, Spent
 from babblegraph.graph import BabbleGraph
+from babblegraph.outcome import Tally, settled
 from babblegraph.status import Status
 from babblegraph.subtrees import passing
 from babblegraph.view import figures
@@ -46,7 +47,7 @@ def verdict(
     graph: BabbleGraph, spent: Spent | None, budget: Budget | None, width: int, signs: Signs = UNICODE
 ) -> Text:
     """One line on what came of the search, and what that cost."""
-    line = _outcome(graph, signs)
+    line = _outcome(graph, width, signs)
     nodes, rounds = graph.size - graph.trees, graph.round
     costs = [
         f"{figures.count(nodes)} node{'s' * (nodes != 1)}",
@@ -55,7 +56,10 @@ def verdict(
     if spent is not None:
         bound = budget.tokens * graph.trees if budget is not None and budget.tokens else 0
         of = f" of {figures.count(bound)}" if bound else ""
-        costs = [f"cost {figures.count(spent.sampled)}{of} tokens", *costs, f"{spent.seconds:.1f} s"]
+        total = f"{figures.count(spent.sampled)}{of} tokens"
+        each = f"{figures.count(spent.sampled / graph.trees)} tokens a prompt"
+        first = [f"cost {total}"] if graph.trees == 1 else [f"cost {each}", f"{total} in all"]
+        costs = [*first, *costs, f"{spent.seconds:.1f} s"]
     for i, cost in enumerate(costs):
         said = f" {signs.dot} {cost}"
         if line.cell_len + len(said) > width:
@@ -99,13 +103,16 @@ def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bo
     return lines
 
 
-def _outcome(graph: BabbleGraph, signs: Signs) -> Text:
+def _outcome(graph: BabbleGraph, width: int, signs: Signs) -> Text:
     """Whether something passed, and how good the best is."""
+    word, found = settled(graph)
+    if found is not None and graph.trees > 1:
+        return _of_prompts(graph, word, found, width, signs)
     passed = len(np.unique(graph.root[passing(graph)]))
     best, threshold = [float(graph.score[node]) for node in graph.best(1)], graph.meta.get("threshold")
-    if graph.trees > 1 and threshold is not None:
-        words = f"{signs.passed} {passed} of {graph.trees} prompts passed"
-        return line_of((words, PASSED if passed else FAILED))
+    if found is not None and word == "right":
+        said, style = (f"{signs.passed} right", PASSED) if found.hits else ("not right", FAILED)
+        return line_of((said, style))
     if passed:
         return line_of((f"{signs.passed} passed", PASSED), (f" with score {best[0]:.2f}", STRONG))
     if not best:
@@ -115,6 +122,20 @@ def _outcome(graph: BabbleGraph, signs: Signs) -> Text:
         short = figures.short_of(best[0], threshold)
         return line_of(("no leaf passes", FAILED), (f", the best has {short}", ""))
     return line_of((f"{signs.status[Status.LEAF_END]} best {best[0]:.2f}", STRONG))
+
+
+def _of_prompts(graph: BabbleGraph, word: str, found: Tally, width: int, signs: Signs) -> Text:
+    """How many prompts came out well, their share and its interval as far as there is room."""
+    words = f"{signs.passed} {found.hits} of {found.of} prompts {word}"
+    line = line_of((words, PASSED if found.hits else FAILED))
+    low, high = 100 * found.low, 100 * found.high
+    said = f" {100 * found.share:.1f} % (95 %: {low:.1f} to {high:.1f})"
+    waiting = graph.trees - found.of
+    more = f" {signs.dot} {waiting} not begun" if waiting else ""
+    for part, style in ((said, STRONG), (more, "")):
+        if line.cell_len + len(part) <= width:
+            line.append(part, style)
+    return line
 
 
 def line_of(*parts: tuple[str, str]) -> Text:

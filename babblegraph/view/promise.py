@@ -8,19 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.graph import BabbleGraph
+from babblegraph.outcome import chosen
 from babblegraph.status import Status
 
 OVER = (Status.LEAF_DEAD, Status.MERGED)
 
 
 def best_leaf(graph: BabbleGraph, tree: int) -> int | None:
-    """As `graph.best(1, tree)`, without sorting: this runs in every frame."""
-    leaf = graph.is_leaf() & (graph.root == tree) & (graph.status != Status.LEAF_DEAD)
-    ids = np.flatnonzero(leaf & ~np.isnan(graph.score))
-    if not len(ids):
-        return None
-    ids = ids[graph.score[ids] == graph.score[ids].max()]
-    return int(ids[np.argmax(graph.log_p_g[ids])])
+    """The leaf that answers a prompt; see `outcome.chosen`."""
+    return chosen(graph, tree)
 
 
 def promise(graph: BabbleGraph, ids: NDArray[Any]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.graph import NO_PARENT, BabbleGraph
+from babblegraph.outcome import chosen
 from babblegraph.status import Status
 from babblegraph.step_text import no_text, step_text
 from babblegraph.view import figures, tables
@@ -84,7 +85,9 @@ def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE)
     if best is None:
         return _no_answer(graph, tree, width, signs)
     score, threshold = float(graph.score[best]), graph.meta.get("threshold")
-    if threshold is None:
+    if "vote" in graph.meta or "right" in graph.meta:
+        line = _settled(graph, tree, score, width, signs)
+    elif threshold is None:
         line = line_of(("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG))
     elif score >= threshold:
         passed = f"{signs.passed} passed"
@@ -158,9 +161,20 @@ def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[Ren
 
 
 def best_tree(graph: BabbleGraph) -> int:
-    """The tree with the best finished leaf, the first one where there is none."""
-    best = graph.best(1)
-    return int(graph.root[best[0]]) if best else 0
+    """The tree with the best finished leaf, where there was a vote the one most agreed on; right ones come first."""
+    vote, right = (
+        graph.meta.get("vote"),
+        np.array([bool(hit) for hit in graph.meta.get("right", ())], np.bool_),
+    )
+    if vote is None and not right.any():
+        best = graph.best(1)
+        return int(graph.root[best[0]]) if best else 0
+    if vote is not None:
+        worth = np.array([-np.inf if share is None else share for share in vote["share"]])
+    else:
+        nodes = [chosen(graph, tree) for tree in range(graph.trees)]
+        worth = np.array([-np.inf if node is None else float(graph.score[node]) for node in nodes])
+    return int(np.argmax(np.where(right, worth, -np.inf) if right.any() else worth))
 
 
 def saved_spent(graph: BabbleGraph) -> Spent | None:
@@ -176,6 +190,21 @@ def saved_budget(graph: BabbleGraph) -> Budget | None:
     saved: Mapping[str, Any] = graph.meta.get("budget") or {}
     bounds = {k: saved[k] for k in ("tokens", "nodes", "seconds") if saved.get(k) is not None}
     return Budget(**bounds) if bounds else None
+
+
+def _settled(graph: BabbleGraph, tree: int, score: float, width: int, signs: Signs) -> Text:
+    """The heading of an answer that was voted for or marked."""
+    line = line_of(("Answer", TITLE))
+    if (vote := graph.meta.get("vote")) is not None and vote["answer"][tree] is not None:
+        share = f"  {100 * vote['share'][tree]:.0f} % of the {'weighted ' * vote['weighted']}votes"
+        line.append("  ").append(fit(vote["answer"][tree], max(width - 30 - len(share), 8), signs), STRONG)
+        line.append(share, QUIET)
+    else:
+        line.append("  score ", QUIET).append(f"{score:.2f}", STRONG)
+    if (right := graph.meta.get("right")) is not None:
+        said, style = (f"{signs.passed} right", PASSED) if right[tree] else ("not right", FAILED)
+        line.append("  ").append(said, style)
+    return line
 
 
 def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[RenderableType]:

@@ -16,6 +16,8 @@ from babblegraph.view.promise import best_leaf
 from babblegraph.view.signs import GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
 from babblegraph.view.text import fit, pad
 
+ANSWER = 16  # cells of an answer that was voted for
+
 
 def gates(graph: BabbleGraph, signs: Signs = UNICODE) -> Table:
     """Each gate: how many entered and passed it, and the share that it stopped.
@@ -64,6 +66,9 @@ def budget(spent: Spent, bounds: Budget | None, trees: int = 1, signs: Signs = U
     for name, used, bound in rows:
         of = figures.count(bound) if bound else ""
         table.add_row(name, figures.count(used), of, figures.percent(used, bound) if bound else "")
+    if trees > 1:
+        each = "" if not tokens else figures.count(tokens)
+        table.add_row("tokens a prompt", figures.count(spent.sampled / trees), each, "")
     of = f"{seconds:g}" if seconds else ""
     table.add_row("seconds", f"{spent.seconds:.1f}", of, figures.percent(spent.seconds, seconds or 0))
     if spent.peak_slots:
@@ -79,7 +84,7 @@ def prompts(
     focus: int | None = None,
     signs: Signs = UNICODE,
 ) -> list[Text]:
-    """One line a prompt: its sign, its text, its nodes and its best score; folded beyond the height.
+    """One line a prompt: its sign, what was asked, its nodes and its answer's score; folded beyond the height.
 
     Args:
         graph: any.
@@ -99,26 +104,39 @@ def prompts(
         )
     }
     passed = np.bincount(graph.root[passing(graph)], minlength=trees)
-    names = [n for n in ("nodes", "live", "pruned", "dead") if width >= 72 or n == "nodes"]
+    word = "passed"
+    if (right := graph.meta.get("right")) is not None:
+        passed, word = np.array([bool(hit) for hit in right], np.intp), "right"
+    asked = graph.meta.get("asked", {})  # where a chat template has made much else of it
+    vote = graph.meta.get("vote")
+    names = [n for n in ("nodes", "live", "pruned", "dead") if n == "nodes" or (width >= 72 and vote is None)]
+    last = 7 if vote is None else ANSWER + 7
     shown = _some(trees, None if height is None else height - 2, focus)
-    said = [fit(graph.prompts[i], max(width - 5 - 8 * len(names) - 7, 8), signs, middle=True) for i in shown]
+    prompts = [asked.get(graph.prompts[i], graph.prompts[i]) for i in shown]
+    said = [fit(p, max(width - 5 - 8 * len(names) - last, 8), signs, middle=True) for p in prompts]
     room = max(24, *(cell_len(s) for s in said))
     heading = Text(no_wrap=True).append("  " + "prompt".ljust(room + 2), QUIET)
-    lines = [heading.append("".join(n.rjust(8) for n in names) + "best".rjust(7), QUIET)]
+    ends = "best".rjust(7) if vote is None else "answer".rjust(ANSWER) + "votes".rjust(7)
+    lines = [heading.append("".join(n.rjust(8) for n in names) + ends, QUIET)]
     for i, prompt in zip(shown, said, strict=True):
         sign, style = (signs.passed, PASSED) if passed[i] else _tree_sign(per["live"][i], signs)
         mark = signs.arrow[-1] if i == focus else " "
         row = Text(no_wrap=True).append(f"{mark} ", TITLE).append(f"{sign} ", style)
         row.append(pad(prompt, room), STRONG if i == focus else "")
         row.append("".join(figures.count(per[n][i]).rjust(8) for n in names), QUIET)
-        best = best_leaf(graph, i)
-        row.append(("" if best is None else f"{graph.score[best]:.2f}").rjust(7), style)
+        if vote is not None:
+            said_by, share = fit(vote["answer"][i] or "", ANSWER - 2, signs), vote["share"][i]
+            row.append(" " * (ANSWER - cell_len(said_by)) + said_by, style)
+            row.append(("" if share is None else f"{100 * share:.0f} %").rjust(7), QUIET)
+        else:
+            best = best_leaf(graph, i)
+            row.append(("" if best is None else f"{graph.score[best]:.2f}").rjust(7), style)
         lines.append(row)
     if len(shown) < trees:
         rest = np.setdiff1d(np.arange(trees), shown)
         words = f"{signs.ellipsis} {len(rest)} more prompts"
-        if graph.meta.get("threshold") is not None:
-            words += f": {int((passed[rest] > 0).sum())} passed"
+        if graph.meta.get("threshold") is not None or word == "right":
+            words += f": {int((passed[rest] > 0).sum())} {word}"
         lines.append(Text("    " + words, QUIET, no_wrap=True))
     return lines
 

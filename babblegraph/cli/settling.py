@@ -1,0 +1,105 @@
+"""What becomes of a search's answers when it is over: the texts vote, and a verifier that was kept away marks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from babblegraph.cli.loading import choose, load_function
+from babblegraph.errors import BadInput
+from babblegraph.extract import BALLOTS
+from babblegraph.graph import BabbleGraph
+from babblegraph.protocols import Strategy, verifies
+from babblegraph.tasks import Blind
+
+if TYPE_CHECKING:
+    from babblegraph.cli.build import Plan
+    from babblegraph.cli.options import SearchOptions
+
+VOTING_STRATEGY = "best-of-n"
+DEFAULT_TOKENS = 4000  # for each prompt
+LONGEST = 1024  # tokens of a text, where the user does not say
+Ballot = Callable[[str], str | None]
+
+
+def settle(graph: BabbleGraph, plan: Plan) -> None:
+    """Holds the vote and marks the answers, as far as the plan has either; the graph remembers both."""
+    from babblegraph.outcome import elect, mark
+
+    if plan.ballot is not None:
+        elect(graph, plan.ballot, weighted=is_weighted(plan))
+    if plan.marker is not None:
+        threshold = plan.options.threshold
+        mark(graph, plan.marker, threshold=1.0 if threshold is None else threshold)
+
+
+def forget(graph: BabbleGraph) -> None:
+    """Takes back what `settle` found out: the search goes on."""
+    graph.meta.pop("vote", None)
+    graph.meta.pop("right", None)
+
+
+def blinded(task: Any, options: SearchOptions) -> tuple[Any, Any]:
+    """The task as the search sees it, and the one that marks the answers at the end, if that is another one.
+
+    Raises:
+        BadInput: there is no verifier to keep away.
+    """
+    if options.blind and not verifies(task):
+        raise BadInput(
+            "--blind keeps a verifier out of the search, got no task: add --task or leave --blind out"
+        )
+    if verifies(task) and (options.blind or options.vote is not None):
+        return Blind(task), task
+    return task, None
+
+
+def ballot_of(name: str) -> Ballot:
+    """What of a text a vote compares.
+
+    Raises:
+        BadInput: no such name, or no such function.
+    """
+    if ".py:" not in name and not name.endswith(".py"):
+        return BALLOTS[choose(name, BALLOTS, "--vote")]
+    function = load_function(name, "--vote")
+
+    def ballot(text: str) -> str | None:
+        try:
+            said = function(text)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise BadInput(
+                f"--vote must name f(text) -> answer or None, got on {text!r:.40}: {problem}"
+            ) from error
+        if said is not None and not isinstance(said, str):
+            raise BadInput(f"--vote must name f(text) -> answer or None, got {said!r:.40}: return a text")
+        return said
+
+    return ballot
+
+
+def stopped_by_votes(strategy: Strategy, plan: Plan) -> Strategy:
+    """The strategy, which ends a prompt's search when its vote is decided, where that can be told.
+
+    Only independent texts of one vote each tell how the others would vote; --all goes on.
+    """
+    if plan.ballot is None or plan.options.every or is_weighted(plan) or strategy.name != VOTING_STRATEGY:
+        return strategy
+    from babblegraph.strategies.stops import converged, stopping
+
+    return stopping(strategy, converged(plan.ballot))
+
+
+def usual_tokens(options: SearchOptions) -> int:
+    """The budget where none is given: all the texts of best-of-n that were asked for must find room in it."""
+    sampling = (options.strategy or (options.vote and VOTING_STRATEGY)) == VOTING_STRATEGY
+    texts = options.width if sampling and options.width is not None else 0
+    return max(DEFAULT_TOKENS, texts * (options.max_new_tokens or LONGEST))
+
+
+def is_weighted(plan: Plan) -> bool:
+    """Whether votes count as much as their scores: where the user said who gives scores."""
+    from babblegraph.cli.options import JUDGES
+
+    return any(getattr(plan.options, name) is not None for name in JUDGES)

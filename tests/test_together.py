@@ -1,0 +1,75 @@
+"""Prompts that take turns get the same texts as side by side, and hold less memory."""
+
+from __future__ import annotations
+
+import pytest
+
+import babblegraph as bg
+from babblegraph.errors import BadInput
+from babblegraph.status import Status
+from babblegraph.strategies import STRATEGIES, best_of_n, together
+
+PUZZLES = ["2 3 4>24", "3 5 7>38", "2 5 6>60", "4 5 6>26", "1 2 3>6", "2 2 6>24"]
+
+
+def searched(strategy, **how):
+    return bg.babble(bg.Babbler.embedded(), PUZZLES, task=bg.Countdown(), strategy=strategy, seed=3, **how)
+
+
+def texts(found):
+    graph = found.graph
+    return [
+        sorted(
+            graph.text(int(i)) for i in range(graph.size) if graph.is_leaf([i])[0] and graph.root[i] == tree
+        )
+        for tree in range(graph.trees)
+    ]
+
+
+@pytest.mark.parametrize("most", [1, 2, 6, 9])
+def test_each_prompt_gets_the_same_texts_however_many_are_searched_at_a_time(most):
+    assert texts(searched(together(best_of_n(n=6), most))) == texts(searched(best_of_n(n=6)))
+
+
+def test_one_prompt_at_a_time_holds_a_fraction_of_the_keys_and_values():
+    few, many = searched(together(best_of_n(n=6), 1)), searched(best_of_n(n=6))
+    assert few.spent.sampled == many.spent.sampled
+    assert few.spent.peak_slots < many.spent.peak_slots / 3
+
+
+def test_a_prompt_begins_when_another_one_is_over_and_not_before():
+    most, begun = 0, []
+    asked = {"task": bg.Countdown(), "strategy": together(best_of_n(n=4, width=4), 2), "seed": 3}
+    for one in bg.rounds(bg.Babbler.embedded(), PUZZLES, **asked):
+        trees = set(one.graph.root[one.chosen.ids].tolist())
+        most = max(most, len(trees))
+        begun += sorted(trees - set(begun))
+    assert most == 2
+    assert begun == list(range(6))
+
+
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"greedy", "token-beam", "a-star"}))
+def test_every_strategy_searches_all_prompts_two_at_a_time(name):
+    way, task = together(STRATEGIES[name](), 2), bg.Countdown()
+    graph = bg.babble(bg.Babbler.embedded(), PUZZLES[:3], task=task, strategy=way, budget=60).graph
+    drawn = [int((graph.root == tree).sum()) for tree in range(graph.trees)]
+    assert min(drawn) > 1
+    assert (graph.status[: graph.trees] == Status.EXPANDED).all()
+
+
+def test_a_search_that_took_turns_can_go_on_with_a_larger_budget():
+    first = searched(together(best_of_n(), 2), budget=60)
+    again = bg.babble(
+        bg.Babbler.embedded(),
+        None,
+        task=bg.Countdown(),
+        strategy=together(best_of_n(), 2),
+        budget=120,
+        graph=first.graph,
+    )
+    assert again.spent.sampled > 60 * 6
+
+
+def test_none_at_a_time_is_refused():
+    with pytest.raises(BadInput, match="together must be above 0, got 0"):
+        together(best_of_n(), 0)
