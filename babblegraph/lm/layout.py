@@ -7,10 +7,13 @@ queries of all its rows (a cascade); everything else is a row's own tail.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from babblegraph.lm.tails import Copy
 
 Ints = NDArray[np.integer[Any]]
 LEAST = {
@@ -43,6 +46,8 @@ class Layout:
         segments: what is shared.
         slots, positions: of each row's tail, padded with 0 on the right, [B, T].
         sizes: tokens of each tail, [B].
+        steps: how many tokens were appended.
+        copies: of the tails' keys and values, by layer; see `tails.Growth`.
     """
 
     def __init__(self, paths: Ints, lengths: Ints, new: Ints, least: int) -> None:
@@ -51,6 +56,8 @@ class Layout:
         own |= _from(paths.shape[1], lengths - new) & ~_from(paths.shape[1], lengths)
         own = own[self.order]
         self.sizes = own.sum(1)
+        self.steps = 0
+        self.copies: dict[int, Copy] = {}
         row, position = np.nonzero(own)
         column = np.arange(len(row)) - np.repeat(np.cumsum(self.sizes) - self.sizes, self.sizes)
         self._slots = np.zeros((len(own), int(self.sizes.max()) + 16), np.int64)
@@ -63,18 +70,24 @@ class Layout:
         return self._slots[:, : int(self.sizes.max())]
 
     @property
+    def roomy(self) -> Ints:
+        """`slots` with room for tokens to come."""
+        return self._slots
+
+    @property
     def positions(self) -> Ints:
         return self._positions[:, : int(self.sizes.max())]
 
     def append(self, slots: Ints) -> None:
         """Every row of the batch goes on by one token, [B] in the batch's order."""
         if self.sizes.max() == self._slots.shape[1]:
-            room = ((0, 0), (0, self._slots.shape[1]))
+            room = ((0, 0), (0, self._slots.shape[1] // 4 + 16))
             self._slots, self._positions = np.pad(self._slots, room), np.pad(self._positions, room)
         row = np.arange(len(self.sizes))
         self._slots[row, self.sizes] = slots[self.order]
         self._positions[row, self.sizes] = self.lengths
         self.sizes, self.lengths = self.sizes + 1, self.lengths + 1
+        self.steps += 1
 
 
 def _shared(paths: Ints, known: Ints, least: int) -> tuple[Ints, list[Segment], NDArray[np.bool_]]:

@@ -1,0 +1,61 @@
+"""Rows' own tails as copies that grow by a token a step, so that they are not collected anew for every step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from babblegraph.lm.layout import Layout
+    from babblegraph.lm.store import Store
+
+
+class Copy(NamedTuple):
+    """One layer's keys and values of B tails, side by side."""
+
+    keys: torch.Tensor  # [B, room, H_kv, d]
+    values: torch.Tensor  # [B, room, H_kv, d_v]
+    filled: int  # tokens of the longest tail
+
+
+class Growth(NamedTuple):
+    """One step of rows that have one new token each; the copies last as long as their layout."""
+
+    layout: Layout
+    store: Store
+    width: int  # tokens of the longest tail, the new one included
+    newest: tuple[torch.Tensor, torch.Tensor] | None  # row and place of the new tokens; None: all are the last
+
+    @classmethod
+    def of(cls, layout: Layout, store: Store) -> Growth:
+        width, last = layout.slots.shape[1], layout.sizes - 1
+        if (last == width - 1).all():
+            return cls(layout, store, width, None)
+        places = np.arange(len(last)), last
+        row, place = (torch.as_tensor(numbers, device=store.device) for numbers in places)
+        return cls(layout, store, width, (row, place))
+
+    def __call__(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the tails, [B, H_kv, T, d] and [B, H_kv, T, d_v].
+
+        Args:
+            layer: whose they are.
+            key, value: of the new tokens, [B, H_kv, 1, d] and [B, H_kv, 1, d_v]; they are in the store already.
+        """
+        copy = self.layout.copies.get(layer)
+        if copy is None or copy.filled != self.width - 1 or copy.keys.shape[1] < self.width:
+            slots = torch.as_tensor(self.layout.roomy, device=self.store.device)
+            keys, values = (part.transpose(1, 2) for part in self.store.read(layer, slots))
+        else:
+            keys, values = copy.keys, copy.values
+            for part, new in ((keys, key), (values, value)):
+                if self.newest is None:
+                    part[:, self.width - 1] = new[:, :, 0]
+                else:
+                    part[self.newest] = new[:, :, 0]
+        self.layout.copies[layer] = Copy(keys, values, self.width)
+        return keys[:, : self.width].transpose(1, 2), values[:, : self.width].transpose(1, 2)
