@@ -40,7 +40,7 @@ class Plan:
         self.slots = torch.as_tensor(slots.reshape(-1), device=store.device)
         self.windows: set[int | None] = set()  # that the layers have asked for
         self._grow = Growth.of(layout, store) if layout.steps else None
-        self._tail = None if self._grow else torch.as_tensor(layout.slots, device=store.device)
+        self._tail = torch.as_tensor(layout.slots, device=store.device)
         new = (~self._padding).sum(1)
         self.whole = bool((layout.lengths == new).all())  # there is nothing but the new tokens
         if self.whole and slots.shape[1] > 1:  # they are padded on the left, as the pass has them
@@ -50,9 +50,7 @@ class Plan:
         self._biases: dict[int | None, torch.Tensor | None] = {}
         self._levels: dict[tuple[int | None, int], list[list[Piece]]] = {}
 
-    def tails(
-        self, layer: int, key: torch.Tensor, value: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def tails(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the tails, [B, H_kv, T, d] each; the new tokens' are in the store already."""
         if self.whole:
             return key, value

@@ -26,7 +26,9 @@ class Growth(NamedTuple):
     layout: Layout
     store: Store
     width: int  # tokens of the longest tail, the new one included
-    newest: tuple[torch.Tensor, torch.Tensor] | None  # row and place of the new tokens; None: all are the last
+    newest: (
+        tuple[torch.Tensor, torch.Tensor] | None
+    )  # row and place of the new tokens; None: all are the last
 
     @classmethod
     def of(cls, layout: Layout, store: Store) -> Growth:
