@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from babblegraph.lm.layout import Layout
+    from babblegraph.lm.layout import Ints, Layout
     from babblegraph.lm.store import Store
 
 
 class Copy(NamedTuple):
     """One layer's keys and values of B tails, side by side."""
 
-    keys: torch.Tensor  # [B, room, H_kv, d]
-    values: torch.Tensor  # [B, room, H_kv, d_v]
-    filled: int  # tokens of the longest tail
+    keys: torch.Tensor  # [at least B, at least T, H_kv, d]
+    values: torch.Tensor  # [at least B, at least T, H_kv, d_v]
+    steps: int  # how many tokens the layout had been appended when all of its tails were there
 
 
 class Growth(NamedTuple):
@@ -48,16 +48,42 @@ class Growth(NamedTuple):
             layer: whose they are.
             key, value: of the new tokens, [B, H_kv, 1, d] and [B, H_kv, 1, d_v]; they are in the store already.
         """
-        copy = self.layout.copies.get(layer)
-        if copy is None or copy.filled != self.width - 1 or copy.keys.shape[1] < self.width:
-            slots = torch.as_tensor(self.layout.roomy, device=self.store.device)
+        layout, rows = self.layout, len(key)
+        copy = layout.copies.get(layer)
+        if copy is None or copy.steps != layout.steps - 1 or not _holds(copy, rows, self.width):
+            slots = torch.as_tensor(_roomy(layout.roomy), device=self.store.device)
             keys, values = (part.transpose(1, 2) for part in self.store.read(layer, slots))
         else:
-            keys, values = copy.keys, copy.values
+            keys, values, _ = copy
             for part, new in ((keys, key), (values, value)):
                 if self.newest is None:
-                    part[:, self.width - 1] = new[:, :, 0]
+                    part[:rows, self.width - 1] = new[:, :, 0]
                 else:
                     part[self.newest] = new[:, :, 0]
-        self.layout.copies[layer] = Copy(keys, values, self.width)
-        return keys[:, : self.width].transpose(1, 2), values[:, : self.width].transpose(1, 2)
+        layout.copies[layer] = Copy(keys, values, layout.steps)
+        return (
+            keys[:rows, : self.width].transpose(1, 2),
+            values[:rows, : self.width].transpose(1, 2),
+        )
+
+
+def moved(copies: dict[int, Copy], source: Ints, target: Ints, rows: int) -> dict[int, Copy]:
+    """Copies whose rows `target` are now what rows `source` were; none where there is no room for so many rows.
+
+    No target is a source.
+    """
+    if not all(_holds(copy, rows, 0) for copy in copies.values()):
+        return {}
+    for copy in copies.values() if len(source) else ():
+        for part in copy[:2]:
+            part[torch.as_tensor(target)] = part[torch.as_tensor(source)]
+    return copies
+
+
+def _holds(copy: Copy, rows: int, width: int) -> bool:
+    return copy.keys.shape[0] >= rows and copy.keys.shape[1] >= width
+
+
+def _roomy(slots: Ints) -> Ints:
+    """With rows for those to come."""
+    return np.pad(slots, ((0, len(slots) // 8), (0, 0)))
