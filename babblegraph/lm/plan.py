@@ -39,7 +39,7 @@ class Plan:
         self._positions, self._padding = positions, slots == 0
         self.slots = torch.as_tensor(slots.reshape(-1), device=store.device)
         self.windows: set[int | None] = set()  # that the layers have asked for
-        self._grow = Growth.of(layout, store) if layout.steps else None
+        self._grow = Growth.of(layout, store)
         self._tail = torch.as_tensor(layout.slots, device=store.device)
         new = (~self._padding).sum(1)
         self.whole = bool((layout.lengths == new).all())  # there is nothing but the new tokens

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Copy(NamedTuple):
-    """One layer's keys and values of B tails, side by side."""
+    """One layer's keys and values of B tails; those of a row and a head lie side by side."""
 
-    keys: torch.Tensor  # [at least B, at least T, H_kv, d]
-    values: torch.Tensor  # [at least B, at least T, H_kv, d_v]
+    keys: torch.Tensor  # [at least B, H_kv, at least T, d]
+    values: torch.Tensor  # [at least B, H_kv, at least T, d_v]
     steps: int  # how many tokens the layout had been appended when all of its tails were there
 
 
@@ -26,12 +26,13 @@ class Growth(NamedTuple):
     layout: Layout
     store: Store
     width: int  # tokens of the longest tail, the new one included
-    newest: (
-        tuple[torch.Tensor, torch.Tensor] | None
-    )  # row and place of the new tokens; None: all are the last
+    newest: tuple[torch.Tensor, torch.Tensor] | None  # row and place of the new tokens; None: all at the end
 
     @classmethod
-    def of(cls, layout: Layout, store: Store) -> Growth:
+    def of(cls, layout: Layout, store: Store) -> Growth | None:
+        """None for the first step, since rows often part at once, and where a memory limit has no room for copies."""
+        if not layout.steps or store.bounded:
+            return None
         width, last = layout.slots.shape[1], layout.sizes - 1
         if (last == width - 1).all():
             return cls(layout, store, width, None)
@@ -52,19 +53,18 @@ class Growth(NamedTuple):
         copy = layout.copies.get(layer)
         if copy is None or copy.steps != layout.steps - 1 or not _holds(copy, rows, self.width):
             slots = torch.as_tensor(_roomy(layout.roomy), device=self.store.device)
-            keys, values = (part.transpose(1, 2) for part in self.store.read(layer, slots))
+            keys, values = (part.contiguous() for part in self.store.read(layer, slots))
+            self.store.note_copies(len(layout.copies) + 1, keys, values)
         else:
             keys, values, _ = copy
             for part, new in ((keys, key), (values, value)):
                 if self.newest is None:
-                    part[:rows, self.width - 1] = new[:, :, 0]
+                    part[:rows, :, self.width - 1] = new[:, :, 0]
                 else:
-                    part[self.newest] = new[:, :, 0]
+                    row, place = self.newest
+                    part[row, :, place] = new[:, :, 0]
         layout.copies[layer] = Copy(keys, values, layout.steps)
-        return (
-            keys[:rows, : self.width].transpose(1, 2),
-            values[:rows, : self.width].transpose(1, 2),
-        )
+        return keys[:rows, :, : self.width], values[:rows, :, : self.width]
 
 
 def moved(copies: dict[int, Copy], source: Ints, target: Ints, rows: int) -> dict[int, Copy]:
@@ -81,7 +81,7 @@ def moved(copies: dict[int, Copy], source: Ints, target: Ints, rows: int) -> dic
 
 
 def _holds(copy: Copy, rows: int, width: int) -> bool:
-    return copy.keys.shape[0] >= rows and copy.keys.shape[1] >= width
+    return copy.keys.shape[0] >= rows and copy.keys.shape[2] >= width
 
 
 def _roomy(slots: Ints) -> Ints:
