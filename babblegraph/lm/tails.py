@@ -59,12 +59,13 @@ class Growth(NamedTuple):
             keys, values, _ = copy
             for part, new in ((keys, key), (values, value)):
                 if self.newest is None:
-                    part[:rows, :, self.width - 1] = new[:, :, 0]
+                    part.narrow(0, 0, rows).select(2, self.width - 1).copy_(new.select(2, 0))
                 else:
                     row, place = self.newest
                     part[row, :, place] = new[:, :, 0]
         layout.copies[layer] = Copy(keys, values, layout.steps)
-        return keys[:rows, :, : self.width], values[:rows, :, : self.width]
+        keys, values = (part.narrow(0, 0, rows).narrow(2, 0, self.width) for part in (keys, values))
+        return keys, values
 
 
 def moved(copies: dict[int, Copy], source: Ints, target: Ints, rows: int) -> dict[int, Copy]:
