@@ -54,12 +54,12 @@ def plain(babbler):
 
 
 def test_a_step_has_few_operators_beside_those_of_the_model(steps):
-    """Per layer: two writes to the pools, two to the copies of tails, and their views; all else once a step."""
+    """Per layer: two writes to the pools, two reads of tails, and their views; the draw and the rest once a step."""
     calls, count = steps
     babbler = Babbler.embedded()
     layers = babbler.model.config.num_hidden_layers
     own = calls.total() / count - plain(babbler).total()
-    assert 4 * layers < own < 18 * layers + 42  # 109 with torch 2.13 and transformers 5.23
+    assert 4 * layers < own < 14 * layers + 48
 
 
 def test_a_step_is_one_forward_pass_and_one_call_of_attention_a_layer(steps):
@@ -69,12 +69,6 @@ def test_a_step_is_one_forward_pass_and_one_call_of_attention_a_layer(steps):
         assert calls[name] == count * plain(babbler)[name] > 0
     fused = "aten._scaled_dot_product_flash_attention_for_cpu.default"
     assert calls[fused] == count * babbler.model.config.num_hidden_layers
-
-
-def test_no_tail_is_collected_anew_but_when_its_room_is_full(steps):
-    calls, count = steps
-    layers = Babbler.embedded().model.config.num_hidden_layers
-    assert calls["aten.index_select.default"] <= 2 * layers * (1 + count // 16)
 
 
 def test_no_number_is_fetched_by_itself(steps):

@@ -67,7 +67,8 @@ def trie_attention(
     b, heads, new, d = query.shape
     one = new == 1  # then the heads that share keys stand beside each other, as queries of one head
     asked = query.reshape(b, key.shape[1], -1, d) if one else query
-    parts = [attend(asked, *tree.tails(layer, key, value), tree.bias(window), **how)]
+    keys, values = (key, value) if tree.whole else tree.store.read(layer, tree.tail)
+    parts = [attend(asked, keys, values, tree.bias(window), **how)]
     levels = tree.levels(window, heads // asked.shape[1])
     if levels:
         beside = asked.transpose(0, 1).contiguous()  # [heads, B, Q, d]: neighbours are one block of queries

@@ -7,16 +7,10 @@ queries of all its rows (a cascade); everything else is a row's own tail.
 
 from __future__ import annotations
 
-from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from babblegraph.lm.tails import moved
-
-if TYPE_CHECKING:
-    from babblegraph.lm.tails import Copy
 
 Ints = NDArray[np.integer[Any]]
 LEAST = {
@@ -49,8 +43,6 @@ class Layout:
         segments: what is shared.
         slots, positions: of each row's tail, padded with 0 on the right, [B, T].
         sizes: tokens of each tail, [B].
-        steps: how many tokens were appended.
-        copies: of the tails' keys and values, by layer; see `tails.Growth`.
     """
 
     def __init__(self, paths: Ints, lengths: Ints, new: Ints, least: int) -> None:
@@ -59,24 +51,16 @@ class Layout:
         own |= _from(paths.shape[1], lengths - new) & ~_from(paths.shape[1], lengths)
         own = own[self.order]
         self.sizes = own.sum(1)
-        self.steps, self._least = 0, least
-        self.copies: dict[int, Copy] = {}
         row, position = np.nonzero(own)
         column = np.arange(len(row)) - np.repeat(np.cumsum(self.sizes) - self.sizes, self.sizes)
         self._slots = np.zeros((len(own), int(self.sizes.max()) + 16), np.int64)
         self._positions = np.zeros_like(self._slots)
         self._slots[row, column] = paths[self.order][row, position]
         self._positions[row, column] = position
-        self._built = self._slots.size
 
     @property
     def slots(self) -> Ints:
         return self._slots[:, : int(self.sizes.max())]
-
-    @property
-    def roomy(self) -> Ints:
-        """`slots` with room for tokens to come."""
-        return self._slots
 
     @property
     def positions(self) -> Ints:
@@ -85,48 +69,12 @@ class Layout:
     def append(self, slots: Ints) -> None:
         """Every row of the batch goes on by one token, [B] in the batch's order."""
         if self.sizes.max() == self._slots.shape[1]:
-            room = ((0, 0), (0, self._slots.shape[1] // 4 + 16))
+            room = ((0, 0), (0, self._slots.shape[1]))
             self._slots, self._positions = np.pad(self._slots, room), np.pad(self._positions, room)
         row = np.arange(len(self.sizes))
         self._slots[row, self.sizes] = slots[self.order]
         self._positions[row, self.sizes] = self.lengths
         self.sizes, self.lengths = self.sizes + 1, self.lengths + 1
-        self.steps += 1
-
-    def reformed(self, rows: Ints) -> Layout | None:
-        """The layout in which row i of the batch is what row `rows[i]` was; None where it has to be built anew.
-
-        Rows keep their places as far as they can, so that few have to be moved. What they have come to share in
-        their tails is found again when the layout is built anew, at the latest when tails have doubled.
-        """
-        shared = all(segment.last - segment.first == len(self.order) for segment in self.segments)
-        worth = all(len(segment.slots) * len(rows) >= self._least for segment in self.segments)
-        if not (shared and worth and len(rows) * self._slots.shape[1] < 2 * self._built):
-            return None
-        place = np.argsort(self.order)[rows]
-        order, source = _places(place, len(rows))
-        target = np.flatnonzero(source != np.arange(len(rows)))
-        made = copy(self)
-        made.order, made.copies = order, moved(self.copies, source[target], target, len(rows))
-        made.segments = [segment._replace(last=len(rows)) for segment in self.segments]
-        made._slots, made._positions = self._slots[source], self._positions[source]
-        made.sizes, made.lengths = self.sizes[source], self.lengths[source]
-        return made
-
-
-def _places(before: Ints, rows: int) -> tuple[Ints, Ints]:
-    """Places for rows that were at some others: which row each has, and where that was, [rows] both.
-
-    The first of those that were at one place stays there; others, and those too far out, take what is free.
-    """
-    order, source = np.full(rows, -1), np.arange(rows)
-    known, first = np.unique(before, return_index=True)
-    stays = known < rows
-    order[known[stays]] = first[stays]
-    others = np.setdiff1d(np.arange(rows), first[stays], assume_unique=True)
-    free = np.flatnonzero(order < 0)
-    order[free], source[free] = others, before[others]
-    return order, source
 
 
 def _shared(paths: Ints, known: Ints, least: int) -> tuple[Ints, list[Segment], NDArray[np.bool_]]:

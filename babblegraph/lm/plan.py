@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from babblegraph.lm.tails import Growth
-
 if TYPE_CHECKING:
     from babblegraph.lm.layout import Ints, Layout, Segment
     from babblegraph.lm.store import Store
@@ -38,9 +36,8 @@ class Plan:
         self.store, self._layout = store, layout
         self._positions, self._padding = positions, slots == 0
         self.slots = torch.as_tensor(slots.reshape(-1), device=store.device)
+        self.tail = torch.as_tensor(layout.slots, device=store.device)
         self.windows: set[int | None] = set()  # that the layers have asked for
-        self._grow = Growth.of(layout, store)
-        self._tail = torch.as_tensor(layout.slots, device=store.device)
         new = (~self._padding).sum(1)
         self.whole = bool((layout.lengths == new).all())  # there is nothing but the new tokens
         if self.whole and slots.shape[1] > 1:  # they are padded on the left, as the pass has them
@@ -49,14 +46,6 @@ class Plan:
             self.whole, self._places = False, layout.positions
         self._biases: dict[int | None, torch.Tensor | None] = {}
         self._levels: dict[tuple[int | None, int], list[list[Piece]]] = {}
-
-    def tails(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the tails, [B, H_kv, T, d] each; the new tokens' are in the store already."""
-        if self.whole:
-            return key, value
-        if self._grow is not None:
-            return self._grow(layer, key, value)
-        return self.store.read(layer, self._tail)
 
     def causal(self, window: int | None) -> bool:
         """Whether plain causal attention among the new tokens is all there is."""
@@ -96,7 +85,7 @@ class Plan:
         """Which tail entries are tokens, [B, 1, T]."""
         if self.whole:
             return ~self._padding[:, None, :]
-        return (np.arange(self._layout.slots.shape[1]) < self._layout.sizes[:, None])[:, None, :]
+        return (np.arange(self.tail.shape[1]) < self._layout.sizes[:, None])[:, None, :]
 
     def _piece(self, segment: Segment, window: int | None, groups: int) -> Piece | None:
         rows = slice(segment.first, segment.last)

@@ -53,7 +53,6 @@ class Store:
         self.values: dict[int, torch.Tensor] = {}
         self.references = np.zeros(0, np.int32)  # [slots]
         self.peak = 0
-        self.copied_bytes = 0  # the most that copies of tails took at any time; see `tails`
         self.moved = 0  # how often a pool has been replaced by a larger one
         self._is_free = np.zeros(0, np.bool_)  # [slots]
         self._freed_at = np.zeros(0, np.int64)  # [slots] the number of the latest time
@@ -74,16 +73,6 @@ class Store:
     def allocated_bytes(self) -> int:
         """Bytes of all pools, in use or not."""
         return sum(t.numel() * t.element_size() for t in (*self.keys.values(), *self.values.values()))
-
-    @property
-    def bounded(self) -> bool:
-        """Whether there is a limit to memory."""
-        return self.most_slots < sys.maxsize
-
-    def note_copies(self, layers: int, *parts: torch.Tensor) -> None:
-        """Each of some layers has copies like these."""
-        taken = layers * sum(part.numel() * part.element_size() for part in parts)
-        self.copied_bytes = max(self.copied_bytes, taken)
 
     @property
     def token_bytes(self) -> int:

@@ -119,9 +119,8 @@ class Trie:
             The logits of what follows each new row, [R, V].
         """
         if not np.array_equal(rows, np.arange(len(self._flight))):
-            self._flight = self._flight[rows]
+            self._flight, self._layout = self._flight[rows], None
             self._lengths, self._trees = self._lengths[rows], self._trees[rows]
-            self._layout = self._layout and self._layout.reformed(rows)
         row, at = np.arange(len(rows)), self._lengths
         if at.max() == self._flight.shape[1]:
             self._flight = np.pad(self._flight, ((0, 0), (0, int(at.max()) // 4 + 16)))

@@ -55,8 +55,7 @@ class Ours(Peer):
                 counted = len(work.prompt) + spent.forwarded + spent.prefilled
                 done.computed = counted if watch is None else watch.computed
                 done.kv_bytes = each.spent.peak_slots * self.kv_bytes
-                store = babbler.trie(graph).store
-                done.kv_allocated = store.allocated_bytes + getattr(store, "copied_bytes", 0)
+                done.kv_allocated = babbler.trie(graph).store.allocated_bytes
                 if check and graph.round == work.levels:
                     done.error = self._error(babbler, graph, each.born[:4])
         length = graph.length[graph.born == work.levels] - len(work.prompt)
