@@ -52,6 +52,7 @@ NATIVE_CELLS = {
     for size in ((8, 128), (8, 512), (8, 2048), (32, 512), (128, 2048))
 }
 SOME = {  # decoders that are slow, or of which a few cells tell enough; `--everywhere` lifts this
+    "babblegraph unpacked": {("flat", 8, 128), ("flat", 32, 512), ("flat", 128, 2048)},
     "generate+beams": {("flat", 8, 128), ("flat", 32, 512)},
     "generate_batch": {("flat", 8, 128), ("flat", 32, 512)},
     "genlm-control": {("flat", 8, 128), ("flat", 32, 512)},

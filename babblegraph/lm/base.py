@@ -10,6 +10,7 @@ from babblegraph.errors import BadInput
 from babblegraph.lm.engine import choose
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.mixture import Pair
+from babblegraph.lm.packed import Packed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,7 +27,7 @@ class Base:
         base: f; the model itself for its own weights without adapters, whose keys and values differ too.
         model: g, which is sampled from.
         memory_limit: of both together.
-        cache_bytes, engine: as for `Babbler`.
+        cache_bytes, engine, pack_bytes: as for `Babbler`.
 
     Raises:
         BadInput: another vocabulary than the model's, the model itself without adapters, or no engine for it.
@@ -39,8 +40,10 @@ class Base:
         memory_limit: int | None,
         cache_bytes: int,
         engine: str | None,
+        pack_bytes: int,
     ) -> None:
         self.model = base.eval()
+        self._packed = Packed(base, pack_bytes)
         self.shared = base is model
         off = without_adapters(base) if self.shared else nullcontext
         if off is None:
@@ -64,7 +67,7 @@ class Base:
         if self.shared:
             yield
         else:
-            with self._rung.running(self.model):
+            with self._rung.running(self.model), self._packed.standing_in():
                 yield
 
     def beside(self, engine: Engine) -> Pair:

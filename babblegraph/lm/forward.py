@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,6 +31,15 @@ class Row(NamedTuple):
     kind: str  # how the meter counts it: forwarded, prefilled or scored
 
 
+class Flying(NamedTuple):
+    """Rows that have one new token each, all in slots of their own; numbers are in the batch's order."""
+
+    layout: Layout
+    tokens: Ints  # [R]
+    slots: Slots  # [R]
+    trees: Ints  # [R]
+
+
 class Forward:
     """Runs rows through the model.
 
@@ -52,27 +61,23 @@ class Forward:
         self.hidden: HiddenStates | None = None  # keeps hidden states of all new tokens, where that is wanted
         self.decoder = decoder_of(model, store) if decode else None
 
-    def __call__(
-        self, rows: list[Row], meter: Meter, remember: bool = True, layout: Layout | None = None
-    ) -> torch.Tensor:
+    def __call__(self, rows: list[Row], meter: Meter, remember: bool = True) -> torch.Tensor:
         """Runs rows in order and in batches; returns the logits after each, [B, V].
 
         Args:
             rows: what to compute; a row may rely on those before it, since a pass writes all keys before it reads.
             meter: counts each row as its kind.
             remember: whether the logits are kept in the store.
-            layout: of these rows, if it is known already.
         """
         logits: list[torch.Tensor] = []
         while rows:
             batch = rows[: self._batch(rows)]
-            whole = len(batch) == len(rows) and not logits
             try:
-                logits.append(self._pass(batch, layout if whole else None))
+                logits.append(self._pass(batch))
             except RuntimeError as problem:
                 if len(batch) == 1 or not _is_lack_of_memory(problem):
                     raise
-                self._halve(batch)
+                self._halve(len(batch), max(len(row.tokens) for row in batch))
                 continue
             rows = rows[len(batch) :]
             for row in batch:
@@ -84,31 +89,46 @@ class Forward:
             return logits[0]
         return torch.cat(logits) if logits else torch.zeros(0, 0, device=self.model.device)
 
-    def _halve(self, batch: list[Row]) -> None:
-        """The device has no memory for a batch: from now on half as many tokens go into one pass."""
-        self.tokens = len(batch) * max(len(r.tokens) for r in batch) // 2
+    def step(self, flying: Flying, rows: Callable[[], list[Row]], meter: Meter) -> torch.Tensor:
+        """One token more in every row; returns the logits after each, [R, V], which are kept.
+
+        Args:
+            flying: the rows.
+            rows: the same, as `__call__` takes them, for where they do not fit into one pass.
+            meter: counts each row as forwarded.
+        """
+        count = len(flying.tokens)
+        if count > self.tokens:
+            return self(rows(), meter)
+        try:
+            logits = self._step(*flying[:3])
+        except RuntimeError as problem:
+            if count == 1 or not _is_lack_of_memory(problem):
+                raise
+            self._halve(count, 1)
+            return self(rows(), meter)
+        meter.count("forwarded", flying.trees)
+        meter.peak_slots = max(meter.peak_slots, self.store.peak)
+        self.store.put_logits(flying.slots, logits)
+        return logits
+
+    def _halve(self, rows: int, length: int) -> None:
+        """The device has no memory for some rows: from now on half as many tokens go into one pass."""
+        self.tokens = rows * length // 2
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         warnings.warn(
-            f"no memory for {len(batch)} rows in one forward pass: going on with half as many",
+            f"no memory for {rows} rows in one forward pass: going on with half as many",
             RuntimeWarning,
             stacklevel=2,
         )
 
-    @torch.no_grad()
-    def _pass(self, batch: list[Row], layout: Layout | None = None) -> torch.Tensor:
+    def _pass(self, batch: list[Row]) -> torch.Tensor:
         new = np.array([len(r.tokens) for r in batch])
-        flying = layout is not None  # such rows have one token each, in slots of their own
-        if layout is None:
-            paths = [r.path for r in batch]
-            layout = Layout(padded(paths), np.array([len(p) for p in paths]), new, self.least)
-        if (
-            self.decoder is not None
-            and self.hidden is None
-            and self.store.keys
-            and (flying or _apart(batch, new, len(self.store.references)))
-        ):
-            return self._step(batch, layout)
+        paths = [r.path for r in batch]
+        layout = Layout(padded(paths), np.array([len(p) for p in paths]), new, self.least)
+        if self._decodes and _apart(batch, new, len(self.store.references)):
+            return self._step(layout, *np.array([(r.tokens[0], r.path[-1]) for r in batch], np.int64).T)
         ids, slots, positions = (np.zeros((len(batch), int(new.max())), np.int64) for _ in range(3))
         for b, i in enumerate(layout.order.tolist()):
             path, tokens, _, _ = batch[i]
@@ -116,8 +136,27 @@ class Forward:
             ids[b, -len(tokens) :] = tokens
             slots[b, -len(tokens) :] = path[len(path) - len(tokens) :]
             positions[b, -len(tokens) :] = np.arange(len(path) - len(tokens), len(path))
-        plan = Plan(self.store, layout, slots, positions)
-        device = self.model.device
+        return self._run(layout, ids, slots, positions)
+
+    def _step(self, layout: Layout, tokens: Ints, slots: Slots) -> torch.Tensor:
+        """The same where every row has one new token, which no other row reads; both [B]."""
+        ids, slots = tokens[layout.order], slots[layout.order]
+        if not self._decodes:
+            return self._run(layout, ids[:, None], slots[:, None], layout.lengths[:, None] - 1)
+        assert self.decoder is not None
+        logits = self.decoder(layout, ids, slots)
+        self.windows |= self.decoder.setting.windows
+        return in_order(logits, layout)
+
+    @property
+    def _decodes(self) -> bool:
+        """Whether steps go through the decoder."""
+        return self.decoder is not None and self.hidden is None and bool(self.store.keys)
+
+    @torch.no_grad()
+    def _run(self, layout: Layout, ids: Ints, slots: Ints, positions: Ints) -> torch.Tensor:
+        """The model on new tokens, [B, L] each in the order of the layout."""
+        plan, device = Plan(self.store, layout, slots, positions), self.model.device
         out = self.model(
             input_ids=torch.as_tensor(ids, device=device),
             position_ids=torch.as_tensor(positions, device=device),
@@ -130,14 +169,6 @@ class Forward:
         if self.hidden is not None:
             self.hidden.write(plan.slots, out.hidden_states, len(self.store.references))
         return in_order(out.logits[:, -1].float(), layout)
-
-    def _step(self, batch: list[Row], layout: Layout) -> torch.Tensor:
-        """The same where every row has one new token, which no other row reads."""
-        assert self.decoder is not None
-        ids, slots = np.array([(r.tokens[0], r.path[-1]) for r in batch], np.int64)[layout.order].T
-        logits = self.decoder(layout, ids, slots)
-        self.windows |= self.decoder.setting.windows
-        return in_order(logits, layout)
 
     def _batch(self, rows: list[Row]) -> int:
         """How many of the first rows go into one pass: similar lengths, so that little is padding."""

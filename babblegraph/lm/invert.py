@@ -25,8 +25,9 @@ class Inverse:
 
     def __init__(self, p: torch.Tensor) -> None:
         self.p = p
-        whole = F.pad(p, (0, rest)) if (rest := -p.shape[1] % BLOCK) else p
-        self.blocks = whole.view(len(p), -1, BLOCK)  # [R, V / BLOCK, BLOCK]
+        size = min(BLOCK, p.shape[1])
+        whole = F.pad(p, (0, rest)) if (rest := -p.shape[1] % size) else p
+        self.blocks = whole.view(len(p), -1, size)  # [R, V / BLOCK, BLOCK]
         # [R, V / BLOCK], of each block and all before it
         self.below = self.blocks.sum(-1).double().cumsum(-1)
 
@@ -56,15 +57,21 @@ class Inverse:
         """The same as `split`, of tensors on the device of the probabilities."""
         below = self.below[row]  # [D, V / BLOCK]
         point = u[:, None] * below[:, -1:]
+        if self.blocks.shape[1] == 1:
+            return _inside(self.blocks[row, 0], point)
         block = _first_above(below, point)
-        inside = self.blocks[row, block].double().cumsum(-1)  # [D, BLOCK]
         before = torch.where(block > 0, below.gather(1, (block - 1).clamp_min(0)[:, None])[:, 0], 0.0)
-        point = point - before[:, None]
-        place = _first_above(inside, point)
-        until = inside.gather(1, place[:, None])[:, 0]
-        start = torch.where(place > 0, inside.gather(1, (place - 1).clamp_min(0)[:, None])[:, 0], 0.0)
-        rest = ((point[:, 0] - start) / (until - start)).clamp(0.0, 1 - 2.0**-53)
+        place, rest = _inside(self.blocks[row, block], point - before[:, None])
         return block * BLOCK + place, rest
+
+
+def _inside(p: torch.Tensor, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token of a block, [D, BLOCK], that a point falls into, and where in its interval, [D] each."""
+    until = p.double().cumsum(-1)
+    place = _first_above(until, point)[:, None]
+    width = p.gather(1, place).double()
+    rest = (point - until.gather(1, place)) / width + 1
+    return place[:, 0], rest[:, 0].clamp(0.0, 1 - 2.0**-53)
 
 
 def _first_above(below: torch.Tensor, point: torch.Tensor) -> torch.Tensor:

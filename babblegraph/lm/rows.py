@@ -133,7 +133,9 @@ class Rows:
         """Appends the drawn tokens: every allowed pair becomes a row. Returns the old row of each, [R]."""
         rows, tokens = self.pair_row[allowed], self.pair_token[allowed]
         at = torch.as_tensor(rows * log_p.q.shape[1] + tokens, device=log_p.q.device)
-        step_f, step_g, step_q = torch.stack([x.reshape(-1)[at].double() for x in log_p]).cpu().numpy()
+        found = {id(x): x for x in log_p}  # where nothing moves or warps f, all three are one
+        picked = torch.stack([x.reshape(-1)[at].double() for x in found.values()]).cpu().numpy()
+        step_f, step_g, step_q = (picked[list(found).index(id(x))] for x in log_p)
         twins = [self.pair_twins[p] for p in np.flatnonzero(allowed)]
         place = np.full(len(allowed) + 1, -1)  # the last entry is for what has no pair
         place[:-1][allowed] = np.arange(len(rows))

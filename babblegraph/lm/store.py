@@ -44,7 +44,7 @@ class Store:
         device: torch.device,
         logit_bytes: int = 1 << 26,
         cache_bytes: int = 1 << 26,
-        growth: float = 1.5,
+        growth: float = 1.25,
         most_slots: int | None = None,
     ) -> None:
         self.device, self.cache_bytes, self.growth = device, cache_bytes, growth
@@ -88,6 +88,11 @@ class Store:
     def find(self, before: int, token: int) -> int:
         """The slot of a token after another one, `UNKNOWN` when it is not stored."""
         return self._edges.get(before << 32 | token, UNKNOWN)
+
+    def find_all(self, before: Slots, tokens: NDArray[np.integer[Any]]) -> Slots:
+        """The same for many, [M]."""
+        find = self._edges.get
+        return np.array([find(edge, UNKNOWN) for edge in edges_of(before, tokens).tolist()], np.int64)
 
     def reserve(self, m: int) -> bool:
         """Whether m slots can be taken; the pools grow for them as far as they may."""
@@ -135,7 +140,7 @@ class Store:
 
         The first token of tree i follows slot `-1 - i`.
         """
-        edges = (before << 32) | tokens.astype(np.int64)
+        edges = edges_of(before, tokens)
         self._edge_of[slots] = edges
         self._edges.update(zip(edges.tolist(), slots.tolist(), strict=True))
 
@@ -253,6 +258,11 @@ class Store:
             if self._is_free[slot] and self._freed_at[slot] == stamp:
                 m -= 1
                 yield slot
+
+
+def edges_of(before: Slots, tokens: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """A number for each pair of the slot of a token and the token that follows it, [M]."""
+    return before << 32 | tokens.astype(np.int64)
 
 
 class _LogitCache:

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm.decode import Decoder, Drawn, Sampler
-from babblegraph.lm.forward import Forward, Row, padded
+from babblegraph.lm.forward import Flying, Forward, Row, padded
 from babblegraph.lm.hidden import HiddenStates, SpanStates, span_length
 from babblegraph.lm.layout import Ints, Layout
 from babblegraph.lm.paths import Paths, last_token
-from babblegraph.lm.store import UNKNOWN, Slots, Store
+from babblegraph.lm.store import UNKNOWN, Slots, Store, edges_of
 from babblegraph.status import Status
 
 if TYPE_CHECKING:
@@ -125,12 +125,11 @@ class Trie:
         if at.max() == self._flight.shape[1]:
             self._flight = np.pad(self._flight, ((0, 0), (0, int(at.max()) // 4 + 16)))
         before = self._flight[row, at - 1]
-        slots = np.array(
-            [self.store.find(*edge) for edge in zip(before.tolist(), tokens.tolist(), strict=True)]
-        )
+        slots = self.store.find_all(before, tokens)
         found = np.unique(slots[slots != UNKNOWN])
-        self.store.pin(found)
-        self._paths.fly(found)
+        if len(found):
+            self.store.pin(found)
+            self._paths.fly(found)
         self._fill(slots, before, tokens)
         self._flight[row, at] = slots
         self._lengths = at + 1
@@ -257,22 +256,33 @@ class Trie:
         """The logits after the newest token of each row in flight, [R, V]; rows may share it."""
         unique, first, which = np.unique(slots, return_index=True, return_inverse=True)
         known = self.store.has_logits(unique)
-        missing = np.sort(first[~known])
-        rows = [
-            Row(self._flight[r, : self._lengths[r]], tokens[r : r + 1], int(self._trees[r]), "forwarded")
-            for r in missing.tolist()
-        ]
-        if len(missing) < len(slots):
-            self._layout = None
-            place = np.searchsorted(missing, first)  # of a slot's row among the missing
-            computed = self._known_or_computed(unique[known], known, rows, meter, place[~known])
-            return computed[which]
+        if len(unique) < len(slots) or known.any():
+            return self._some_logits(unique, first, known, tokens, meter)[which]
         if self._layout is None:
             lengths = self._lengths
             self._layout = Layout(self._flight, lengths, np.ones_like(lengths), self._forward.least)
         else:
             self._layout.append(slots)
-        return self._forward(rows, meter, layout=self._layout)
+        flying = Flying(self._layout, tokens, slots, self._trees)
+        return self._forward.step(flying, lambda: self._rows(np.arange(len(slots)), tokens), meter)
+
+    def _some_logits(
+        self, unique: Slots, first: Ints, known: NDArray[np.bool_], tokens: Ints, meter: Meter
+    ) -> torch.Tensor:
+        """The same where rows share tokens, or the logits of some are remembered: those after each slot."""
+        missing = np.sort(first[~known])
+        self._layout = None
+        place = np.searchsorted(missing, first)  # of a slot's row among the missing
+        return self._known_or_computed(
+            unique[known], known, self._rows(missing, tokens), meter, place[~known]
+        )
+
+    def _rows(self, which: Ints, tokens: Ints) -> list[Row]:
+        """Some rows in flight with their newest tokens."""
+        return [
+            Row(self._flight[r, : self._lengths[r]], tokens[r : r + 1], int(self._trees[r]), "forwarded")
+            for r in which.tolist()
+        ]
 
     def _aside(self, texts: Sequence[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
         """Logits after tokens at the ends of paths, in slots that are given back at once."""
@@ -292,13 +302,13 @@ class Trie:
 
     def _fill(self, slots: Slots, before: Slots, tokens: Ints) -> None:
         """Fills in slots for the tokens that are not in the trie, the same one for the same token."""
-        new = slots == UNKNOWN
-        edges, first, which = np.unique(
-            np.stack([before[new], tokens[new]], 1), axis=0, return_index=True, return_inverse=True
+        new = np.flatnonzero(slots == UNKNOWN)
+        _, first, which = np.unique(
+            edges_of(before[new], tokens[new]), return_index=True, return_inverse=True
         )
         taken = self._paths.take(len(first))
-        self.store.connect(taken, edges[:, 0], edges[:, 1])
-        slots[new] = taken[which.reshape(-1)]
+        self.store.connect(taken, before[new[first]], tokens[new[first]])
+        slots[new] = taken[which]
         self._paths.fly(taken)
 
     def _known_or_computed(

@@ -22,7 +22,7 @@ class Ours(Peer):
     """`bg.search`; draws that agree are one row, so less may be computed than is sampled."""
 
     forks: ClassVar[bool] = True
-    compile: ClassVar[bool] = False
+    options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self.kv_bytes = setting, Shape.of(setting.model).kv_bytes
@@ -67,8 +67,7 @@ class Ours(Peer):
     def _babbler(self, span: int) -> bg.Babbler:
         if span not in self.babblers:
             model, tokenizer, _, _ = self.setting
-            options = {"max_new_tokens": 4096, "compile": self.compile}
-            self.babblers[span] = bg.Babbler(model, tokenizer, span=span, **options)
+            self.babblers[span] = bg.Babbler(model, tokenizer, span=span, max_new_tokens=4096, **self.options)
         return self.babblers[span]
 
     def _error(self, babbler: bg.Babbler, graph: bg.BabbleGraph, nodes: np.ndarray) -> float:
@@ -79,7 +78,13 @@ class Ours(Peer):
 class Compiled(Ours):
     """The same with `torch.compile`; compiling is done in the warm-up."""
 
-    compile: ClassVar[bool] = True
+    options: ClassVar[dict[str, Any]] = {"compile": True}
+
+
+class Unpacked(Ours):
+    """The same with the weights as they lie: what their copies are worth."""
+
+    options: ClassVar[dict[str, Any]] = {"pack_bytes": 0}
 
 
 def fixed_tree(work: Work) -> Strategy:

@@ -1,0 +1,150 @@
+"""Copies of weights compute what the weights compute, and leave no trace in the model."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from babblegraph.budget import Budget, Meter
+from babblegraph.errors import BadInput
+from babblegraph.lm import Babbler
+from babblegraph.lm.packed import LEAST_WEIGHTS, PACK_BYTES, Packed, _available
+from babblegraph.protocols import Chosen
+from babblegraph.randomness import Rng
+
+pytestmark = pytest.mark.skipif(not _available(), reason="weights are copied on x86 only")
+
+
+class Doubled(nn.Linear):
+    """A linear layer with a mind of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def layers() -> nn.Sequential:
+    """A large layer, one of GPT-2's kind, one without a bias, one too small to gain, one of another class."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(64, 4096), Conv1D(64, 4096), nn.Linear(64, 4096, bias=False), nn.Linear(4096, 8), Doubled(8, 32768)
+    )  # fmt: skip
+
+
+def llama(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 128, "intermediate_size": 1024, "num_hidden_layers": 2, "vocab_size": 64}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.15}
+    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    return LlamaForCausalLM(LlamaConfig(**sizes, **heads, **ends)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 64), (5, 1, 64), (2, 7, 64)])
+def test_copies_compute_what_the_layers_do(shape):
+    model, x = layers(), torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    plain = model(x)
+    packed = Packed(model)
+    with packed.standing_in():
+        assert [("forward" in layer.__dict__) for layer in model] == [True, True, True, False, False]
+        torch.testing.assert_close(model(x), plain, rtol=1e-4, atol=1e-4)
+    assert packed.nbytes == 3 * 4096 * 64 * 4
+
+
+@torch.no_grad()
+def test_the_model_is_left_as_it_was_also_after_an_error_and_only_by_the_outer_block():
+    model = layers()
+    packed, before = Packed(model), [dict(layer.__dict__) for layer in model]
+    with packed.standing_in():
+        with Packed(model).standing_in():
+            pass
+        assert "forward" in model[0].__dict__
+    with pytest.raises(KeyboardInterrupt), packed.standing_in():
+        raise KeyboardInterrupt
+    assert [dict(layer.__dict__) for layer in model] == before
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", ["in place", "another parameter"])
+def test_a_weight_that_has_changed_is_packed_again(change):
+    model, x = layers(), torch.ones(1, 64)
+    packed = Packed(model)
+    with packed.standing_in():
+        before = model(x)
+    if change == "in place":
+        model[0].weight.mul_(3)
+    else:
+        model[0].weight = nn.Parameter(model[0].weight * 3)
+    after = model(x)
+    assert not torch.allclose(before, after, rtol=1e-2)
+    with packed.standing_in():
+        torch.testing.assert_close(model(x), after, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_do_not_go_through_copies():
+    model, x = layers(), torch.ones(1, 64)
+    with Packed(model).standing_in():
+        model(x).sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_copies_take_no_more_memory_than_they_may():
+    model, one = layers(), 4096 * 64 * 4
+    for most, count in ((0, 0), (one - 1, 0), (one, 1), (2 * one + 1, 2), (PACK_BYTES, 3)):
+        packed = Packed(model, most)
+        with packed.standing_in():
+            assert sum("forward" in layer.__dict__ for layer in model) == count
+        assert packed.nbytes == count * one
+    with pytest.raises(BadInput, match="pack_bytes must not be negative, got -1"):
+        Packed(model, -1)
+
+
+def test_nothing_is_copied_that_does_not_gain():
+    small, half = nn.Linear(64, LEAST_WEIGHTS // 64 - 1), nn.Linear(64, 4096).to(torch.bfloat16)
+    with Packed(nn.Sequential(small, half)).standing_in():
+        assert "forward" not in small.__dict__
+        assert "forward" not in half.__dict__
+
+
+def test_a_layer_with_a_forward_of_its_own_keeps_it():
+    model = layers()
+    model[0].forward = own = copy.copy(model[0].forward)
+    with Packed(model).standing_in():
+        assert model[0].forward is own
+    assert model[0].forward is own
+
+
+@torch.no_grad()
+def test_a_search_computes_with_copies_and_its_logits_are_those_of_the_model():
+    model = llama()
+    babbler = Babbler(model, span=4, engine="cascade")
+    graph = babbler.start([[1, 2, 3], [4, 5]])
+    logits = babbler.next_logits(graph, [0, 1], Meter(Budget(tokens=10), 2))
+    assert babbler._packed.nbytes == 2 * 3 * 128 * 1024 * 4
+    plain = [model(torch.tensor([ids])).logits[0, -1] for ids in ([1, 2, 3], [4, 5])]
+    torch.testing.assert_close(logits, torch.stack(plain), rtol=1e-4, atol=1e-4)
+    assert not any("forward" in layer.__dict__ for layer in model.modules())
+
+
+@torch.no_grad()
+def test_a_base_beside_the_model_has_copies_of_its_own():
+    base = llama(1)
+    babbler = Babbler(llama(0), span=1, base=base)
+    graph = babbler.start([[1, 2, 3]])
+    chosen = Chosen(np.array([0]), np.array([3]))
+    born = babbler.expand(graph, chosen, Rng(0), Meter(Budget(tokens=10), 1))
+    plain = torch.log_softmax(base(torch.tensor([[1, 2, 3]])).logits[0, -1], -1)
+    np.testing.assert_allclose(born.log_p_f, plain[torch.as_tensor(born.tokens).long()].numpy(), rtol=1e-4)
+    assert babbler._packed.nbytes == babbler._base._packed.nbytes > 0
+
+
+def test_no_copies_are_made_where_none_are_wanted():
+    babbler = Babbler(llama(), span=4, pack_bytes=0)
+    babbler.next_logits(babbler.start([[1, 2, 3]]), [0], Meter(Budget(tokens=10), 1))
+    assert babbler._packed.nbytes == 0
+    assert babbler.again()._given["pack_bytes"] == 0
