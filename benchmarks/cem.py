@@ -42,8 +42,10 @@ from common import claim, parser, report
 from exact import Solutions, at_least_one
 
 BASE, CONTROL, DEFAULT = "base", "recipe, continued", "expert, from the base, slowly"
+MANY = "expert, from the base, many prompts"
 FAST = {"learning_rate": 3e-4, "epochs": 3}
 ARMS = {
+    MANY: {"preset": "expert", "levels": 2, "prompts": 3072, "draws": 32, "average": 0.3, "learning_rate": 3e-4},
     DEFAULT: {"preset": "expert"},
     "expert iteration": {"preset": "expert", "restart": False, **FAST},
     "expert, from the base": {"preset": "expert", **FAST},
@@ -67,6 +69,7 @@ def main() -> None:
     options.add_argument("--prompts", type=int, default=512, help="of a level")
     options.add_argument("--draws", type=int, default=16)
     options.add_argument("--test", type=int, default=300, help="held-out test puzzles")
+    options.add_argument("--greedy", type=int, default=1000, help="of test puzzles that are solved greedily")
     options.add_argument("--k", type=int, default=64, help="of pass@k")
     options.add_argument("--test-draws", type=int, default=16, help="samples of each, for what is not exact")
     options.add_argument("--steps", type=int, help="of each update; by default as many as its epochs need")
@@ -75,7 +78,7 @@ def main() -> None:
     chosen = options.parse_args()
     if chosen.quick:
         chosen.seeds, chosen.levels, chosen.prompts, chosen.draws = 1, 1, 32, 8
-        chosen.test, chosen.test_draws, chosen.arms = 20, 4, [DEFAULT, CONTROL]
+        chosen.test, chosen.greedy, chosen.test_draws, chosen.arms = 20, 40, 4, [DEFAULT, CONTROL]
     torch.set_num_threads(chosen.threads)
     logging.disable_progress_bar()
     rows = list(measured(chosen))
@@ -91,14 +94,15 @@ def main() -> None:
 def measured(chosen) -> Iterator[dict]:
     """A row for the base and for every arm and seed; what was measured once is read again."""
     base, task = bg.Babbler.embedded(), TASKS[chosen.task]()
-    test = [task.prepare(p) for p in task_prompts(chosen.task, "test", chosen.test, seed=7)]
-    solutions = Solutions(base, test)
+    many = max(chosen.test, chosen.greedy)
+    test = [task.prepare(p) for p in task_prompts(chosen.task, "test", many, seed=7)]
+    solutions = Solutions(base, test[: chosen.test])
     for arm in (BASE, *chosen.arms):
         for seed in range(1 if arm == BASE else chosen.seeds):
             steps = "" if chosen.steps is None else f"-{chosen.steps}"
             size = f"{chosen.task}-{chosen.levels}x{chosen.prompts}x{chosen.draws}{steps}"
             place = chosen.runs / size / folder(arm, seed)
-            done = place.parent / f"{place.name}-{chosen.test}.json"
+            done = place.parent / f"{place.name}-{chosen.test}-{chosen.greedy}.json"
             if done.exists():
                 yield json.loads(done.read_text())
                 continue
@@ -125,14 +129,17 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
         return continued(base, seed, place, chosen, began)
     size = {"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws, "steps": chosen.steps}
     settings = bg.preset(**(size | named(ARMS[arm])))
-    prompts = task_prompts(chosen.task, "train", chosen.levels * chosen.prompts, seed=seed)
+    prompts = task_prompts(chosen.task, "train", settings.levels * settings.prompts, seed=seed)
     there = (place / "config.json").exists()
     run = bg.cem(
         base, prompts, task=task, held_out=(), settings=settings, directory=place, resume=there, seed=seed
     )
     for _ in run:
         pass
-    return run.generators.current, cost(run.levels, None if there else began)
+    noted = place.parent / f"{place.name}-cost.json"  # the run may be measured anew, on more puzzles
+    if not noted.exists():
+        noted.write_text(json.dumps(cost(run.levels, None if there else began)))
+    return run.generators.current, json.loads(noted.read_text())
 
 
 def named(arm: dict) -> dict:
@@ -175,7 +182,7 @@ def figures(base, model, test, task, solutions: Solutions, chosen) -> dict:
     exact, *lower = solutions.probability(model.model, TEMPERATURES)
     ask = {"score": score_of(task, None, 1.0), "threshold": 1.0, "log_f": partial(log_p, base.model)}
     plain = measure(model, test[:FEW], draws=chosen.test_draws, **ask)
-    greedily = measure(model.again(top_k=1), test, draws=1, **ask).greedily
+    greedily = measure(model.again(top_k=1), test[: chosen.greedy], draws=1, **ask).greedily
     colder = {
         f"pass@{k}, T = {t}": percent(at_least_one(p, k).mean())
         for t, p in zip(TEMPERATURES[1:], lower, strict=True)
