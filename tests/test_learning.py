@@ -22,6 +22,7 @@ import babblegraph as bg
 from babblegraph.errors import BadInput
 from babblegraph.learning import directory as directory_room
 from babblegraph.learning import generators
+from babblegraph.learning import grow as grow_room
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import Held, Measure
 from babblegraph.learning.level import Level
@@ -366,6 +367,24 @@ def test_prompts_that_no_sample_passes_are_drawn_again():
     assert sum(more.skipped.values()) + more.taught == len(PROMPTS)
     with pytest.raises(BadInput, match="threshold"):
         learn(task=None, value=lambda texts: [0.5] * len(texts), settings=replace(settings, more=4, rho=0.5))
+
+
+@pytest.mark.parametrize("settings", [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0}])
+def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatch, settings):
+    """Memory does not grow with the prompts of a level, and samples do not depend on who was searched beside."""
+    settings = replace(FAST, levels=1, prompts=None, **settings)
+    said, runs = [], []
+    for at_once in (256, 4):
+        monkeypatch.setattr(grow_room, "AT_ONCE", at_once)
+        runs.append(learn(task=Rare(), settings=settings, say=lambda what, *_: said.append(what)))
+    (_, one), (_, other) = (list(run) for run in runs)
+    assert (one.tokens, one.taught, one.skipped) == (other.tokens, other.taught, other.skipped)
+    assert one.taught > 0
+    assert one.p_g.value == pytest.approx(other.p_g.value)
+    whole, parts = (run._lessons[1] for run in runs)
+    assert [t.tolist() for t in whole.tokens] == [t.tolist() for t in parts.tokens]
+    assert whole.weight == pytest.approx(parts.weight, abs=1e-5)
+    assert any("part 4 of 4" in what for what in said)
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])
