@@ -1,9 +1,10 @@
 """Does the generator learn from its own elite, and from which elite most?
 
-The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm samples as many texts a
-level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
+The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm but one samples as many texts
+a level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
 (λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the recipe that
-made the generator, continued for as many texts as the default learns. `--steps` gives every update as many steps.
+made the generator, continued for as many texts as "expert" learns. "broad" is the preset of that name at its own size:
+one level, four times the samples. `--steps` gives every update as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
@@ -27,6 +28,7 @@ from transformers.utils import logging
 
 import babblegraph as bg
 from babblegraph.api import score_of
+from babblegraph.cli.train import TRAINING
 from babblegraph.embedded import data
 from babblegraph.intervals import student_mean
 from babblegraph.learning import Directory
@@ -41,11 +43,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import claim, parser, report
 from exact import Solutions, at_least_one
 
-BASE, CONTROL, DEFAULT = "base", "recipe, continued", "expert, from the base, slowly"
-MANY = "expert, from the base, many prompts"
+BASE, CONTROL, DEFAULT, BROAD = "base", "recipe, continued", "expert, from the base, slowly", "broad"
 FAST = {"learning_rate": 3e-4, "epochs": 3}
 ARMS = {
-    MANY: {"preset": "expert", "levels": 2, "prompts": 3072, "draws": 32, "average": 0.3, "learning_rate": 3e-4},
+    BROAD: {"preset": "broad", "levels": 1, "prompts": 3072, "draws": 32},
     DEFAULT: {"preset": "expert"},
     "expert iteration": {"preset": "expert", "restart": False, **FAST},
     "expert, from the base": {"preset": "expert", **FAST},
@@ -129,7 +130,8 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
         return continued(base, seed, place, chosen, began)
     size = {"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws, "steps": chosen.steps}
     settings = bg.preset(**(size | named(ARMS[arm])))
-    prompts = task_prompts(chosen.task, "train", settings.levels * settings.prompts, seed=seed)
+    available = TRAINING if arm == BROAD else settings.levels * settings.prompts
+    prompts = task_prompts(chosen.task, "train", available, seed=seed)
     there = (place / "config.json").exists()
     run = bg.cem(
         base, prompts, task=task, held_out=(), settings=settings, directory=place, resume=there, seed=seed

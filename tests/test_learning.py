@@ -114,6 +114,21 @@ def test_the_same_seed_gives_the_same_run_to_the_bit():
     assert not same_weights(first, other)
 
 
+def test_broad_is_one_update_from_the_base_averaged_with_it():
+    """A share of the way from the base to where the update alone would have gone."""
+    small = {"prompts": 12, "draws": 8, "batch": 8, "held_draws": 8}
+    whole, part = (learn(settings=bg.preset("broad", **small, **more)) for more in ({"average": 0.0}, {}))
+    assert [len(list(run)) for run in (whole, part)] == [2, 2]
+    assert part.settings.average == 0.3
+    base, new, averaged = (
+        run.generators.weights() if run else dict(babbler().model.named_parameters())
+        for run in (None, whole, part)
+    )
+    for name, moved in averaged.items():
+        assert torch.allclose(moved, 0.3 * base[name] + 0.7 * new[name], atol=1e-6)
+        assert not torch.equal(moved, base[name])
+
+
 def test_a_run_that_is_resumed_ends_where_it_would_have(tmp_path):
     whole = learn(directory=tmp_path / "whole")
     list(whole)
@@ -369,7 +384,9 @@ def test_prompts_that_no_sample_passes_are_drawn_again():
         learn(task=None, value=lambda texts: [0.5] * len(texts), settings=replace(settings, more=4, rho=0.5))
 
 
-@pytest.mark.parametrize("settings", [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0}])
+@pytest.mark.parametrize(
+    "settings", [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0}]
+)
 def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatch, settings):
     """Memory does not grow with the prompts of a level, and samples do not depend on who was searched beside."""
     settings = replace(FAST, levels=1, prompts=None, **settings)

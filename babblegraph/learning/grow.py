@@ -63,8 +63,8 @@ def grow(
     """Searches a batch of prompts from the current generator, and a share ε of the trees from the base.
 
     Prompts of which no sample passes are drawn again, more often, where the settings say so: else whoever learns from
-    what passes learns from easy prompts alone. Many prompts are searched some hundred at a time, so that memory does not
-    grow with them; random numbers belong to prompts, so that it makes no other samples.
+    what passes learns from easy prompts alone. Many prompts are searched some hundred at a time, which bounds the
+    memory and makes no other samples: random numbers belong to prompts.
     """
     mine = ranks.mine(prompts)
     parts = [mine[i : i + AT_ONCE] for i in range(0, len(mine), AT_ONCE)] or [mine]
