@@ -202,7 +202,7 @@ def train(
     if resume is not None:
         settings, options, held_out = _remembered(resume, changed, preset, options, held_out)
     else:
-        settings = _settings(preset or "expert", changed)
+        settings = _settings(preset or "broad", changed)
     from babblegraph.cli.train_output import Output
 
     how = Output(json, quiet, tensorboard)
