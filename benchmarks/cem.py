@@ -44,12 +44,12 @@ from common import claim, parser, report
 from exact import Solutions, at_least_one
 
 BASE, CONTROL, DEFAULT, BROAD = "base", "recipe, continued", "expert, from the base, slowly", "broad"
-LESS = "broad, averaged less"
+MORE = "broad, 0.3 of the base"
 LARGE = {"levels": 1, "prompts": 3072, "draws": 32}
 FAST = {"learning_rate": 3e-4, "epochs": 3}
 ARMS = {
     BROAD: {"preset": "broad", **LARGE},
-    LESS: {"preset": "broad", "average": 0.15, **LARGE},
+    MORE: {"preset": "broad", "average": 0.3, **LARGE},
     DEFAULT: {"preset": "expert"},
     "expert iteration": {"preset": "expert", "restart": False, **FAST},
     "expert, from the base": {"preset": "expert", **FAST},
@@ -133,7 +133,7 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
         return continued(base, seed, place, chosen, began)
     size = {"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws, "steps": chosen.steps}
     settings = bg.preset(**(size | named(ARMS[arm])))
-    available = TRAINING if arm in (BROAD, LESS) else settings.levels * settings.prompts
+    available = TRAINING if arm in (BROAD, MORE) else settings.levels * settings.prompts
     prompts = task_prompts(chosen.task, "train", available, seed=seed)
     there = (place / "config.json").exists()
     run = bg.cem(

@@ -68,7 +68,7 @@ def grow(
     """
     mine = ranks.mine(prompts)
     parts = [mine[i : i + AT_ONCE] for i in range(0, len(mine), AT_ONCE)] or [mine]
-    done = []
+    done: list[Grown] = []
     for i, part in enumerate(parts):
         of = "" if len(parts) == 1 else f"part {i + 1} of {len(parts)}, "
         one = _forest(generators, part, settings, score, score_base, threshold, seed, _saying(say, of))
