@@ -49,7 +49,7 @@ def cem(
         held_out: prompts for the figures and the guard, never learned on; by default a tenth of the prompts where
             there are 20 or more. Empty: no figures, no guard.
         settings: how each level searches, chooses and learns; see `learning.Settings` and `learning.preset`, whose
-            "expert" is the default.
+            "broad" is the default.
         directory: where to keep the run; see `learning.Directory`.
         resume: go on with the run that is there.
         seed: the same seed gives the same run.
@@ -68,7 +68,7 @@ def cem(
     >>> [level.number for level in run], run.levels[1].elite > 0
     ([0, 1], True)
     """
-    settings = settings or preset("expert")
+    settings = settings or preset("broad")
     threshold = threshold_of(task, threshold)
     texts = list(prompts_of(prompts, task))
     if not all(isinstance(text, str) for text in texts):

@@ -1,9 +1,10 @@
 """Does the generator learn from its own elite, and from which elite most?
 
-The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm samples as many texts a
-level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
+The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm but one samples as many texts
+a level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
 (λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the recipe that
-made the generator, continued for as many texts as the default learns. `--steps` gives every update as many steps.
+made the generator, continued for as many texts as "expert" learns. "broad" is the preset of that name at its own size:
+one level, four times the samples. `--steps` gives every update as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
@@ -27,6 +28,7 @@ from transformers.utils import logging
 
 import babblegraph as bg
 from babblegraph.api import score_of
+from babblegraph.cli.train import TRAINING
 from babblegraph.embedded import data
 from babblegraph.intervals import student_mean
 from babblegraph.learning import Directory
@@ -41,9 +43,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import claim, parser, report
 from exact import Solutions, at_least_one
 
-BASE, CONTROL, DEFAULT = "base", "recipe, continued", "expert, from the base, slowly"
+BASE, CONTROL, DEFAULT, BROAD = "base", "recipe, continued", "expert, from the base, slowly", "broad"
+MORE = "broad, 0.3 of the base"
+LARGE = {"levels": 1, "prompts": 3072, "draws": 32}
 FAST = {"learning_rate": 3e-4, "epochs": 3}
 ARMS = {
+    BROAD: {"preset": "broad", **LARGE},
+    MORE: {"preset": "broad", "average": 0.3, **LARGE},
     DEFAULT: {"preset": "expert"},
     "expert iteration": {"preset": "expert", "restart": False, **FAST},
     "expert, from the base": {"preset": "expert", **FAST},
@@ -67,6 +73,7 @@ def main() -> None:
     options.add_argument("--prompts", type=int, default=512, help="of a level")
     options.add_argument("--draws", type=int, default=16)
     options.add_argument("--test", type=int, default=300, help="held-out test puzzles")
+    options.add_argument("--greedy", type=int, default=1000, help="of test puzzles that are solved greedily")
     options.add_argument("--k", type=int, default=64, help="of pass@k")
     options.add_argument("--test-draws", type=int, default=16, help="samples of each, for what is not exact")
     options.add_argument("--steps", type=int, help="of each update; by default as many as its epochs need")
@@ -75,7 +82,7 @@ def main() -> None:
     chosen = options.parse_args()
     if chosen.quick:
         chosen.seeds, chosen.levels, chosen.prompts, chosen.draws = 1, 1, 32, 8
-        chosen.test, chosen.test_draws, chosen.arms = 20, 4, [DEFAULT, CONTROL]
+        chosen.test, chosen.greedy, chosen.test_draws, chosen.arms = 20, 40, 4, [DEFAULT, CONTROL]
     torch.set_num_threads(chosen.threads)
     logging.disable_progress_bar()
     rows = list(measured(chosen))
@@ -91,14 +98,15 @@ def main() -> None:
 def measured(chosen) -> Iterator[dict]:
     """A row for the base and for every arm and seed; what was measured once is read again."""
     base, task = bg.Babbler.embedded(), TASKS[chosen.task]()
-    test = [task.prepare(p) for p in task_prompts(chosen.task, "test", chosen.test, seed=7)]
-    solutions = Solutions(base, test)
+    many = max(chosen.test, chosen.greedy)
+    test = [task.prepare(p) for p in task_prompts(chosen.task, "test", many, seed=7)]
+    solutions = Solutions(base, test[: chosen.test])
     for arm in (BASE, *chosen.arms):
         for seed in range(1 if arm == BASE else chosen.seeds):
             steps = "" if chosen.steps is None else f"-{chosen.steps}"
             size = f"{chosen.task}-{chosen.levels}x{chosen.prompts}x{chosen.draws}{steps}"
             place = chosen.runs / size / folder(arm, seed)
-            done = place.parent / f"{place.name}-{chosen.test}.json"
+            done = place.parent / f"{place.name}-{chosen.test}-{chosen.greedy}.json"
             if done.exists():
                 yield json.loads(done.read_text())
                 continue
@@ -125,14 +133,18 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
         return continued(base, seed, place, chosen, began)
     size = {"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws, "steps": chosen.steps}
     settings = bg.preset(**(size | named(ARMS[arm])))
-    prompts = task_prompts(chosen.task, "train", chosen.levels * chosen.prompts, seed=seed)
+    available = TRAINING if arm in (BROAD, MORE) else settings.levels * settings.prompts
+    prompts = task_prompts(chosen.task, "train", available, seed=seed)
     there = (place / "config.json").exists()
     run = bg.cem(
         base, prompts, task=task, held_out=(), settings=settings, directory=place, resume=there, seed=seed
     )
     for _ in run:
         pass
-    return run.generators.current, cost(run.levels, None if there else began)
+    noted = place.parent / f"{place.name}-cost.json"  # the run may be measured anew, on more puzzles
+    if not noted.exists():
+        noted.write_text(json.dumps(cost(run.levels, None if there else began)))
+    return run.generators.current, json.loads(noted.read_text())
 
 
 def named(arm: dict) -> dict:
@@ -175,7 +187,7 @@ def figures(base, model, test, task, solutions: Solutions, chosen) -> dict:
     exact, *lower = solutions.probability(model.model, TEMPERATURES)
     ask = {"score": score_of(task, None, 1.0), "threshold": 1.0, "log_f": partial(log_p, base.model)}
     plain = measure(model, test[:FEW], draws=chosen.test_draws, **ask)
-    greedily = measure(model.again(top_k=1), test, draws=1, **ask).greedily
+    greedily = measure(model.again(top_k=1), test[: chosen.greedy], draws=1, **ask).greedily
     colder = {
         f"pass@{k}, T = {t}": percent(at_least_one(p, k).mean())
         for t, p in zip(TEMPERATURES[1:], lower, strict=True)

@@ -22,6 +22,7 @@ import babblegraph as bg
 from babblegraph.errors import BadInput
 from babblegraph.learning import directory as directory_room
 from babblegraph.learning import generators
+from babblegraph.learning import grow as grow_room
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import Held, Measure
 from babblegraph.learning.level import Level
@@ -111,6 +112,21 @@ def test_the_same_seed_gives_the_same_run_to_the_bit():
     assert same_weights(first, second)
     list(other)
     assert not same_weights(first, other)
+
+
+def test_broad_is_one_update_from_the_base_averaged_with_it():
+    """A share of the way from the base to where the update alone would have gone."""
+    small = {"prompts": 12, "draws": 8, "batch": 8, "held_draws": 8}
+    whole, part = (learn(settings=bg.preset("broad", **small, **more)) for more in ({"average": 0.0}, {}))
+    assert [len(list(run)) for run in (whole, part)] == [2, 2]
+    assert part.settings.average == 0.1
+    base, new, averaged = (
+        run.generators.weights() if run else dict(babbler().model.named_parameters())
+        for run in (None, whole, part)
+    )
+    for name, moved in averaged.items():
+        assert torch.allclose(moved, 0.1 * base[name] + 0.9 * new[name], atol=1e-6)
+        assert not torch.equal(moved, base[name])
 
 
 def test_a_run_that_is_resumed_ends_where_it_would_have(tmp_path):
@@ -366,6 +382,26 @@ def test_prompts_that_no_sample_passes_are_drawn_again():
     assert sum(more.skipped.values()) + more.taught == len(PROMPTS)
     with pytest.raises(BadInput, match="threshold"):
         learn(task=None, value=lambda texts: [0.5] * len(texts), settings=replace(settings, more=4, rho=0.5))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0}]
+)
+def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatch, settings):
+    """Memory does not grow with the prompts of a level, and samples do not depend on who was searched beside."""
+    settings = replace(FAST, levels=1, prompts=None, **settings)
+    said, runs = [], []
+    for at_once in (256, 4):
+        monkeypatch.setattr(grow_room, "AT_ONCE", at_once)
+        runs.append(learn(task=Rare(), settings=settings, say=lambda what, *_: said.append(what)))
+    (_, one), (_, other) = (list(run) for run in runs)
+    assert (one.tokens, one.taught, one.skipped) == (other.tokens, other.taught, other.skipped)
+    assert one.taught > 0
+    assert one.p_g.value == pytest.approx(other.p_g.value)
+    whole, parts = (run._lessons[1] for run in runs)
+    assert [t.tolist() for t in whole.tokens] == [t.tolist() for t in parts.tokens]
+    assert whole.weight == pytest.approx(parts.weight, abs=1e-5)
+    assert any("part 4 of 4" in what for what in said)
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])

@@ -33,7 +33,7 @@ WRITTEN = {  # settings whose option has another name
     "prompts": "--batch-prompts", "power": "--lambda", "base_share": "--epsilon", "learning_rate": "--lr",
     "mode": "--lora", "lora_rank": "--lora",
 }  # fmt: skip
-TRAINING, HELD_OUT = 2048, 200  # prompts of a task, where no file gives any
+TRAINING, HELD_OUT = 6144, 200  # prompts of a task, where no file gives any
 
 
 def train(
@@ -75,7 +75,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="cem (weighted), expert (expert iteration) or raft (best-of-n).", rich_help_panel=LEARN
+            help="cem (weighted), expert (expert iteration), broad (of more prompts) or raft (best-of-n).",
+            rich_help_panel=LEARN,
         ),
     ] = None,
     levels: Annotated[int | None, typer.Option(help="Searches and updates.", rich_help_panel=LEARN)] = None,
@@ -201,7 +202,7 @@ def train(
     if resume is not None:
         settings, options, held_out = _remembered(resume, changed, preset, options, held_out)
     else:
-        settings = _settings(preset or "expert", changed)
+        settings = _settings(preset or "broad", changed)
     from babblegraph.cli.train_output import Output
 
     how = Output(json, quiet, tensorboard)

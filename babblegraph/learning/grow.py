@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from babblegraph.lm import Babbler
     from babblegraph.protocols import Scorer
 
+AT_ONCE = 256  # prompts of one forest, whose keys and values are kept until all its samples have ended
 Say = Callable[[str, int, int], None]  # what is going on, steps done, steps in all (0: unknown)
 
 
@@ -32,7 +33,7 @@ class Grown(NamedTuple):
     Args:
         leaves: of all prompts, each searched alike: what estimates are made of.
         tokens: sampled.
-        graph: of the current generator's trees.
+        graph: of the current generator's trees; of the first prompts, where they are many.
         late: leaves of prompts that were drawn again since none of theirs had passed; None where nothing was.
     """
 
@@ -62,30 +63,58 @@ def grow(
     """Searches a batch of prompts from the current generator, and a share ε of the trees from the base.
 
     Prompts of which no sample passes are drawn again, more often, where the settings say so: else whoever learns from
-    what passes learns from easy prompts alone.
+    what passes learns from easy prompts alone. Many prompts are searched some hundred at a time, which bounds the
+    memory and makes no other samples: random numbers belong to prompts.
     """
     mine = ranks.mine(prompts)
+    parts = [mine[i : i + AT_ONCE] for i in range(0, len(mine), AT_ONCE)] or [mine]
+    done: list[Grown] = []
+    for i, part in enumerate(parts):
+        of = "" if len(parts) == 1 else f"part {i + 1} of {len(parts)}, "
+        one = _forest(generators, part, settings, score, score_base, threshold, seed, _saying(say, of))
+        done.append(one._replace(graph=done[0].graph) if done else one)  # one graph is enough to look at
+    leaves = joined([one.leaves for one in done], [p for one in done for p in one.leaves.prompts])
+    late = [one.late for one in done if one.late is not None]
+    again = joined(late, [p for one in late for p in one.prompts]) if late else None
+    found = ranks.gathered((leaves, again, sum(one.tokens for one in done)))
+    in_turn = zip_longest(*(one.prompts for one, *_ in found))  # as `Ranks.mine` took them apart
+    texts = [prompt for some in in_turn for prompt in some if prompt is not None]
+    drawn = [one for _, one, _ in found if one is not None]
+    return Grown(
+        joined([one for one, *_ in found], texts),
+        sum(n for *_, n in found),
+        done[0].graph,
+        joined(drawn, texts) if drawn else None,
+    )
+
+
+def _forest(
+    generators: Generators,
+    prompts: Sequence[Any],
+    settings: Settings,
+    score: Scorer,
+    score_base: Scorer,
+    threshold: float | None,
+    seed: int,
+    say: Say,
+) -> Grown:
+    """The search of some prompts side by side."""
     of_base, of_current = _shares(settings)
-    last = [_search(generators.current, mine, settings, of_current, score, seed, say)]
+    last = [_search(generators.current, prompts, settings, of_current, score, seed, say)]
     if of_base:
         with generators.as_base():
-            last.append(_search(generators.base, mine, settings, of_base, score_base, seed + 1, say))
+            last.append(_search(generators.base, prompts, settings, of_base, score_base, seed + 1, say))
     samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
     leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
     late = None
     if settings.more is not None and (failed := _failed(last[0].graph, threshold)):
         last.append(_search(generators.current, failed, settings, settings.more, score, seed + 2, say))
         late = gather(last[-1].graph, samples=[settings.more])
-    found = ranks.gathered((leaves, late, sum(one.spent.sampled for one in last)))
-    in_turn = zip_longest(*(one.prompts for one, *_ in found))  # as `Ranks.mine` took them apart
-    texts = [prompt for some in in_turn for prompt in some if prompt is not None]
-    again = [one for _, one, _ in found if one is not None]
-    return Grown(
-        joined([one for one, *_ in found], texts),
-        sum(n for *_, n in found),
-        last[0].graph,
-        joined(again, texts) if again else None,
-    )
+    return Grown(leaves, sum(one.spent.sampled for one in last), last[0].graph, late)
+
+
+def _saying(say: Say, part: str) -> Say:
+    return lambda what, done, of: say(what.replace(": ", f": {part}", 1), done, of)
 
 
 def _shares(settings: Settings) -> tuple[int, int]:

@@ -145,14 +145,16 @@ def preset(name: str, **changed: Any) -> Settings:
 
     "cem" weighs leaves toward f (λ = 1, a tenth of the samples from the base). "expert" learns the passing texts of all
     levels as they come, each time from the base and slowly (λ = 0, expert iteration; going on from the level before,
-    or three times as fast, lost more of pass@64, see docs/learning.md). "raft" is best-of-N fine-tuning: the best of N
-    samples of each prompt.
+    or three times as fast, lost more of pass@64, see docs/learning.md). "broad" is expert iteration in one level of
+    thousands of prompts, whose weights are then averaged with the base's: it learns most and forgets least, for more
+    samples. "raft" is best-of-N fine-tuning: the best of N samples of each prompt.
 
     Args:
         changed: other values of single settings.
 
     Source: Rubinstein & Kroese, "The Cross-Entropy Method"; Anthony et al., "Thinking Fast and Slow with Deep
-    Learning and Tree Search"; Dong et al., "RAFT: Reward rAnked FineTuning".
+    Learning and Tree Search"; Wortsman et al., "Robust fine-tuning of zero-shot models" (the average of weights);
+    Dong et al., "RAFT: Reward rAnked FineTuning".
 
     >>> preset("raft").top, preset("cem", power=0.5).power
     (1, 0.5)
@@ -165,5 +167,15 @@ def preset(name: str, **changed: Any) -> Settings:
 PRESETS: dict[str, dict[str, Any]] = {
     "cem": {"power": 1.0},
     "expert": {"power": 0.0, "restart": True, "learning_rate": 1e-4, "epochs": 2},
+    "broad": {
+        "power": 0.0,
+        "restart": True,
+        "levels": 1,
+        "prompts": 3072,
+        "draws": 32,
+        "learning_rate": 3e-4,
+        "epochs": 2,
+        "average": 0.1,
+    },
     "raft": {"power": 0.0, "top": 1},
 }
