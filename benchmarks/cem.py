@@ -1,10 +1,10 @@
 """Does the generator learn from its own elite, and from which elite most?
 
-The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm but one samples as many texts
-a level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
+The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm but four samples as many
+texts a level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
 (λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the recipe that
 made the generator, continued for as many texts as "expert" learns. "broad" is the preset of that name at its own size:
-one level, four times the samples. `--steps` gives every update as many steps.
+two levels, eight times the samples. `--steps` gives every update as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
@@ -44,12 +44,13 @@ from common import claim, parser, report
 from exact import Solutions, at_least_one
 
 BASE, CONTROL, DEFAULT, BROAD = "base", "recipe, continued", "expert, from the base, slowly", "broad"
-MORE = "broad, 0.3 of the base"
-LARGE = {"levels": 1, "prompts": 3072, "draws": 32}
+LARGE = {"prompts": 3072, "draws": 32}
 FAST = {"learning_rate": 3e-4, "epochs": 3}
 ARMS = {
-    BROAD: {"preset": "broad", **LARGE},
-    MORE: {"preset": "broad", "average": 0.3, **LARGE},
+    BROAD: {"preset": "broad", "levels": 2, **LARGE},
+    "broad, 0.1 of the base": {"preset": "broad", "levels": 2, "average": 0.1, **LARGE},
+    "broad, one level": {"preset": "broad", "levels": 1, **LARGE},
+    "broad, one level, 0.1 of the base": {"preset": "broad", "levels": 1, "average": 0.1, **LARGE},
     DEFAULT: {"preset": "expert"},
     "expert iteration": {"preset": "expert", "restart": False, **FAST},
     "expert, from the base": {"preset": "expert", **FAST},
@@ -133,7 +134,7 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
         return continued(base, seed, place, chosen, began)
     size = {"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws, "steps": chosen.steps}
     settings = bg.preset(**(size | named(ARMS[arm])))
-    available = TRAINING if arm in (BROAD, MORE) else settings.levels * settings.prompts
+    available = TRAINING if arm.startswith(BROAD) else settings.levels * settings.prompts
     prompts = task_prompts(chosen.task, "train", available, seed=seed)
     there = (place / "config.json").exists()
     run = bg.cem(

@@ -116,16 +116,16 @@ def test_the_same_seed_gives_the_same_run_to_the_bit():
 
 def test_broad_is_one_update_from_the_base_averaged_with_it():
     """A share of the way from the base to where the update alone would have gone."""
-    small = {"prompts": 12, "draws": 8, "batch": 8, "held_draws": 8}
+    small = {"levels": 1, "prompts": 12, "draws": 8, "batch": 8, "held_draws": 8}
     whole, part = (learn(settings=bg.preset("broad", **small, **more)) for more in ({"average": 0.0}, {}))
     assert [len(list(run)) for run in (whole, part)] == [2, 2]
-    assert part.settings.average == 0.1
+    assert part.settings.average == 0.3
     base, new, averaged = (
         run.generators.weights() if run else dict(babbler().model.named_parameters())
         for run in (None, whole, part)
     )
     for name, moved in averaged.items():
-        assert torch.allclose(moved, 0.1 * base[name] + 0.9 * new[name], atol=1e-6)
+        assert torch.allclose(moved, 0.3 * base[name] + 0.7 * new[name], atol=1e-6)
         assert not torch.equal(moved, base[name])
 
 

@@ -145,9 +145,9 @@ def preset(name: str, **changed: Any) -> Settings:
 
     "cem" weighs leaves toward f (λ = 1, a tenth of the samples from the base). "expert" learns the passing texts of all
     levels as they come, each time from the base and slowly (λ = 0, expert iteration; going on from the level before,
-    or three times as fast, lost more of pass@64, see docs/learning.md). "broad" is expert iteration in one level of
-    thousands of prompts, whose weights are then averaged with the base's: it learns most and forgets least, for more
-    samples. "raft" is best-of-N fine-tuning: the best of N samples of each prompt.
+    or three times as fast, lost more of pass@64, see docs/learning.md). "broad" is expert iteration in two levels of
+    thousands of prompts, each from the base, whose weights are then averaged with the base's: it learns most and
+    forgets least, for more samples. "raft" is best-of-N fine-tuning: the best of N samples of each prompt.
 
     Args:
         changed: other values of single settings.
@@ -170,12 +170,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "broad": {
         "power": 0.0,
         "restart": True,
-        "levels": 1,
+        "levels": 2,
         "prompts": 3072,
         "draws": 32,
         "learning_rate": 3e-4,
         "epochs": 2,
-        "average": 0.1,
+        "average": 0.3,
     },
     "raft": {"power": 0.0, "top": 1},
 }
