@@ -3,8 +3,8 @@
 The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm but four samples as many
 texts a level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it),
 weighted CEM (λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the
-recipe that made the generator, continued for as many texts as "expert" learns. "broad" is the preset of that name at its own size:
-two levels, eight times the samples. `--steps` gives every update as many steps.
+recipe that made the generator, continued for as many texts as "expert" learns. "broad" is the preset of that name
+at its own size: two levels, eight times the samples. `--steps` gives every update as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
