@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import signal
 import subprocess
@@ -145,6 +146,27 @@ def test_bad_input_is_one_line_and_status_2(capsys, arguments, words):
     assert err.startswith("babblegraph: ")
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_a_hub_that_is_out_of_reach_is_told_once_and_not_at_every_retry(capsys, monkeypatch):
+    """Its own warnings would be twenty lines before ours."""
+    from huggingface_hub.utils import logging as hub
+
+    from babblegraph.lm import Babbler
+
+    told = []
+
+    def unreachable(*arguments, **options):
+        told.append(hub.get_logger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING))
+        raise BadInput("a model must be there, got none: name another")
+
+    before = hub.get_verbosity()
+    hub.set_verbosity_warning()
+    monkeypatch.setattr(Babbler, "from_pretrained", unreachable)
+    _, err = said(capsys, "search", "hello", "--model", "no/where", "--quiet", status=2)
+    hub.set_verbosity(before)
+    assert told == [False]
+    assert err.splitlines() == ["babblegraph: a model must be there, got none: name another"]
 
 
 def test_a_damaged_graph_file_is_bad_input(capsys, saved):

@@ -151,12 +151,14 @@ def rounds(plan: Plan) -> Iterator[Round]:
 def generator(plan: Plan) -> Any:
     """The model that the user asked for, ready to babble."""
     import torch
+    from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
     from babblegraph.lm import Babbler
 
     logging.disable_progress_bar()  # its bars would be drawn across the view
-    logging.set_verbosity_error()  # what is wrong with a model is said in one line
+    logging.set_verbosity_error()  # what is wrong with a model is said in one line,
+    hub.set_verbosity_error()  # and so is a hub that cannot be reached
     options = plan.options
     how: dict[str, Any] = {
         "temperature": 1.0 if options.temperature is None else options.temperature,
