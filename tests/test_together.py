@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 import babblegraph as bg
+from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
+from babblegraph.randomness import Rng
 from babblegraph.status import Status
 from babblegraph.strategies import STRATEGIES, best_of_n, together
 
@@ -68,6 +70,18 @@ def test_a_search_that_took_turns_can_go_on_with_a_larger_budget():
         graph=first.graph,
     )
     assert again.spent.sampled > 60 * 6
+
+
+def test_a_search_that_was_left_leaves_nothing_to_the_next_with_the_same_strategy():
+    """It is left where a prompt was over but not yet pruned: the other graph's first prompt keeps its nodes."""
+    way = together(best_of_n(), 1)
+    graphs = [bg.Babbler.embedded().start([f"{p}\n" for p in PUZZLES[:2]]) for _ in range(2)]
+    spent, fresh = Meter(Budget(tokens=1), 2), Meter(Budget(tokens=1), 2)
+    spent.count("sampled", 0, 1)
+    assert way.select(graphs[0], spent).ids.tolist() == [1]
+    assert way.select(graphs[1], fresh).ids.tolist() == [0]
+    assert way.prune(graphs[1], Rng(0)).tolist() == []
+    assert way.prune(graphs[0], Rng(0)).tolist() == [0]
 
 
 def test_none_at_a_time_is_refused():

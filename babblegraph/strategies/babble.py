@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,11 +140,13 @@ def _worth(graph: BabbleGraph, power: float) -> NDArray[np.float64]:
     new = np.arange(trees, graph.size)
     up, depths = graph.parent[new], int(graph.depth.max()) + 1
     place = graph.root[new].astype(np.intp) * depths + graph.depth[up]  # where a draw was made, tree by depth
-    drawn = np.bincount(place, minlength=trees * depths).reshape(trees, depths)
-    found = np.bincount(place, worth[new], minlength=trees * depths).reshape(trees, depths)
-    worth[:trees] = (found[:, 0] + HOPE) / (drawn[:, 0] + HOPE)
-    promised = np.bincount(place, worth[up], minlength=trees * depths).reshape(trees, depths)
-    came_out = (found + 1) / (promised + 1)
+
+    def by_depth(of_draws: NDArray[np.float64] | None = None) -> NDArray[Any]:
+        return np.bincount(place, of_draws, minlength=trees * depths).reshape(trees, depths)
+
+    found = by_depth(worth[new])
+    worth[:trees] = (found[:, 0] + HOPE) / (by_depth()[:, 0] + HOPE)
+    came_out = (found + 1) / (by_depth(worth[up]) + 1)
     came_out[:, 0] = 1  # the root's worth says so already
     finish = came_out[:, ::-1].cumprod(1)[:, ::-1]
     return np.where(leaf, worth, worth * finish[graph.root, graph.depth])

@@ -13,6 +13,8 @@ from babblegraph.protocols import Chosen, Strategy
 from babblegraph.randomness import Rng
 from babblegraph.strategies.common import need_positive, nothing
 
+OPEN, LEAVING, OVER = 0, 1, 2  # of a prompt; one that is leaving still holds keys and values
+
 
 def together(strategy: Strategy, most: int) -> Strategy:
     """The strategy on the first `most` prompts that are not over; the next one begins when one of them is.
@@ -33,25 +35,25 @@ def together(strategy: Strategy, most: int) -> Strategy:
     'best-of-n'
     """
     need_positive("together", most)
-    over: WeakKeyDictionary[BabbleGraph, NDArray[np.bool_]] = WeakKeyDictionary()
-    leaving: list[int] = []  # trees that have ended since the last pruning
+    turns: WeakKeyDictionary[BabbleGraph, NDArray[np.uint8]] = WeakKeyDictionary()  # [trees] of each graph
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
-        ended = over.setdefault(graph, np.zeros(graph.trees, np.bool_))
-        while len(turn := np.flatnonzero(~ended)[:most]):
+        state = turns.setdefault(graph, np.full(graph.trees, OPEN, np.uint8))
+        while len(turn := np.flatnonzero(state == OPEN)[:most]):
             chosen = strategy.select(graph, _Some(meter, turn))
             idle = np.setdiff1d(turn, graph.root[chosen.ids])
             if not len(idle):
                 return chosen
-            ended[idle] = True
-            leaving.extend(idle.tolist())
+            state[idle] = LEAVING
         return nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
-        stopped = strategy.prune(graph, rng)
-        gone = np.flatnonzero(np.isin(graph.root, leaving)) if leaving else stopped[:0]
-        leaving.clear()
-        return np.concatenate([stopped, gone])
+        stopped, state = strategy.prune(graph, rng), turns[graph]
+        leaving = state == LEAVING
+        if not leaving.any():
+            return stopped
+        state[leaving] = OVER
+        return np.concatenate([stopped, np.flatnonzero(leaving[graph.root])])
 
     return strategy._replace(select=select, prune=prune)
 

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.graph import NO_PARENT, BabbleGraph
-from babblegraph.outcome import chosen
 from babblegraph.status import Status
 from babblegraph.step_text import no_text, step_text
 from babblegraph.view import figures, tables
@@ -172,7 +171,7 @@ def best_tree(graph: BabbleGraph) -> int:
     if vote is not None:
         worth = np.array([-np.inf if share is None else share for share in vote["share"]])
     else:
-        nodes = [chosen(graph, tree) for tree in range(graph.trees)]
+        nodes = [best_leaf(graph, tree) for tree in range(graph.trees)]
         worth = np.array([-np.inf if node is None else float(graph.score[node]) for node in nodes])
     return int(np.argmax(np.where(right, worth, -np.inf) if right.any() else worth))
 
