@@ -67,8 +67,8 @@ def trie_attention(
     b, heads, new, d = query.shape
     one = new == 1  # then the heads that share keys stand beside each other, as queries of one head
     asked = query.reshape(b, key.shape[1], -1, d) if one else query
-    keys, values = (key, value) if tree.whole else tree.store.read(layer, tree.tail)
-    parts = [attend(asked, keys, values, tree.bias(window), **how)]
+    bias = tree.bias(window)
+    parts = [attend(asked, key, value, bias, **how) if tree.whole else _tails(asked, layer, bias, tree, how)]
     levels = tree.levels(window, heads // asked.shape[1])
     if levels:
         beside = asked.transpose(0, 1).contiguous()  # [heads, B, Q, d]: neighbours are one block of queries
@@ -78,6 +78,22 @@ def trie_attention(
     if one:
         return out.reshape(b, 1, heads, -1), None
     return out.transpose(1, 2).contiguous(), None
+
+
+def _tails(
+    query: torch.Tensor, layer: int, bias: torch.Tensor | None, tree: Plan, how: dict[str, Any]
+) -> Part:
+    """Each row with its own tail, a block of rows at a time: what is collected for them is read from the cache."""
+    slots, store = tree.tail, tree.store
+    most = store.block(layer, slots.shape[1])
+    if len(slots) <= most:
+        return attend(query, *store.read(layer, slots), bias, **how)
+    parts = []
+    for at in range(0, len(slots), most):
+        rows = slice(at, at + most)
+        seen = bias if bias is None or len(bias) == 1 else bias[rows]
+        parts.append(attend(query[rows], *store.read(layer, slots[rows], brief=True), seen, **how))
+    return Part(torch.cat([part.out for part in parts]), torch.cat([part.log_sum for part in parts]))
 
 
 def _shared(

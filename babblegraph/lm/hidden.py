@@ -54,7 +54,7 @@ class HiddenStates:
         """
         new = torch.stack([states[layer] for layer in self.layers], 2).flatten(0, 1)  # [B · L, layers, H]
         if self.pool is None or len(self.pool) < size:
-            grown = new.new_zeros(size, *new.shape[1:])
+            grown = new.new_empty(size, *new.shape[1:])
             if self.pool is not None:
                 grown[: len(self.pool)] = self.pool
             self.pool = grown

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Slots = NDArray[np.int64]
 UNKNOWN = -1
+BLOCK = 1 << 22  # bytes of keys and values that a CPU collects at a time: they stay in its cache
 
 
 class NoRoom(BadInput):
@@ -62,6 +63,7 @@ class Store:
         self._edge_of = np.zeros(0, np.int64)  # [slots] the key of the slot's edge in `_edges`
         self._edges: dict[int, int] = {}  # (slot of the token before, token) -> slot
         self._logits = _LogitCache(logit_bytes, device)
+        self._rooms = _Room(), _Room()  # where keys and values are collected
         self._grow(min(256, self.most_slots))
 
     @property
@@ -194,11 +196,26 @@ class Store:
             rows = new.transpose(1, 2).flatten(0, 1)  # [B · L, H_kv, d]
             self._pool(pools, layer, rows).index_copy_(0, slots, rows)
 
-    def read(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of rows of slots, [B, T], collected: [B, H_kv, T, d] each."""
-        found = (pools[layer].index_select(0, slots.reshape(-1)) for pools in (self.keys, self.values))
-        key, value = (rows.view(*slots.shape, *rows.shape[1:]).transpose(1, 2) for rows in found)
-        return key, value
+    def read(self, layer: int, slots: torch.Tensor, brief: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of rows of slots, [B, T], collected.
+
+        Returns:
+            [B, H_kv, T, d] each; where they are brief, good until the next call.
+        """
+        found = []
+        for pools, room in ((self.keys, self._rooms[0]), (self.values, self._rooms[1])):
+            pool, at = pools[layer], slots.reshape(-1)
+            out = room.take(len(at), pool) if brief else None
+            rows = torch.index_select(pool, 0, at, out=out)
+            found.append(rows.view(*slots.shape, *pool.shape[1:]).transpose(1, 2))
+        return found[0], found[1]
+
+    def block(self, layer: int, tokens: int) -> int:
+        """How many rows of so many tokens are best read together."""
+        if self.device.type != "cpu":
+            return sys.maxsize
+        token = sum(pools[layer].stride(0) * pools[layer].itemsize for pools in (self.keys, self.values))
+        return max(1, BLOCK // (tokens * token))
 
     def read_segment(self, layer: int, where: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a run of slots, where they lie, or of some slots, collected: [1, H_kv, n, d] each."""
@@ -225,8 +242,10 @@ class Store:
         """A layer's pool, with room for every slot."""
         pool = pools.get(layer)
         if pool is None or pool.shape[0] < len(self.references):
-            grown = like.new_zeros(len(self.references), *like.shape[1:])
-            if pool is not None:
+            grown = like.new_empty(len(self.references), *like.shape[1:])
+            if pool is None:
+                grown[0] = 0  # hidden by a bias of -inf, which would not hide a NaN
+            else:
                 grown[: pool.shape[0]] = pool
             pool = pools[layer] = grown
             self.moved += 1
@@ -263,6 +282,20 @@ class Store:
 def edges_of(before: Slots, tokens: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """A number for each pair of the slot of a token and the token that follows it, [M]."""
     return before << 32 | tokens.astype(np.int64)
+
+
+class _Room:
+    """Memory that is used again and again: pages that a process has touched before cost nothing."""
+
+    def __init__(self) -> None:
+        self._flat: torch.Tensor | None = None
+
+    def take(self, rows: int, like: torch.Tensor) -> torch.Tensor:
+        """Room for so many rows of a pool."""
+        size = rows * like.stride(0)
+        if self._flat is None or self._flat.dtype != like.dtype or len(self._flat) < size:
+            self._flat = like.new_empty(size)
+        return self._flat[:size].view(rows, *like.shape[1:])
 
 
 class _LogitCache:
