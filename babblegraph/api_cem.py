@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.api import prompts_of, score_of, threshold_of
-from babblegraph.errors import BadInput
 from babblegraph.learning import Directory, Run, Settings, preset
 from babblegraph.protocols import Task
 
@@ -70,14 +69,12 @@ def cem(
     """
     settings = settings or preset("broad")
     threshold = threshold_of(task, threshold)
-    texts = list(prompts_of(prompts, task))
-    if not all(isinstance(text, str) for text in texts):
-        raise BadInput("prompts to learn on must be texts, got a chat: apply the chat template first")
+    texts = _texts(prompts, task, generator)
     if held_out is None:
         n = round(HELD_OUT * len(texts)) if len(texts) >= FEWEST else 0
         texts, aside = texts[: len(texts) - n], texts[len(texts) - n :]
     else:
-        aside = list(prompts_of(held_out, task)) if len(held_out) else []
+        aside = _texts(held_out, task, generator) if len(held_out) else []
     return Run(
         generator,
         texts,
@@ -92,3 +89,11 @@ def cem(
         say=say,
         config=config,
     )
+
+
+def _texts(prompts: Sequence[Any], task: Any, generator: Babbler) -> list[str]:
+    """Prompts as texts, so that each is learned on once; chats as the generator's template writes them."""
+    from babblegraph.lm.prompts import written
+
+    found = prompts_of(prompts, task) if len(prompts) else []
+    return [one if isinstance(one, str) else written(one, generator.tokenizer) for one in found]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import byte_tokenizer, plain_logits, tiny_llama, tiny_model
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from babblegraph.budget import Budget, Meter
@@ -164,6 +165,18 @@ def test_the_template_does_not_add_the_beginning_of_text_twice(folder):
     babbler.tokenizer.chat_template = "{{ bos_token }}" + TEMPLATE
     graph = babbler.start([CHAT])
     assert (graph.span(0) == babbler.tokenizer.bos_token_id).sum() == 1
+
+
+def test_a_chat_that_a_graph_has_written_out_is_read_as_the_chat_was(folder):
+    """A tokenizer that begins every text with a token of its own must not begin this one."""
+    babbler = Babbler.from_pretrained(folder)
+    babbler.tokenizer.chat_template = TEMPLATE
+    begin = TemplateProcessing("<pad> $A", "<pad> $A $B", [("<pad>", 0)])
+    babbler.tokenizer.backend_tokenizer.post_processor = begin
+    graph = babbler.start([CHAT])
+    assert graph.span(0)[0] != 0
+    assert (babbler.start(graph.prompts).span(0) == graph.span(0)).all()
+    assert babbler.start([str(graph.prompts[0])]).span(0)[0] == 0, "of a plain text it is the first token"
 
 
 def test_bad_prompts_are_refused_in_one_line(babbler):

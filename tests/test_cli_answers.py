@@ -347,6 +347,28 @@ def test_a_model_without_a_chat_template_says_so(capsys, models):
     assert err.count("\n") == 1
 
 
+def test_a_chat_model_learns_on_what_users_say(capsys, models, problems, tmp_path):
+    """Its trees begin as the template does, and a reward model reads what was asked."""
+    how = [
+        "--model",
+        models / "lm-chat",
+        "--chat",
+        "--system",
+        "Be brief.",
+        "--max-new-tokens",
+        "8",
+        "--levels",
+        "1",
+    ]
+    elite = ["--reward-model", models / "outcome-chat", "--top", "1", "--preset", "cem", "--draws", "4"]
+    run = tmp_path / "run"
+    said(capsys, "train", "--prompts", problems, *how, *elite, "--out", run, "-q", status=0)
+    graph = load(next(run.rglob("graph.bg")))
+    asked = {f"<turn>system: Be brief.\n<turn>user: {q}\n<turn>assistant: " for q in (SIX, HALF, DOG)}
+    assert set(graph.prompts) == asked
+    assert np.isfinite(graph.score[graph.is_leaf()]).all()
+
+
 @pytest.mark.parametrize("kind", ["outcome", "process"])
 @pytest.mark.parametrize("ending", ["", "-chat"])
 def test_a_reward_model_reads_what_was_asked_not_the_generators_template(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from babblegraph.budget import Budget
 from babblegraph.cli.loading import Prompt, choose, load_function, read_problems
 from babblegraph.cli.options import SearchOptions
-from babblegraph.cli.problems import ANSWERS, as_chats, asked_of, prompts_of, task_of
+from babblegraph.cli.problems import ANSWERS, asked_of, prompts_of, task_of
 from babblegraph.cli.settling import (
     VOTING_STRATEGY,
     ballot_of,
@@ -22,7 +22,7 @@ from babblegraph.cli.settling import (
     stopped_by_votes,
     usual_tokens,
 )
-from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known, need_chat, value
+from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known, need_chat, said, value
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
@@ -131,9 +131,7 @@ def rounds(plan: Plan) -> Iterator[Round]:
 
     babbler = generator(plan)
     need_chat(plan, babbler)
-    prompts = plan.prompts
-    if prompts is not None and plan.options.chat:
-        prompts = as_chats(prompts, plan.task, plan.options.system)
+    prompts = None if plan.prompts is None else said(plan.prompts, plan)
     found = api.rounds(
         babbler,
         prompts,

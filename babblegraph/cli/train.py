@@ -11,11 +11,13 @@ import typer
 
 from babblegraph.cli.declared import (
     Bad,
+    Chat,
     Device,
     Good,
     Model,
     RewardModel,
     Span,
+    System,
     Task,
     TrustRemoteCode,
     ValueFunction,
@@ -56,6 +58,8 @@ def train(
             metavar="FILE", help="Prompts never learned on; a tenth by default.", rich_help_panel=WHAT
         ),
     ] = None,
+    chat: Chat = False,
+    system: System = None,
     model: Model = None,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -192,7 +196,7 @@ def train(
     changed = {name: one for name, one in given.items() if one is not None}
     options = as_typed(
         prompts=prompts, task=task, model=model, value=value, reward_model=reward_model, judge=judge,
-        good=good, bad=bad, threshold=threshold, span=span, stop=stop,
+        good=good, bad=bad, threshold=threshold, span=span, stop=stop, chat=chat or None, system=system,
         max_new_tokens=max_new_tokens, seed=seed, device=device, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if (out is None) == (resume is None):
@@ -261,17 +265,20 @@ def _begun(
 ) -> Run:
     from babblegraph.api_cem import cem
     from babblegraph.cli import build
+    from babblegraph.cli.values import need_chat, said
     from babblegraph.learning import launched
 
     ranks = launched()  # first, since it chooses the device of this process
     babbler = build.generator(plan)
+    need_chat(plan, babbler)
+    value = _value(plan._replace(prompts=[*texts, *(aside or [])]), babbler)
     return cem(
         babbler,
-        texts,
+        said(texts, plan),
         task=plan.task,
-        value=_value(plan, babbler),
+        value=value,
         threshold=plan.threshold,
-        held_out=aside,
+        held_out=None if aside is None else said(aside, plan),
         settings=settings,
         directory=directory,
         resume=resume,

@@ -8,7 +8,10 @@ from babblegraph.cli.problems import as_chats, asked_of
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from babblegraph.cli.build import Plan
+    from babblegraph.cli.loading import Prompt
 
 EMBEDDED, EMBEDDED_TASK = "embedded", "countdown"
 
@@ -93,9 +96,14 @@ def _asked(plan: Plan, generator: Any) -> dict[str, str]:
         return {}
     from babblegraph.lm.prompts import encoded
 
-    prompts = as_chats(plan.prompts, plan.task, plan.options.system) if chat else plan.prompts
+    prompts = said(plan.prompts, plan)
     read = [encoded(prompt, generator.tokenizer, generator.vocabulary)[0] for prompt in prompts]
     return asked_of(plan.prompts, read, chat)
+
+
+def said(prompts: Sequence[Prompt], plan: Plan) -> Sequence[Prompt]:
+    """Prompts as the model is told them: with --chat each text is what a user says."""
+    return as_chats(prompts, plan.task, plan.options.system) if plan.options.chat else prompts
 
 
 def need_chat(plan: Plan, generator: Any) -> None:

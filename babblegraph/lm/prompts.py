@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+class Written(str):
+    """A chat as a model's template writes it; whatever special tokens it begins with are in the text."""
+
+    __slots__ = ()
+
+
 def one_or_more(prompts: Sequence[Any]) -> Sequence[Any]:
     """Prompts as a sequence of them, where a single one was given too."""
     one_chat = len(prompts) > 0 and isinstance(prompts[0], Mapping)
@@ -30,31 +36,45 @@ def encoded(prompt: Any, tokenizer: Any, vocabulary: Mapping[int, bytes]) -> tup
         vocabulary: bytes of each token.
 
     Raises:
-        BadInput: an empty prompt, one that is not Unicode, or a chat that the model's template does not take.
+        BadInput: an empty prompt, one that is not Unicode, or a chat that `written` does not take.
     """
     if (ids := _token_ids(prompt)) is not None:
         return b"".join(vocabulary[i] for i in ids).decode(errors="replace"), ids
     if tokenizer is None:
         raise BadInput(f"without a tokenizer a prompt must be token ids, got {prompt!r:.80}: give either")
-    if isinstance(prompt, str):
-        if not prompt.strip():
-            raise BadInput(f"a prompt must not be empty, got {prompt!r}: give it some text")
-        try:
-            return prompt, list(tokenizer(prompt)["input_ids"])
-        except UnicodeEncodeError as problem:
-            raise BadInput(f"a prompt must be valid Unicode, got {prompt!r}: check its encoding") from problem
+    if not isinstance(prompt, str):
+        prompt = written(prompt, tokenizer)
+    if isinstance(prompt, Written):
+        return prompt, list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    if not prompt.strip():
+        raise BadInput(f"a prompt must not be empty, got {prompt!r}: give it some text")
+    try:
+        return prompt, list(tokenizer(prompt)["input_ids"])
+    except UnicodeEncodeError as problem:
+        raise BadInput(f"a prompt must be valid Unicode, got {prompt!r}: check its encoding") from problem
+
+
+def written(chat: Any, tokenizer: Any) -> Written:
+    """A chat as the model reads it, up to where its answer begins.
+
+    Args:
+        chat: a list of messages.
+        tokenizer: whose template writes it.
+
+    Raises:
+        BadInput: no template, or a chat that it does not take.
+    """
     if not tokenizer.chat_template:
         raise BadInput(
             "a list of messages needs a model with a chat template, this one has none: pass a text"
         )
     try:
-        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        return Written(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
     except Exception as problem:  # templates are programs: they raise whatever they like
         raise BadInput(
             "a chat must be a list of messages that the model's template takes, "
-            f"got {prompt!r}: {first_line(problem)}"
+            f"got {chat!r}: {first_line(problem)}"
         ) from problem
-    return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
