@@ -41,7 +41,7 @@ TEMPERATURES = (0.6, 0.8, 1.0)
 TUNED_AT = 400  # sampled tokens a validation puzzle: temperatures matter most where budgets are small
 OTHERS_AT = 1600  # sampled tokens for all but the methods that claims are about
 ANSWERS_AT = 800  # sampled tokens in which different right answers are counted
-OTHERS, COUNTED_ON, PEER_PUZZLES, TUNED_ON = 100, 50, 200, 25  # puzzles, at most
+COUNTED_ON, PEER_PUZZLES, TUNED_ON = 50, 200, 25  # puzzles, at most
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ class Bench:
         if run in peers.NAMES:
             most, n = min(OTHERS_AT, most), min(PEER_PUZZLES, n)
         elif run not in LONG:
-            most, n = min(OTHERS_AT, most), min(OTHERS, n)
+            most = min(OTHERS_AT, most)
         elif run == COUNTED and not SETTINGS[task].judged:
             most = min(OTHERS_AT, most)  # tens of thousands of samples, which agree and cost few tokens
         yield from self.cut(task, run, best, "test", most, n)

@@ -63,6 +63,7 @@ def test_pass_at_k_and_the_ratio_are_there_for_the_asking(saved, capsys):
     ("arguments", "said"),
     [
         (["--trees", "0"], "--trees must be above zero, got 0"),
+        (["--trees", "1"], "an interval needs two trees or more, got --trees 1"),
         (["--pass-at", "0"], "--pass-at must be above zero"),
         (["--keep", "-1"], "--keep must be above zero"),
         (["--tokens", "0"], "--tokens must be above zero"),

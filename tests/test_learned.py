@@ -148,7 +148,7 @@ def test_features_are_those_of_the_value_whoever_else_is_asked_about(collected):
         [features_of(babbler_of(), graph, ids[k : k + 1], (2, 3), meter) for k in range(len(ids))]
     )
     torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-4)
-    assert together.shape[1] == 2 * 2 * 64 + 2
+    assert together.shape[1] == 3 * 2 * 64 + 2
     np.testing.assert_allclose(together[:, -2], 1)
     np.testing.assert_allclose(together[:, -1], graph.log_q[ids], rtol=1e-6)
 

@@ -137,6 +137,8 @@ def _check(trees: int, keep: int, k: int | None, top_k: int | None, top_p: float
     for name, number in (("--trees", trees), ("--keep", keep), ("--pass-at", k)):
         if number is not None and number < 1:
             raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
+    if trees < 2:
+        raise BadInput(f"an interval needs two trees or more, got --trees {trees}: take {TREES}")
     for name, cut in (("--top-k", top_k), ("--top-p", top_p)):
         if cut is not None:
             raise BadInput(f"an estimate needs every text to be possible, got {name} {cut:g}: drop it")

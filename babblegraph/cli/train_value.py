@@ -14,7 +14,12 @@ from babblegraph.errors import BadInput
 if TYPE_CHECKING:
     from babblegraph.scoring.fit import Fitted
 
-PROMPTS, COPIES = 12_000, 8  # of the embedded generator: nearly 100,000 rollouts
+PROMPTS = 50_000  # of the embedded generator; some 41,000 of them differ
+COPIES = 4
+TOGETHER, THREADS = (
+    256,
+    4,
+)  # of the embedded generator: it is so small that only many rows are worth two threads
 
 
 def train_value(
@@ -33,7 +38,7 @@ def train_value(
     copies: Annotated[int, typer.Option(help="Rollouts of each prompt.", rich_help_panel=HOW)] = COPIES,
     threshold: Annotated[float, typer.Option(help="What a score has to reach.", rich_help_panel=HOW)] = 1.0,
     members: Annotated[int, typer.Option(help="Networks in the head.", rich_help_panel=HOW)] = 1,
-    epochs: Annotated[int, typer.Option(help="Of each fit.", rich_help_panel=HOW)] = 10,
+    epochs: Annotated[int, typer.Option(help="Of the last fit.", rich_help_panel=HOW)] = 12,
     seed: Annotated[int, typer.Option(help="Of rollouts, split and weights.", rich_help_panel=HOW)] = 0,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -43,6 +48,8 @@ def train_value(
 
     A folder that is also the model's is found by `babblegraph search` by itself.
     """
+    import torch
+
     from babblegraph.cli import build
     from babblegraph.cli.options import SearchOptions
     from babblegraph.scoring import Score
@@ -70,17 +77,15 @@ def train_value(
     console = PlainConsole()
     say = (lambda text: None) if json else console.print
     say(f"loading the model {plan.model}")
+    threads = torch.get_num_threads()
     babbler = build.generator(plan)
     layers, started = usual_layers(babbler), time.perf_counter()
     report = _reporter(say, len(texts))
-    data = collect(
-        *(babbler, texts, Score(plan.task)),
-        layers=layers,
-        copies=copies,
-        threshold=threshold,
-        seed=seed,
-        progress=report,
-    )
+    how: dict[str, Any] = {"layers": layers, "copies": copies, "threshold": threshold, "seed": seed}
+    if plan.model == build.EMBEDDED:
+        how["together"] = TOGETHER
+        torch.set_num_threads(min(threads, THREADS))
+    data = collect(babbler, texts, Score(plan.task), progress=report, **how)
     collected = time.perf_counter() - started
     say(f"{data.rollouts:,} rollouts, {len(data.label):,} nodes, in {collected:.0f} s")
     fitted = fit(data, members=members, epochs=epochs, seed=seed, say=say)

@@ -25,6 +25,7 @@ class SpanStates(NamedTuple):
 
     last: torch.Tensor  # [F, layers, H] after the last token
     mean: torch.Tensor  # [F, layers, H] over the tokens of the node's own span
+    prompt: torch.Tensor  # [F, layers, H] after the last token of its tree's prompt
 
 
 class HiddenStates:
@@ -66,16 +67,17 @@ class HiddenStates:
         """Whether the states of all these tokens were kept."""
         return bool(len(self.known) > slots.max(initial=0) and self.known[slots].all())
 
-    def read(self, ends: Slots, spans: Sequence[Slots]) -> SpanStates:
-        """States at the slots where nodes end, [F], and means over their spans' slots."""
+    def read(self, spans: Sequence[Slots], prompts: Sequence[int]) -> SpanStates:
+        """States at the ends of nodes' spans, means over them, and states at the ends of prompts; F slots or lists."""
         assert self.pool is not None
         device = self.pool.device
-        last = self.pool[torch.as_tensor(ends, device=device)]
+        ends = torch.as_tensor([[span[-1] for span in spans], prompts], device=device)
+        last, prompt = self.pool[ends].float()
         lengths = torch.as_tensor([len(span) for span in spans], device=device)
         row = torch.repeat_interleave(torch.arange(len(spans), device=device), lengths)
         every = self.pool[torch.as_tensor(np.concatenate(spans), device=device)].float()
         total = every.new_zeros(len(spans), *every.shape[1:]).index_add_(0, row, every)
-        return SpanStates(last.float(), total / lengths[:, None, None])
+        return SpanStates(last, total / lengths[:, None, None], prompt)
 
 
 @torch.no_grad()
@@ -90,7 +92,7 @@ def computed(
     texts = [graph.path_tokens(i) for i in ids.tolist()]
     order = sorted(range(len(texts)), key=lambda b: len(texts[b]))
     last: list[torch.Tensor] = [torch.zeros(0)] * len(texts)
-    mean = list(last)
+    mean, prompt = list(last), list(last)
     for length, alike in groupby(order, lambda b: len(texts[b])):
         group = list(alike)
         for at in range(0, len(group), ROWS):
@@ -104,8 +106,9 @@ def computed(
             for place, b in enumerate(batch):
                 last[b] = states[place, -1]
                 mean[b] = states[place, length - span_length(graph, int(ids[b])) :].mean(0)
+                prompt[b] = states[place, int(graph.length[graph.root[ids[b]]]) - 1]
             meter.count("scored", graph.root[ids[batch]], length)
-    return SpanStates(torch.stack(last), torch.stack(mean))
+    return SpanStates(*map(torch.stack, (last, mean, prompt)))
 
 
 def span_length(graph: BabbleGraph, node: int) -> int:

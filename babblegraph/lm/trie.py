@@ -94,11 +94,12 @@ class Trie:
         self._paths.touch(ids)
         self._compute_paths(graph, ids, meter)
         spans = [self.held[i][-span_length(graph, i) :] for i in ids.tolist()]
-        known = np.array([states.has(span) for span in spans], np.bool_)
+        ends = (graph.length[graph.root[ids]] - 1).tolist()  # of the prompts
+        prompts = np.array([self.held[i][end] for i, end in zip(ids.tolist(), ends, strict=True)], np.int64)
+        whole = map(np.append, spans, prompts)
+        known = np.array([states.has(slots) for slots in whole], np.bool_)
         spans = [span for span, there in zip(spans, known, strict=True) if there]
-        if not spans:
-            return known, None
-        return known, states.read(np.array([span[-1] for span in spans]), spans)
+        return known, states.read(spans, prompts[known].tolist()) if spans else None
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""

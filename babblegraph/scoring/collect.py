@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from babblegraph.lm.babbler import Babbler
     from babblegraph.protocols import Scorer
 
-SIDE_BY_SIDE = 64  # prompts in one forest
-
 
 class Collected(NamedTuple):
     """Examples with their features. Row i may be the parent of later rows of its prompt."""
@@ -46,6 +44,7 @@ def collect(
     copies: int = 8,
     threshold: float = 1.0,
     seed: int = 0,
+    together: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> Collected:
     """Draws complete texts and keeps the features and the fate of every node on the way.
@@ -61,6 +60,7 @@ def collect(
         copies: rollouts of each prompt.
         threshold: what a leaf's score must reach.
         seed: of the rollouts.
+        together: prompts in one forest, whose keys and values are there at once.
         progress: told how many prompts are done.
 
     Raises:
@@ -70,8 +70,8 @@ def collect(
         raise BadInput(f"a value needs rollouts, got {len(prompts)} prompts × {copies} copies: give some")
     babbler.record(layers)
     parts, done = [], 0
-    for at in range(0, len(prompts), SIDE_BY_SIDE):
-        some = prompts[at : at + SIDE_BY_SIDE]
+    for at in range(0, len(prompts), together):
+        some = prompts[at : at + together]
         parts.append(_rolled(babbler, some, score, layers, copies, threshold, seed, at))
         done += len(some)
         if progress is not None:
@@ -88,14 +88,15 @@ def features_of(
 ) -> torch.Tensor:
     """What a value is read from, [F, D].
 
-    Hidden states of some layers after a node's last token, their means over its span, its depth, and the
-    log-probability of its span.
+    Hidden states of some layers after a node's last token, their means over its span, those after its prompt, its
+    depth, and the log-probability of its span.
     """
-    last, mean = babbler.hidden(graph, ids, layers, meter)
+    states = babbler.hidden(graph, ids, layers, meter)
     log_q = graph.log_q[ids] - graph.log_q[np.maximum(graph.parent[ids], 0)]
     numbers = np.stack([graph.depth[ids], log_q], 1).astype(np.float32)
-    parts = [last.flatten(1), mean.flatten(1), torch.as_tensor(numbers, device=last.device)]
-    return torch.cat(parts, 1)
+    return torch.cat(
+        [*(part.flatten(1) for part in states), torch.as_tensor(numbers, device=states.last.device)], 1
+    )
 
 
 def _rolled(

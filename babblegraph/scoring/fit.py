@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,30 +28,31 @@ class Fitted(NamedTuple):
 def fit(
     data: Collected,
     *,
-    hidden: int = 256,
+    hidden: int = 384,
     members: int = 1,
-    epochs: int = 10,
-    dropout: float = 0.1,
+    epochs: int = 12,
+    dropout: float = 0.2,
     weight_decay: float = 0.05,
-    rate: float = 7e-4,
-    batch: int = 256,
-    bootstrap: float = 0.8,
+    rate: float = 1e-3,
+    batch: int = 512,
+    bootstrap: Sequence[float] = (0.8, 0.9),
     held_out: float = 0.1,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Fitted:
-    """Fits a head in two passes, and calibrates it on held-out prompts.
+    """Fits a head in three passes, and calibrates it on held-out prompts.
 
-    The first pass learns from outcomes alone. In the second a node's label is mixed with the mean of what the
-    first pass says of its children, leaves counting as what they are: near the root, where an outcome is mostly
+    The first pass learns from outcomes alone. In each later one a node's label is mixed with the mean of what the
+    pass before says of its children, leaves counting as what they are: near the root, where an outcome is mostly
     luck still to come, that label has the same expectation as far as the head is right, and far less variance.
+    All passes but the last make labels only, with half the units in half the time.
 
     Args:
         data: of training prompts.
         hidden, members, dropout: of the head.
-        epochs: of each pass.
+        epochs: of the last pass.
         weight_decay, rate, batch: of AdamW; the rate rises and falls once in a pass.
-        bootstrap: the share of the children's values in the labels of the second pass, in [0, 1]; 0 for one pass.
+        bootstrap: the share of the children's values in the labels of each later pass, in [0, 1].
         held_out: share of the prompts that only calibrate and measure.
         seed: of the split, the weights and the order.
         say: told what goes on, line by line.
@@ -63,16 +64,17 @@ def fit(
     """
     train = _split(data, held_out, seed)
     label, weight = data.label, data.weight
-    head = Head(data.features.shape[1], hidden, members, dropout)
-    head.standardise(data.features[torch.as_tensor(np.flatnonzero(train))])
-    how: dict[str, Any] = {"epochs": epochs, "weight_decay": weight_decay, "rate": rate, "batch": batch}
+    sample = data.features[torch.as_tensor(np.flatnonzero(train))]
+    how: dict[str, Any] = {"weight_decay": weight_decay, "rate": rate, "batch": batch}
     target = label
-    if bootstrap:  # one network is enough for labels
-        loss = _train(head, 0, data, train, label, seed + 1000, **how)
-        say(f"first pass: loss {loss:.4f}")
-        target = (1 - bootstrap) * label + bootstrap * _ahead(data, _values(head, data, first=True))
+    for k, share in enumerate(bootstrap, 1):
+        teacher = _head(sample, (hidden + 1) // 2, 1, dropout)
+        loss = _train(teacher, 0, data, train, target, seed + 1000 * k, epochs=(epochs + 1) // 2, **how)
+        target = (1 - share) * label + share * _ahead(data, _values(teacher, data))
+        say(f"pass {k} of {len(bootstrap) + 1}, for labels: loss {loss:.4f}")
+    head = _head(sample, hidden, members, dropout)
     for k in range(members):
-        loss = _train(head, k, data, train, target, seed + k, **how)
+        loss = _train(head, k, data, train, target, seed + k, epochs=epochs, **how)
         say(f"network {k + 1} of {members}: loss {loss:.4f}")
     _calibrate(head, data, ~train)
     head.eval()
@@ -104,13 +106,17 @@ def _ahead(data: Collected, value: Floats) -> Floats:
     return np.clip(data.settled + below, 0.0, 1.0)
 
 
+def _head(sample: torch.Tensor, *size: Any) -> Head:
+    head = Head(sample.shape[1], *size)
+    head.standardise(sample)
+    return head
+
+
 @torch.no_grad()
-def _values(head: Head, data: Collected, first: bool = False) -> Floats:
-    """What the head says of every example, or its first network alone, before calibration, [M]."""
+def _values(head: Head, data: Collected) -> Floats:
+    """What a head says of every example, [M]."""
     head.eval()
-    some = data.features.split(8192)
-    parts = [torch.sigmoid(head.log_odds(x, 1)[0]) if first else head(x) for x in some]
-    return torch.cat(parts).double().numpy()
+    return torch.cat([head(some) for some in data.features.split(8192)]).double().numpy()
 
 
 def _train(

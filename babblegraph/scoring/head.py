@@ -33,10 +33,10 @@ class Head(nn.Module):
         """Probabilities, [M, D] -> [M]."""
         return torch.sigmoid(self.slope * self.log_odds(features).mean(0) + self.offset)
 
-    def log_odds(self, features: torch.Tensor, most: int | None = None) -> torch.Tensor:
-        """What each member says before calibration, or the first so many of them, [members, M]."""
+    def log_odds(self, features: torch.Tensor) -> torch.Tensor:
+        """What each member says before calibration, [members, M]."""
         x = (features.float() - self.mean) / self.deviation
-        return torch.stack([member(x)[:, 0] for member in list(self.members)[:most]])
+        return torch.stack([member(x)[:, 0] for member in self.members])
 
     def standardise(self, features: torch.Tensor) -> None:
         """Takes mean and deviation of each feature from a sample, [M, D]."""

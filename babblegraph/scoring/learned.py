@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from babblegraph.scoring.fit import Fitted
 
 WEIGHTS, CARD = "value.safetensors", "value.json"
-FORMAT = 1
+FORMAT = 2  # 1 did not read the prompt
 
 
 class LearnedValue:

@@ -25,7 +25,9 @@ class Reliability(NamedTuple):
     auc: float  # mean over prompts with both outcomes; NaN where there is none
     prompts: int  # how many those are
     brier: float
-    skill: float  # 1 − Brier / Brier of a predictor that knows each prompt's own pass rate in this sample
+    skill: (
+        float  # 1 − Brier / Brier of a predictor that knows each prompt's own pass rate; NaN without repeats
+    )
     skill_base: float  # the same beside a predictor that knows only the pass rate of all prompts together
     calibration_error: float  # expected, over bins of equal weight
     bins: tuple[Bin, ...]
@@ -42,8 +44,8 @@ def reliability(
     """What a value is worth as a forecast of which texts pass.
 
     Pruning never compares two prompts, and knowing how hard a prompt is gives a high pooled AUC already: so
-    ranking is measured within prompts, and the Brier score against each prompt's own pass rate. That rate has
-    seen the outcomes: with n rollouts of a prompt its Brier score is (n − 1) / n of what the true rate would have.
+    ranking is measured within prompts, and the Brier score against each prompt's own pass rate. What the true rate
+    would score is estimated without bias from prompts with two rollouts or more: the variance of their outcomes.
 
     Args:
         value: of nodes, in [0, 1], [M].
@@ -65,7 +67,11 @@ def reliability(
     total = np.bincount(which, w, minlength=n)
     rate = np.bincount(which, w * y, minlength=n) / np.maximum(total, 1e-12)
     brier = _brier(v, y, w)
-    known, base = _brier(rate[which], y, w), _brier(np.full(len(y), w @ y / max(w.sum(), 1e-12)), y, w)
+    again = total > 1  # prompts whose outcomes have a variance
+    spread = np.where(again, rate * (1 - rate) * total**2 / np.maximum(total - 1, 1e-12), 0.0)
+    known = spread.sum() / max(total[again].sum(), 1e-12)
+    there = again[which]
+    base = _brier(np.full(len(y), w @ y / max(w.sum(), 1e-12)), y, w)
     found = _bins(v, y, w, bins)
     error = sum(b.weight * abs(b.value - b.share) for b in found) / max(sum(b.weight for b in found), 1e-12)
     both = ~np.isnan(areas)
@@ -73,7 +79,7 @@ def reliability(
         auc=float(areas[both].mean()) if both.any() else float("nan"),
         prompts=int(both.sum()),
         brier=brier,
-        skill=1 - brier / known if known > 0 else float("nan"),
+        skill=1 - _brier(v[there], y[there], w[there]) / known if known > 0 else float("nan"),
         skill_base=1 - brier / base if base > 0 else float("nan"),
         calibration_error=float(error),
         bins=found,
