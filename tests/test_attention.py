@@ -12,7 +12,7 @@ import torch
 from tiny_models import FAMILIES, family_model, plain_logits, tiny_model
 
 from babblegraph.budget import Budget, Meter
-from babblegraph.lm import Babbler, layout, store
+from babblegraph.lm import Babbler, layout, pools
 from babblegraph.lm.attention import NAME
 from babblegraph.lm.plan import Plan
 from babblegraph.protocols import ALL, Chosen, Draws
@@ -87,10 +87,10 @@ def test_a_forest_equals_plain_forward_on_every_node(family, sharing, characters
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mistral"])
 def test_rows_that_are_read_in_blocks_equal_plain_forward(family, characters, monkeypatch):
     """Blocks of a row or a few, with windows, caps and heads that share keys among them."""
-    monkeypatch.setattr(store, "BLOCK", 3000)
+    monkeypatch.setattr(pools, "BLOCK", 3000)
     blocks = []
-    block = store.Store.block
-    monkeypatch.setattr(store.Store, "block", lambda *how: blocks.append(block(*how)) or blocks[-1])
+    block = pools.Pools.block
+    monkeypatch.setattr(pools.Pools, "block", lambda *how: blocks.append(block(*how)) or blocks[-1])
     babbler = Babbler(family_model(family, characters), characters, span=4, stop=" ", max_new_tokens=20)
     assert worst_error(babbler, seed=1) < LIMIT
     assert min(blocks) < 3

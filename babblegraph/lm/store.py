@@ -1,8 +1,7 @@
 """Keys, values and next-token logits of a token trie: every token once, in one slot.
 
-A slot is a row of the pools, [slots, H_kv, d] for each layer. A held path keeps a reference to each of its slots;
-a slot without references is free, but what it has can be found until it is taken again. Slot 0 is where padding
-is written; it is never read.
+A slot is a row of the pools. A held path keeps a reference to each of its slots; a slot without references is free, but
+what it has can be found until it is taken again.
 """
 
 from __future__ import annotations
@@ -16,20 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
+from babblegraph.lm.logits import UNKNOWN, LogitCache, Slots
+from babblegraph.lm.pools import Pools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-Slots = NDArray[np.int64]
-UNKNOWN = -1
-BLOCK = 1 << 22  # bytes of keys and values that a CPU collects at a time: they stay in its cache
 
 
 class NoRoom(BadInput):
     """The memory limit does not hold the paths that are expanded together."""
 
 
-class Store:
+class Store(Pools):
     """The K/V pools of one forest.
 
     Args:
@@ -48,13 +45,11 @@ class Store:
         growth: float = 1.25,
         most_slots: int | None = None,
     ) -> None:
-        self.device, self.cache_bytes, self.growth = device, cache_bytes, growth
+        super().__init__(device)
+        self.cache_bytes, self.growth = cache_bytes, growth
         self.most_slots = most_slots or sys.maxsize
-        self.keys: dict[int, torch.Tensor] = {}  # layer -> [slots, H_kv, d]
-        self.values: dict[int, torch.Tensor] = {}
         self.references = np.zeros(0, np.int32)  # [slots]
         self.peak = 0
-        self.moved = 0  # how often a pool has been replaced by a larger one
         self._is_free = np.zeros(0, np.bool_)  # [slots]
         self._freed_at = np.zeros(0, np.int64)  # [slots] the number of the latest time
         self._blank: list[int] = []  # free slots in which nothing can be found
@@ -62,25 +57,13 @@ class Store:
         self._free_size = self._clock = 0
         self._edge_of = np.zeros(0, np.int64)  # [slots] the key of the slot's edge in `_edges`
         self._edges: dict[int, int] = {}  # (slot of the token before, token) -> slot
-        self._logits = _LogitCache(logit_bytes, device)
-        self._rooms = _Room(), _Room()  # where keys and values are collected
+        self._logits = LogitCache(logit_bytes, device)
         self._grow(min(256, self.most_slots))
 
     @property
     def in_use(self) -> int:
         """Slots that hold a token now."""
         return len(self.references) - 1 - self._free_size
-
-    @property
-    def allocated_bytes(self) -> int:
-        """Bytes of all pools, in use or not."""
-        return sum(t.numel() * t.element_size() for t in (*self.keys.values(), *self.values.values()))
-
-    @property
-    def token_bytes(self) -> int:
-        """Bytes of one token's keys and values in all layers; 0 before the first."""
-        rows = next((len(pool) for pool in self.keys.values()), 0)
-        return self.allocated_bytes // rows if rows else 0
 
     @property
     def free(self) -> int:
@@ -185,47 +168,6 @@ class Store:
         self._free_size = 0
         self.sweep(unused)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the keys; known once something was written."""
-        return next(iter(self.keys.values())).dtype
-
-    def write(self, layer: int, key: torch.Tensor, value: torch.Tensor, slots: torch.Tensor) -> None:
-        """Stores the keys and values of new tokens, [B, H_kv, L, d] each, in their slots, [B · L]."""
-        for pools, new in ((self.keys, key), (self.values, value)):
-            rows = new.transpose(1, 2).flatten(0, 1)  # [B · L, H_kv, d]
-            self._pool(pools, layer, rows).index_copy_(0, slots, rows)
-
-    def read(self, layer: int, slots: torch.Tensor, brief: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of rows of slots, [B, T], collected.
-
-        Returns:
-            [B, H_kv, T, d] each; where they are brief, good until the next call.
-        """
-        found = []
-        for pools, room in ((self.keys, self._rooms[0]), (self.values, self._rooms[1])):
-            pool, at = pools[layer], slots.reshape(-1)
-            out = room.take(len(at), pool) if brief else None
-            rows = torch.index_select(pool, 0, at, out=out)
-            found.append(rows.view(*slots.shape, *pool.shape[1:]).transpose(1, 2))
-        return found[0], found[1]
-
-    def block(self, layer: int, tokens: int) -> int:
-        """How many rows of so many tokens are best read together."""
-        if self.device.type != "cpu":
-            return sys.maxsize
-        token = sum(pools[layer].stride(0) * pools[layer].itemsize for pools in (self.keys, self.values))
-        return max(1, BLOCK // (tokens * token))
-
-    def read_segment(self, layer: int, where: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of a run of slots, where they lie, or of some slots, collected: [1, H_kv, n, d] each."""
-        found = (
-            pools[layer][where] if isinstance(where, slice) else pools[layer].index_select(0, where)
-            for pools in (self.keys, self.values)
-        )
-        key, value = (rows.transpose(0, 1)[None] for rows in found)
-        return key, value
-
     def put_logits(self, slots: Slots, logits: torch.Tensor) -> None:
         """Remembers the logits that follow tokens, [M, V]."""
         self._logits.put(slots, logits)
@@ -238,29 +180,10 @@ class Store:
         """Remembered logits, [M, V]."""
         return self._logits.get(slots)
 
-    def _pool(self, pools: dict[int, torch.Tensor], layer: int, like: torch.Tensor) -> torch.Tensor:
-        """A layer's pool, with room for every slot."""
-        pool = pools.get(layer)
-        if pool is None or pool.shape[0] < len(self.references):
-            grown = like.new_empty(len(self.references), *like.shape[1:])
-            if pool is None:
-                grown[0] = 0  # hidden by a bias of -inf, which would not hide a NaN
-            else:
-                grown[: pool.shape[0]] = pool
-            pool = pools[layer] = grown
-            self.moved += 1
-        return pool
-
-    def settle(self) -> None:
-        """Every pool gets room for every slot now, instead of when it is written to."""
-        for pools in (self.keys, self.values):
-            for layer, pool in pools.items():
-                self._pool(pools, layer, pool)
-
     def _grow(self, slots: int) -> None:
         """Makes room for bookkeeping; the pools follow in the next forward pass."""
         old = len(self.references)
-        more = slots - old
+        more, self.slots = slots - old, slots
         self.references = np.concatenate([self.references, np.zeros(more, np.int32)])
         self._edge_of = np.concatenate([self._edge_of, np.full(more, UNKNOWN)])
         self._is_free = np.concatenate([self._is_free, np.zeros(more, np.bool_)])
@@ -282,69 +205,3 @@ class Store:
 def edges_of(before: Slots, tokens: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """A number for each pair of the slot of a token and the token that follows it, [M]."""
     return before << 32 | tokens.astype(np.int64)
-
-
-class _Room:
-    """Memory that is used again and again: pages that a process has touched before cost nothing."""
-
-    def __init__(self) -> None:
-        self._flat: torch.Tensor | None = None
-
-    def take(self, rows: int, like: torch.Tensor) -> torch.Tensor:
-        """Room for so many rows of a pool."""
-        size = rows * like.stride(0)
-        if self._flat is None or self._flat.dtype != like.dtype or len(self._flat) < size:
-            self._flat = like.new_empty(size)
-        return self._flat[:size].view(rows, *like.shape[1:])
-
-
-class _LogitCache:
-    """The logits after the most recent tokens, a ring of rows; memory is bounded."""
-
-    def __init__(self, limit: int, device: torch.device) -> None:
-        self.limit, self.device, self.next = limit, device, 0
-        self.ring: torch.Tensor | None = None  # [rows, V]
-        self.slot_of = np.zeros(0, np.int64)  # [rows]
-        self.row_of = np.zeros(0, np.int64)  # [slots]
-
-    def reserve(self, slots: int) -> None:
-        grown = np.full(slots, UNKNOWN)
-        grown[: len(self.row_of)] = self.row_of
-        self.row_of = grown
-
-    def forget(self, slots: Slots) -> None:
-        rows = self.row_of[slots]
-        self.slot_of[rows[rows >= 0]] = UNKNOWN
-        self.row_of[slots] = UNKNOWN
-
-    def put(self, slots: Slots, logits: torch.Tensor) -> None:
-        if self.ring is None or (len(self.ring) < len(self.row_of) and len(self.ring) < self._most(logits)):
-            self._enlarge(logits)
-        assert self.ring is not None
-        slots, logits = slots[-len(self.ring) :], logits[-len(self.ring) :]
-        self.forget(slots)
-        rows = (self.next + np.arange(len(slots))) % len(self.ring)
-        self.next = int(self.next + len(slots)) % len(self.ring)
-        evicted = self.slot_of[rows]
-        self.row_of[evicted[evicted >= 0]] = UNKNOWN
-        self.row_of[slots], self.slot_of[rows] = rows, slots
-        self.ring[torch.as_tensor(rows, device=self.device)] = logits
-
-    def has(self, slots: Slots) -> NDArray[np.bool_]:
-        return self.row_of[slots] >= 0
-
-    def get(self, slots: Slots) -> torch.Tensor:
-        assert self.ring is not None
-        return self.ring[torch.as_tensor(self.row_of[slots], device=self.device)]
-
-    def _most(self, logits: torch.Tensor) -> int:
-        return max(64, self.limit // (logits.shape[1] * logits.element_size()))
-
-    def _enlarge(self, logits: torch.Tensor) -> None:
-        old = 0 if self.ring is None else len(self.ring)
-        rows = min(self._most(logits), max(len(self.row_of), 2 * old))
-        grown = logits.new_zeros(rows, logits.shape[1])
-        if self.ring is not None:
-            grown[:old] = self.ring
-        self.ring, self.next = grown, old % rows
-        self.slot_of = np.concatenate([self.slot_of, np.full(rows - old, UNKNOWN)])

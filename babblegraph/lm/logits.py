@@ -1,0 +1,62 @@
+"""The next-token logits after the most recent tokens; what it has lost is computed again."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Slots = NDArray[np.int64]
+UNKNOWN = -1
+
+
+class LogitCache:
+    """The logits after the most recent tokens, a ring of rows; memory is bounded."""
+
+    def __init__(self, limit: int, device: torch.device) -> None:
+        self.limit, self.device, self.next = limit, device, 0
+        self.ring: torch.Tensor | None = None  # [rows, V]
+        self.slot_of = np.zeros(0, np.int64)  # [rows]
+        self.row_of = np.zeros(0, np.int64)  # [slots]
+
+    def reserve(self, slots: int) -> None:
+        grown = np.full(slots, UNKNOWN)
+        grown[: len(self.row_of)] = self.row_of
+        self.row_of = grown
+
+    def forget(self, slots: Slots) -> None:
+        rows = self.row_of[slots]
+        self.slot_of[rows[rows >= 0]] = UNKNOWN
+        self.row_of[slots] = UNKNOWN
+
+    def put(self, slots: Slots, logits: torch.Tensor) -> None:
+        if self.ring is None or (len(self.ring) < len(self.row_of) and len(self.ring) < self._most(logits)):
+            self._enlarge(logits)
+        assert self.ring is not None
+        slots, logits = slots[-len(self.ring) :], logits[-len(self.ring) :]
+        self.forget(slots)
+        rows = (self.next + np.arange(len(slots))) % len(self.ring)
+        self.next = int(self.next + len(slots)) % len(self.ring)
+        evicted = self.slot_of[rows]
+        self.row_of[evicted[evicted >= 0]] = UNKNOWN
+        self.row_of[slots], self.slot_of[rows] = rows, slots
+        self.ring[torch.as_tensor(rows, device=self.device)] = logits
+
+    def has(self, slots: Slots) -> NDArray[np.bool_]:
+        return self.row_of[slots] >= 0
+
+    def get(self, slots: Slots) -> torch.Tensor:
+        assert self.ring is not None
+        return self.ring[torch.as_tensor(self.row_of[slots], device=self.device)]
+
+    def _most(self, logits: torch.Tensor) -> int:
+        return max(64, self.limit // (logits.shape[1] * logits.element_size()))
+
+    def _enlarge(self, logits: torch.Tensor) -> None:
+        old = 0 if self.ring is None else len(self.ring)
+        rows = min(self._most(logits), max(len(self.row_of), 2 * old))
+        grown = logits.new_zeros(rows, logits.shape[1])
+        if self.ring is not None:
+            grown[:old] = self.ring
+        self.ring, self.next = grown, old % rows
+        self.slot_of = np.concatenate([self.slot_of, np.full(rows - old, UNKNOWN)])
