@@ -14,9 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import quality
 import quality_claims
+from peers.quality import Lines
 from quality_pieces import Piece, Pieces
 
 import babblegraph as bg
+from babblegraph.scoring.learned import LearnedValue
 
 TINY = ["--tasks", "countdown", "--only", "babble;best-of-n, separate", "--puzzles", "3", "--piece", "2"]
 TINY += ["--validation", "2", "--temperatures", "0.7,1.0", "--most", "100"]
@@ -134,3 +136,14 @@ def test_separate_samples_pay_for_what_they_share():
 def test_an_unknown_name_is_refused_in_a_line(option):
     with pytest.raises(SystemExit, match="got 'x'"):
         quality.read([option, "x"])
+
+
+def test_peers_are_told_the_same_values_as_our_searches():
+    """They get no graph, so that a text's features are put together by hand."""
+    babbler, prompt = bg.Babbler.embedded(), "3 5 7 11>24\n"
+    value = LearnedValue.from_folder(babbler, Path(bg.__file__).parent / "embedded" / "model")
+    graph = bg.babble(babbler, [prompt], task=bg.Countdown(), value=value, budget=200, threshold=2.0).graph
+    lines = Lines(babbler, value, bg.Countdown(), prompt, most=100, seed=0)
+    ids = [i for i in range(1, graph.size) if not graph.is_leaf(np.array([i])) and graph.value[i] > 0]
+    assert len(ids) > 5
+    assert [lines.value(graph.text(i)) for i in ids] == pytest.approx(graph.value[ids].tolist(), rel=1e-3)

@@ -159,7 +159,8 @@ class Lines:
         span = len(text) - text.rstrip("\n").rfind("\n") - 1  # a character is a token
         log_q = (out.logits[0] / self.temperature).log_softmax(-1)[:-1].gather(1, ids[1:, None])
         numbers = torch.tensor([text.count("\n"), log_q[-span:].sum()])
-        features = torch.cat([states[-1].flatten(), states[-span:].mean(0).flatten(), numbers])
+        parts = (states[-1], states[-span:].mean(0), states[len(self.prompt) - 1])
+        features = torch.cat([*(part.flatten() for part in parts), numbers])
         return float(head.head(features[None]))
 
 
