@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.lm import Babbler
+from babblegraph.lm import Babbler, pretrained
 from babblegraph.loop import search
 from babblegraph.protocols import Chosen, Generator
 from babblegraph.randomness import Rng
@@ -177,6 +177,26 @@ def test_a_chat_that_a_graph_has_written_out_is_read_as_the_chat_was(folder):
     assert graph.span(0)[0] != 0
     assert (babbler.start(graph.prompts).span(0) == graph.span(0)).all()
     assert babbler.start([str(graph.prompts[0])]).span(0)[0] == 0, "of a plain text it is the first token"
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_said_in_one_line(monkeypatch):
+    asked, told = [], []
+
+    class Silence:
+        def head(self, url, timeout):
+            asked.append(url)
+            raise ConnectionError("no route")
+
+    def nothing_here(name, **how):
+        told.append(how["local_files_only"])
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(pretrained.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(pretrained, "get_session", Silence)
+    monkeypatch.setattr(pretrained.AutoTokenizer, "from_pretrained", nothing_here)
+    refused("not on this machine, and the hub does not answer", Babbler.from_pretrained, "some/model")
+    assert len(asked) == 1
+    assert told == [True], "what was downloaded before is all there is to look at"
 
 
 def test_bad_prompts_are_refused_in_one_line(babbler):

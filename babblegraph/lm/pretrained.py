@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from transformers import AutoTokenizer
 
 from babblegraph.errors import BadInput, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ANSWER = 10  # seconds that the hub has to answer at all
 
 
 def load(
@@ -37,11 +41,13 @@ def load(
         BadInput: there is no such model, it is of another kind, or some of its weights are missing.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    alone = not Path(name_or_path).is_dir() and not _hub_answers()
+    how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": alone}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **how)
         model, report = auto.from_pretrained(
             name_or_path,
-            trust_remote_code=trust_remote_code,
+            **how,
             use_safetensors=True,
             dtype=dtype or (torch.float32 if device == "cpu" else torch.bfloat16),
             output_loading_info=True,
@@ -50,6 +56,16 @@ def load(
             raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
         return model.to(device), tokenizer
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
-        raise BadInput(
-            f"{rule} with safetensors weights, got {str(name_or_path)!r}: {first_line(problem)}"
-        ) from problem
+        why = "it is not on this machine, and the hub does not answer" if alone else first_line(problem)
+        raise BadInput(f"{rule} with safetensors weights, got {str(name_or_path)!r}: {why}") from problem
+
+
+def _hub_answers() -> bool:
+    """Asked once, since transformers asks for every file of a model, again and again, for a minute in all."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=ANSWER)
+    except Exception:  # each version of the hub's client has errors of its own
+        return False
+    return True
