@@ -74,7 +74,7 @@ def cem(
         n = round(HELD_OUT * len(texts)) if len(texts) >= FEWEST else 0
         texts, aside = texts[: len(texts) - n], texts[len(texts) - n :]
     else:
-        aside = _texts(held_out, task, generator) if len(held_out) else []
+        aside = _texts(held_out, task, generator)
     return Run(
         generator,
         texts,

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 PROMPTS = 50_000  # of the embedded generator; some 41,000 of them differ
 COPIES = 4
-TOGETHER, THREADS = (
-    256,
-    4,
-)  # of the embedded generator: it is so small that only many rows are worth two threads
+TOGETHER, THREADS = 256, 4  # of the embedded generator: only many rows of it are worth threads
 
 
 def train_value(

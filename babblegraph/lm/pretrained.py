@@ -56,7 +56,8 @@ def load(
             raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
         return model.to(device), tokenizer
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
-        why = "it is not on this machine, and the hub does not answer" if alone else first_line(problem)
+        gone = alone and isinstance(problem, OSError)  # anything else is about a model that is here
+        why = "it is not on this machine, and the hub does not answer" if gone else first_line(problem)
         raise BadInput(f"{rule} with safetensors weights, got {str(name_or_path)!r}: {why}") from problem
 
 

@@ -64,15 +64,16 @@ def fit(
     """
     train = _split(data, held_out, seed)
     label, weight = data.label, data.weight
-    sample = data.features[torch.as_tensor(np.flatnonzero(train))]
+    head = Head(data.features.shape[1], hidden, members, dropout)
+    head.standardise(data.features[torch.as_tensor(np.flatnonzero(train))])
     how: dict[str, Any] = {"weight_decay": weight_decay, "rate": rate, "batch": batch}
     target = label
     for k, share in enumerate(bootstrap, 1):
-        teacher = _head(sample, (hidden + 1) // 2, 1, dropout)
+        teacher = Head(data.features.shape[1], (hidden + 1) // 2, 1, dropout)
+        teacher.mean, teacher.deviation = head.mean, head.deviation
         loss = _train(teacher, 0, data, train, target, seed + 1000 * k, epochs=(epochs + 1) // 2, **how)
         target = (1 - share) * label + share * _ahead(data, _values(teacher, data))
         say(f"pass {k} of {len(bootstrap) + 1}, for labels: loss {loss:.4f}")
-    head = _head(sample, hidden, members, dropout)
     for k in range(members):
         loss = _train(head, k, data, train, target, seed + k, epochs=epochs, **how)
         say(f"network {k + 1} of {members}: loss {loss:.4f}")
@@ -104,12 +105,6 @@ def _ahead(data: Collected, value: Floats) -> Floats:
     inner = data.parent >= 0
     below = np.bincount(data.parent[inner], (data.share * value)[inner], minlength=len(value))
     return np.clip(data.settled + below, 0.0, 1.0)
-
-
-def _head(sample: torch.Tensor, *size: Any) -> Head:
-    head = Head(sample.shape[1], *size)
-    head.standardise(sample)
-    return head
 
 
 @torch.no_grad()

@@ -25,9 +25,7 @@ class Reliability(NamedTuple):
     auc: float  # mean over prompts with both outcomes; NaN where there is none
     prompts: int  # how many those are
     brier: float
-    skill: (
-        float  # 1 − Brier / Brier of a predictor that knows each prompt's own pass rate; NaN without repeats
-    )
+    skill: float  # 1 − Brier / that of each prompt's own pass rate; NaN where no prompt has two rollouts
     skill_base: float  # the same beside a predictor that knows only the pass rate of all prompts together
     calibration_error: float  # expected, over bins of equal weight
     bins: tuple[Bin, ...]
