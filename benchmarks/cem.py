@@ -1,10 +1,12 @@
 """Does the generator learn from its own elite, and from which elite most?
 
-The embedded generator, Countdown-4 in general or specialised to the Game of 24. Every arm but four samples as many
-texts a level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it),
-weighted CEM (λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the
-recipe that made the generator, continued for as many texts as "expert" learns. "broad" is the preset of that name
-at its own size: two levels, eight times the samples. `--steps` gives every update as many steps.
+The embedded generator, Countdown-4 in general or specialised to the Game of 24. Arms of one size sample as many texts a
+level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
+(λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the recipe that
+made the generator, continued with as many updates as "expert" makes, each on solutions that it has not seen. The
+default, "broad", has ten times the prompts and twice the samples of each, and RAFT and the recipe beside it at that
+size too; "seven levels" is the same run, continued. "narrow" is the preset for prompts of one kind. `--steps` gives
+every update as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
@@ -28,7 +30,7 @@ from transformers.utils import logging
 
 import babblegraph as bg
 from babblegraph.api import score_of
-from babblegraph.cli.train import TRAINING
+from babblegraph.cli.train import FRESH
 from babblegraph.embedded import data
 from babblegraph.intervals import student_mean
 from babblegraph.learning import Directory
@@ -43,23 +45,28 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import claim, parser, report
 from exact import Solutions, at_least_one
 
-BASE, CONTROL, DEFAULT, BROAD = "base", "recipe, continued", "expert, from the base, slowly", "broad"
-LARGE = {"prompts": 3072, "draws": 32}
+BASE, EXPERT, BROAD, LONG = "base", "expert, from the base, slowly", "broad", "broad, seven levels"
+RECIPE, RECIPE_LARGE = "recipe, continued", "recipe, continued, large"
+CONTINUED = {RECIPE: EXPERT, RECIPE_LARGE: BROAD}  # the recipe, for as many updates as another arm makes
+NARROW = "narrow"
+LARGE = {"prompts": 5120, "draws": 32}
+SAME_RUN = {"broad, one level": 1, BROAD: 2, LONG: 7}  # levels of one run
 FAST = {"learning_rate": 3e-4, "epochs": 3}
 ARMS = {
-    BROAD: {"preset": "broad", "levels": 2, **LARGE},
-    "broad, 0.1 of the base": {"preset": "broad", "levels": 2, "average": 0.1, **LARGE},
-    "broad, one level": {"preset": "broad", "levels": 1, **LARGE},
-    "broad, one level, 0.1 of the base": {"preset": "broad", "levels": 1, "average": 0.1, **LARGE},
-    DEFAULT: {"preset": "expert"},
+    **{name: {"preset": "broad", "levels": levels, **LARGE} for name, levels in SAME_RUN.items()},
+    NARROW: {"preset": "narrow", "levels": 8, "prompts": 1024, "draws": 48},
+    EXPERT: {"preset": "expert"},
     "expert iteration": {"preset": "expert", "restart": False, **FAST},
     "expert, from the base": {"preset": "expert", **FAST},
     "expert, KL to the base": {"preset": "expert", "restart": False, "kl_base": 0.3, **FAST},
     "CEM, λ = 1": {"preset": "cem"},
     "CEM, λ = 0.5": {"preset": "cem", "power": 0.5},
     "RAFT": {"preset": "raft", "epochs": 6},
-    CONTROL: {},
+    "RAFT, large": {"preset": "raft", "levels": 2, **LARGE},
+    RECIPE: {},
+    RECIPE_LARGE: {},
 }
+RIVALS = {"RAFT": EXPERT, RECIPE: EXPERT, "RAFT, large": BROAD, RECIPE_LARGE: BROAD}  # and whose they are
 TEMPERATURES = (1.0, 0.85, 0.7, 0.6, 0.5)
 FEW = 200  # test puzzles that are sampled, for entropy and such
 TASKS = {"countdown": bg.Countdown, "game24": bg.Game24}
@@ -68,7 +75,9 @@ TASKS = {"countdown": bg.Countdown, "game24": bg.Game24}
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--task", default="countdown", choices=list(TASKS))
-    options.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    options.add_argument(
+        "--arms", nargs="*", choices=list(ARMS), default=[arm for arm in ARMS if arm != LONG]
+    )
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--levels", type=int, default=3)
     options.add_argument("--prompts", type=int, default=512, help="of a level")
@@ -83,7 +92,7 @@ def main() -> None:
     chosen = options.parse_args()
     if chosen.quick:
         chosen.seeds, chosen.levels, chosen.prompts, chosen.draws = 1, 1, 32, 8
-        chosen.test, chosen.greedy, chosen.test_draws, chosen.arms = 20, 40, 4, [DEFAULT, CONTROL]
+        chosen.test, chosen.greedy, chosen.test_draws, chosen.arms = 20, 40, 4, [EXPERT, RECIPE]
     torch.set_num_threads(chosen.threads)
     logging.disable_progress_bar()
     rows = list(measured(chosen))
@@ -107,7 +116,8 @@ def measured(chosen) -> Iterator[dict]:
             steps = "" if chosen.steps is None else f"-{chosen.steps}"
             size = f"{chosen.task}-{chosen.levels}x{chosen.prompts}x{chosen.draws}{steps}"
             place = chosen.runs / size / folder(arm, seed)
-            done = place.parent / f"{place.name}-{chosen.test}-{chosen.greedy}.json"
+            levels = f"-{SAME_RUN[arm]}" if arm in SAME_RUN else ""
+            done = place.parent / f"{place.name}{levels}-{chosen.test}-{chosen.greedy}.json"
             if done.exists():
                 yield json.loads(done.read_text())
                 continue
@@ -122,30 +132,32 @@ def measured(chosen) -> Iterator[dict]:
 
 def folder(arm: str, seed: int) -> str:
     """Where an arm's run is."""
-    return f"{arm}-{seed}".replace(" ", "-").replace(",", "")
+    return f"{BROAD if arm in SAME_RUN else arm}-{seed}".replace(" ", "-").replace(",", "")
 
 
 def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Babbler, dict]:
     """The babbler of an arm and what it cost."""
     if arm == BASE:
         return base, {"tokens": 0, "texts": 0, "updates": 0, "cpu_s": 0}
-    began = time.process_time()
-    if arm == CONTROL:
-        return continued(base, seed, place, chosen, began)
+    if arm in CONTINUED:
+        return continued(base, arm, seed, place, chosen)
     size = {"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws, "steps": chosen.steps}
     settings = bg.preset(**(size | named(ARMS[arm])))
-    available = TRAINING if arm.startswith(BROAD) else settings.levels * settings.prompts
-    prompts = task_prompts(chosen.task, "train", available, seed=seed)
+    fresh = FRESH if ARMS[arm].get("prompts") else settings.levels
+    prompts = task_prompts(chosen.task, "train", fresh * settings.prompts, seed=seed, fewer=True)
     there = (place / "config.json").exists()
     run = bg.cem(
         base, prompts, task=task, held_out=(), settings=settings, directory=place, resume=there, seed=seed
     )
-    for _ in run:
-        pass
-    noted = place.parent / f"{place.name}-cost.json"  # the run may be measured anew, on more puzzles
-    if not noted.exists():
-        noted.write_text(json.dumps(cost(run.levels, None if there else began)))
-    return run.generators.current, json.loads(noted.read_text())
+    noted = place.parent / f"{place.name}-cpu.json"  # of each level, since a run may take several sittings
+    spent = json.loads(noted.read_text()) if noted.exists() else []
+    began = time.process_time()
+    for level in run:
+        spent = [*spent[: level.number], round(time.process_time() - began, 1)]
+        noted.write_text(json.dumps(spent))
+        began = time.process_time()
+    run.generators.load(Directory(place).folder(settings.levels))
+    return run.generators.current, cost(run.levels[: settings.levels + 1], spent)
 
 
 def named(arm: dict) -> dict:
@@ -153,30 +165,31 @@ def named(arm: dict) -> dict:
     return {"name" if k == "preset" else k: v for k, v in arm.items()}
 
 
-def cost(levels: list[Level], began: float | None) -> dict:
-    """What a run took; its seconds are not known where it was done in several sittings."""
+def cost(levels: list[Level], spent: list[float]) -> dict:
+    """What some levels took."""
     return {
         "tokens": sum(level.tokens for level in levels),
         "texts": sum(level.elite for level in levels),
         "updates": sum(level.learned.steps for level in levels if level.learned),
-        "cpu_s": None if began is None else round(time.process_time() - began),
+        "cpu_s": round(sum(spent[: len(levels)])),
     }
 
 
-def continued(base, seed: int, place: Path, chosen, began: float) -> tuple[bg.Babbler, dict]:
-    """The recipe's own babble, fresh random solutions, for as many texts as expert iteration learned."""
-    ours = place.parent / folder(DEFAULT, seed)
-    texts = sum(level.elite for level in Directory(ours).done())
-    rows = data.solutions(random.Random(seed), texts, judged=False)
+def continued(base, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Babbler, dict]:
+    """The recipe's own babble, fresh random solutions at every update, for as many updates as its rival makes."""
+    began, batch = time.process_time(), bg.Settings().batch
+    rival = CONTINUED[arm]
+    levels = Directory(place.parent / folder(rival, seed)).done()[: 1 + SAME_RUN.get(rival, chosen.levels)]
+    steps = cost(levels, [])["updates"]
+    rows = data.solutions(random.Random(seed), steps * batch, judged=False)
     start = (rows.aim == data.GENERATE).argmax(1) + 1
     tokens = [row[:n].astype(np.int32) for row, n in zip(rows.ids, rows.length, strict=True)]
     model = bg.Babbler.embedded().model
-    lessons = Lessons(tokens, start.astype(np.int64), np.ones(texts))
-    steps = None if chosen.steps is None else chosen.steps * chosen.levels
-    learned = update(model, lessons, epochs=3, steps=steps, rng=Rng(seed))
+    lessons = Lessons(tokens, start.astype(np.int64), np.ones(len(tokens)))
+    learned = update(model, lessons, steps=steps, batch=batch, rng=Rng(seed))
     told = {
         "tokens": 0,
-        "texts": texts,
+        "texts": len(tokens),
         "updates": learned.steps,
         "cpu_s": round(time.process_time() - began),
     }
@@ -212,7 +225,7 @@ def percent(share: float) -> float:
 
 
 def claims(rows: list[dict], k: int) -> list[dict]:
-    """Each arm against the base, and the default against its rivals, paired by puzzle."""
+    """Each arm against the base, and against its rivals, paired by puzzle."""
     base = next(row for row in rows if row["arm"] == BASE)
     found = []
     arms = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if arm != BASE]
@@ -232,12 +245,14 @@ def claims(rows: list[dict], k: int) -> list[dict]:
         )
         lost, interval = paired(mine, [base], "solves", k)
         found.append(claim(f"{arm}: pass@{k}, points", lost, "lower limit > -2", interval[0] > -2, interval))
-    ours = [row for row in rows if row["arm"] == DEFAULT]
-    for rival in [arm for arm in arms if ours and arm in ("RAFT", CONTROL)]:
-        theirs = [row for row in rows if row["arm"] == rival]
+    for rival, arm in RIVALS.items():
+        theirs, ours = ({row["seed"]: row for row in rows if row["arm"] == name} for name in (rival, arm))
+        if not (both := sorted(theirs.keys() & ours.keys())):
+            continue
+        theirs, ours = ([some[seed] for seed in both] for some in (theirs, ours))
         for name, what, at in (("greedy", "greedily", 1), (f"pass@{k}", "solves", k)):
             gain, interval = paired(ours, theirs, what, at)
-            said = f"{DEFAULT} − {rival}: {name}, points"
+            said = f"{arm} − {rival}: {name}, points"
             found.append(claim(said, gain, "interval above 0", interval[0] > 0, interval))
     return found
 

@@ -18,6 +18,7 @@ from babblegraph.learning.chances import Chance
 from babblegraph.learning.held_out import Held, Measure
 from babblegraph.learning.update import Learned
 from babblegraph.scoring import LearnedValue
+from babblegraph.tasks.training import task_prompts
 from babblegraph.view.levels import level_line, levels_report
 from babblegraph.view.signs import ASCII, UNICODE
 
@@ -260,3 +261,22 @@ def test_one_level_in_one_line():
     assert "alarm: the entropy fell" in line
     assert "\n" not in line
     assert np.all([name in line for name in ("pass@1", "greedy", "tokens")])
+
+
+def test_a_task_with_few_prompts_is_learned_on_all_of_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "held.txt").write_text(task_prompts("game24", "validation", 1)[0])
+    given = (
+        "train --task game24 --preset narrow --held-out held.txt --out run --levels 1 --batch-prompts 5000"
+    )
+    small = "--max-new-tokens 6 --draws 1 --held-draws 1 --json"
+    assert main([*given.split(), *small.split()]) == 0
+    level = json.loads(capsys.readouterr().out.splitlines()[1])
+    assert level["taught"] + sum(level["skipped"].values()) == 1102
+
+
+def test_a_preset_that_begins_from_the_base_again_can_be_told_to_go_on(home, capsys):
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
+    for preset, option, restart in (("broad", "--no-restart", False), ("raft", "--restart", True)):
+        assert train(*given, "--preset", preset, option, "--average", "0", "--out", preset, "--json") == 0
+        assert json.loads((home / preset / "config.json").read_text())["settings"]["restart"] is restart

@@ -35,7 +35,8 @@ WRITTEN = {  # settings whose option has another name
     "prompts": "--batch-prompts", "power": "--lambda", "base_share": "--epsilon", "learning_rate": "--lr",
     "mode": "--lora", "lora_rank": "--lora",
 }  # fmt: skip
-TRAINING, HELD_OUT = 6144, 200  # prompts of a task, where no file gives any
+FEW = 512  # prompts of a task, where a level takes all of them
+FRESH, HELD_OUT = 8, 200  # levels of a task's own prompts until one is used again; prompts that are held out
 
 
 def train(
@@ -79,7 +80,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="cem (weighted), expert (expert iteration), broad (of more prompts) or raft (best-of-n).",
+            help="broad (the default; thousands of prompts), narrow (prompts of one kind), expert (expert iteration), "
+            "cem (weighted) or raft (best-of-n).",
             rich_help_panel=LEARN,
         ),
     ] = None,
@@ -148,7 +150,8 @@ def train(
     ] = None,
     kl_base: Annotated[float | None, typer.Option(help="β, to the base.", rich_help_panel=LEARN)] = None,
     restart: Annotated[
-        bool | None, typer.Option("--restart", help="From the base at each level.", rich_help_panel=LEARN)
+        bool | None,
+        typer.Option("--restart/--no-restart", help="From the base at each level.", rich_help_panel=LEARN),
     ] = None,
     replay: Annotated[
         int | None, typer.Option(help="Earlier levels to learn again.", rich_help_panel=LEARN)
@@ -238,7 +241,7 @@ def _run(
     from babblegraph.cli import build
 
     plan = build.plan(options, needs_prompt=False, more=held_out)
-    texts, aside = _prompts(plan, held_out)
+    texts, aside = _prompts(plan, settings, held_out)
     with how:
         try:
             how.say(f"loading the model {plan.model}", 0, 0)
@@ -301,7 +304,7 @@ def _value(plan: Any, babbler: Any) -> Any:
     return build.value(plan, babbler) if options.value or options.reward_model else None
 
 
-def _prompts(plan: Any, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
+def _prompts(plan: Any, settings: Settings, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
     """What to learn on, and what is held out; None for a tenth of the former."""
     from babblegraph.cli.loading import read_prompts
 
@@ -313,8 +316,11 @@ def _prompts(plan: Any, held_out: str | None) -> tuple[list[Any], list[Any] | No
         raise BadInput("a run needs prompts to learn on, got none: give --prompts FILE or --task")
     from babblegraph.tasks.training import task_prompts
 
-    found = task_prompts(name, "train", TRAINING, plan.seed)
-    return found, aside if aside is not None else task_prompts(name, "validation", HELD_OUT, plan.seed)
+    enough = FRESH * (settings.prompts or FEW)
+    found: list[Any] = task_prompts(name, "train", enough, plan.seed, fewer=True)
+    if aside is None:
+        aside = [*task_prompts(name, "validation", HELD_OUT, plan.seed, fewer=True)]
+    return found, aside
 
 
 def _remembered(

@@ -147,7 +147,9 @@ def preset(name: str, **changed: Any) -> Settings:
     levels as they come, each time from the base and slowly (λ = 0, expert iteration; going on from the level before,
     or three times as fast, lost more of pass@64, see docs/learning.md). "broad" is expert iteration in two levels of
     thousands of prompts, each from the base, whose weights are then averaged with the base's: it learns most and
-    forgets least, for more samples. "raft" is best-of-N fine-tuning: the best of N samples of each prompt.
+    forgets least, for more samples. "narrow" is expert iteration for prompts of one kind, fast and each level from the
+    one before: it may forget what they do not need. "raft" is best-of-N fine-tuning: the best of N samples of each
+    prompt.
 
     Args:
         changed: other values of single settings.
@@ -171,11 +173,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "power": 0.0,
         "restart": True,
         "levels": 2,
-        "prompts": 3072,
+        "prompts": 5120,
         "draws": 32,
         "learning_rate": 3e-4,
         "epochs": 2,
         "average": 0.3,
     },
+    "narrow": {"power": 0.0, "levels": 8, "prompts": 1024, "draws": 48, "learning_rate": 3e-4, "epochs": 2},
     "raft": {"power": 0.0, "top": 1},
 }
