@@ -2,16 +2,16 @@
 
 The embedded generator, Countdown-4 in general or specialised to the Game of 24. Arms of one size sample as many texts a
 level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
-(λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), and as a control the recipe that
-made the generator, continued with as many updates as "expert" makes, each on solutions that it has not seen. The
-default, "broad", has ten times the prompts and twice the samples of each, and RAFT and the recipe beside it at that
-size too; "seven levels" is the same run, continued. "narrow" is the preset for prompts of one kind. `--steps` gives
-every update as many steps.
+(λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), TRL's GRPO where it is asked for,
+and as a control the recipe that made the generator, continued with as many updates as "expert" makes, each on solutions
+that it has not seen. The default, "broad", has ten times the prompts and twice the samples of each, and RAFT and the
+recipe beside it at that size too; "seven levels" is the same run, continued. "narrow" is the preset for prompts of one
+kind. `--steps` gives every update as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
 temperatures, which show how much of a gain is sharpening. Runs are kept in a directory, and a benchmark that was
-stopped goes on there. Left out: other models, reward models, TRL's trainers.
+stopped goes on there. Left out: other models, reward models.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from exact import Solutions, at_least_one
 BASE, EXPERT, BROAD, LONG = "base", "expert, from the base, slowly", "broad", "broad, seven levels"
 RECIPE, RECIPE_LARGE = "recipe, continued", "recipe, continued, large"
 CONTINUED = {RECIPE: EXPERT, RECIPE_LARGE: BROAD}  # the recipe, for as many updates as another arm makes
-NARROW = "narrow"
+NARROW, GRPO = "narrow", "GRPO (TRL)"
 LARGE = {"prompts": 5120, "draws": 32}
 SAME_RUN = {"broad, one level": 1, BROAD: 2, LONG: 7}  # levels of one run
 FAST = {"learning_rate": 3e-4, "epochs": 3}
@@ -63,10 +63,18 @@ ARMS = {
     "CEM, λ = 0.5": {"preset": "cem", "power": 0.5},
     "RAFT": {"preset": "raft", "epochs": 6},
     "RAFT, large": {"preset": "raft", "levels": 2, **LARGE},
+    GRPO: {},
     RECIPE: {},
     RECIPE_LARGE: {},
 }
-RIVALS = {"RAFT": EXPERT, RECIPE: EXPERT, "RAFT, large": BROAD, RECIPE_LARGE: BROAD}  # and whose they are
+ASKED_FOR = (LONG, NARROW, GRPO)  # hours, another task, an extra: nothing to begin with
+RIVALS = {
+    "RAFT": EXPERT,
+    GRPO: EXPERT,
+    RECIPE: EXPERT,
+    "RAFT, large": BROAD,
+    RECIPE_LARGE: BROAD,
+}  # and whose they are
 TEMPERATURES = (1.0, 0.85, 0.7, 0.6, 0.5)
 FEW = 200  # test puzzles that are sampled, for entropy and such
 TASKS = {"countdown": bg.Countdown, "game24": bg.Game24}
@@ -141,6 +149,8 @@ def trained(base, task, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Ba
         return base, {"tokens": 0, "texts": 0, "updates": 0, "cpu_s": 0}
     if arm in CONTINUED:
         return continued(base, arm, seed, place, chosen)
+    if arm == GRPO:
+        return policy_gradient(base, task, seed, chosen)
     size = {"levels": chosen.levels, "prompts": chosen.prompts, "draws": chosen.draws, "steps": chosen.steps}
     settings = bg.preset(**(size | named(ARMS[arm])))
     fresh = FRESH if ARMS[arm].get("prompts") else settings.levels
@@ -194,6 +204,18 @@ def continued(base, arm: str, seed: int, place: Path, chosen) -> tuple[bg.Babble
         "cpu_s": round(time.process_time() - began),
     }
     return base.again(model=model), told
+
+
+def policy_gradient(base, task, seed: int, chosen) -> tuple[bg.Babbler, dict]:
+    """TRL's GRPO on as many samples of the same prompts, `pip install babblegraph[train]`."""
+    from peers import grpo
+
+    began, n = time.process_time(), chosen.levels * chosen.prompts
+    prompts = [task.prepare(prompt) for prompt in task_prompts(chosen.task, "train", n, seed=seed)]
+    model = bg.Babbler.embedded().model
+    told = grpo.learn(model, base.tokenizer, task, prompts, chosen.draws, seed)
+    spent = {"cpu_s": round(time.process_time() - began)}
+    return base.again(model=model), told._asdict() | spent
 
 
 def figures(base, model, test, task, solutions: Solutions, chosen) -> dict:

@@ -87,6 +87,12 @@ class Unpacked(Ours):
     options: ClassVar[dict[str, Any]] = {"pack_bytes": 0}
 
 
+class NoSpare(Ours):
+    """The same with the smallest pools: what was dropped is gone."""
+
+    options: ClassVar[dict[str, Any]] = {"cache_bytes": 0}
+
+
 def fixed_tree(work: Work) -> Strategy:
     """Draws `rows` spans below the root, then `CHILDREN` below each survivor, level by level.
 
