@@ -168,6 +168,16 @@ def test_so_many_steps_are_made_whatever_the_elite_is(model):
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_of_many_texts_the_loss_is_told_of_some_from_first_to_last(model, monkeypatch):
+    monkeypatch.setattr("babblegraph.learning.update.MEASURED", 3)
+    many = lessons(*([3, 4, 3 + i % 5, 4 + i % 3] for i in range(7)), weight=[1, 2, 3, 4, 5, 6, 7])
+    some = [0, 3, 6]
+    log_g = log_p(model, [many.tokens[i] for i in some], many.start[some])
+    by_hand = -(many.weight[some] * log_g).sum() / (2 * many.weight[some].sum())
+    learned = update(model, many, steps=1, batch=2, learning_rate=1e-9, rng=Rng(0))
+    assert learned.before == pytest.approx(by_hand, rel=1e-5)
+
+
 def test_a_learning_rate_that_destroys_is_halved_and_the_weights_come_back(model):
     known = lessons(*([3, 4, i] for i in range(5, 15)))
     update(model, known, learning_rate=3e-3, epochs=5, rng=Rng(0))
