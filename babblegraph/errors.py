@@ -16,3 +16,12 @@ def first_line(problem: BaseException) -> str:
     ('no such file', 'KeyError')
     """
     return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+
+
+def is_lack_of_memory(problem: BaseException) -> bool:
+    """Whether a device has no memory for something: torch's own error, or that of a CPU's allocator.
+
+    >>> is_lack_of_memory(RuntimeError("can't allocate memory: you tried …")), is_lack_of_memory(ValueError())
+    (True, False)
+    """
+    return type(problem).__name__ == "OutOfMemoryError" or "allocate memory" in str(problem)

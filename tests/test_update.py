@@ -12,7 +12,7 @@ import torch
 from tiny_models import character_tokenizer, tiny_llama
 
 from babblegraph.errors import BadInput
-from babblegraph.learning.rows import by_length, log_p, logits_of, pad
+from babblegraph.learning.rows import Passes, by_length, log_p, logits_of, pad
 from babblegraph.learning.update import Anchor, Lessons, loss, update
 from babblegraph.randomness import Rng
 
@@ -176,6 +176,43 @@ def test_of_many_texts_the_loss_is_told_of_some_from_first_to_last(model, monkey
     by_hand = -(many.weight[some] * log_g).sum() / (2 * many.weight[some].sum())
     learned = update(model, many, steps=1, batch=2, learning_rate=1e-9, rng=Rng(0))
     assert learned.before == pytest.approx(by_hand, rel=1e-5)
+
+
+class Small(torch.nn.Module):
+    """A model on a device that has memory for so many tokens a pass, and notes how many there were."""
+
+    def __init__(self, model, most: int) -> None:
+        super().__init__()
+        self.model, self.most, self.seen = model, most, []
+
+    def forward(self, input_ids, **how):
+        if input_ids.numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.seen.append(input_ids.numel())
+        return self.model(input_ids=input_ids, **how)
+
+
+@pytest.mark.parametrize("most", [24, 11])
+def test_an_update_goes_on_with_half_the_texts_a_pass_where_memory_lacks(model, monkeypatch, most):
+    monkeypatch.setattr(Passes.__init__, "__defaults__", (64,))
+    texts = lessons(*([3, 4, *([5, 6, 7] * 3)[: 3 + i % 5]] for i in range(8)), weight=range(1, 9))
+    small = Small(copy.deepcopy(model), most)
+    whole = update(model, texts, steps=3, batch=8, rng=Rng(0))
+    with pytest.warns(RuntimeWarning, match="no memory"):
+        parts = update(small, texts, steps=3, batch=8, rng=Rng(0))
+    assert max(small.seen) <= most
+    assert parts.steps == whole.steps == 3
+    assert (parts.before, parts.after) == pytest.approx((whole.before, whole.after), rel=1e-5)
+    for mine, theirs in zip(small.model.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+    with pytest.warns(RuntimeWarning, match="no memory"):
+        found = log_p(small, texts.tokens, texts.start)
+    assert np.allclose(found, log_p(model, texts.tokens, texts.start), atol=1e-5)
+
+
+def test_where_not_even_one_text_has_room_the_device_says_so(model):
+    with pytest.warns(RuntimeWarning, match="no memory"), pytest.raises(torch.OutOfMemoryError):
+        update(Small(model, 3), lessons([3, 4, 5, 6], [3, 4, 7, 8]), rng=Rng(0))
 
 
 def test_a_learning_rate_that_destroys_is_halved_and_the_weights_come_back(model):

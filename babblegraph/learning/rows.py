@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.errors import is_lack_of_memory
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TOKENS_AT_ONCE = 1 << 14  # of a pass without gradients, padding counted
+TOKENS_AT_ONCE = 1 << 14  # of a pass, padding counted
 
 
 class Batch(NamedTuple):
@@ -54,6 +57,42 @@ def logits_of(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+class Passes:
+    """Passes over texts of about one length; half as many tokens a pass from when the device had no memory for them.
+
+    Args:
+        tokens: of a pass at first, padding counted; a longer text is a pass of its own.
+    """
+
+    def __init__(self, tokens: int = TOKENS_AT_ONCE) -> None:
+        self.tokens = tokens
+
+    def __call__(
+        self,
+        tokens: Sequence[NDArray[Any]],
+        run: Callable[[NDArray[np.intp]], None],
+        anew: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Calls `run` with the places of each pass's texts; where memory lacks, `anew`, and begins again."""
+        while True:
+            try:
+                for some in by_length(tokens, self.tokens):
+                    run(some)
+                return
+            except RuntimeError as problem:
+                if not is_lack_of_memory(problem) or self.tokens <= max(map(len, tokens)):
+                    raise
+            self.tokens //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            warnings.warn(
+                f"no memory for the texts of one pass: going on with {self.tokens} tokens in each",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            anew()
+
+
 @torch.no_grad()
 def log_p(model: PreTrainedModel, tokens: Sequence[NDArray[Any]], start: NDArray[Any]) -> NDArray[np.float64]:
     """log-probability of what was generated of each text, given its prompt, [M].
@@ -64,10 +103,13 @@ def log_p(model: PreTrainedModel, tokens: Sequence[NDArray[Any]], start: NDArray
     """
     found = np.zeros(len(tokens))
     device = next(model.parameters()).device
-    for some in by_length(tokens):
+
+    def run(some: NDArray[np.intp]) -> None:
         batch = pad([tokens[i] for i in some], start[some], device)
         each = logits_of(model, batch).log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0].double()
         found[some] = (each * batch.learned).sum(-1).cpu().numpy()
+
+    Passes()(tokens, run)
     return found
 
 

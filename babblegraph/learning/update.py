@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.ranks import Ranks
-from babblegraph.learning.rows import logits_of, pad
+from babblegraph.learning.rows import Passes, logits_of, pad
 from babblegraph.randomness import Rng
 
 if TYPE_CHECKING:
@@ -165,22 +165,25 @@ def _descend(
     weight = lessons.weight / lessons.weight.mean()
     generated = np.array([len(t) for t in lessons.tokens]) - lessons.start
     unit = float((weight * generated).sum())  # of the loss: a weighted token
-    before = _measured(model, lessons, weight, size, ranks)
+    passes = Passes()
+    before = _measured(model, lessons, weight, ranks, passes)
     for done, some in enumerate(_batches(n, size, steps, rng)):
         for group in optimiser.param_groups:
             group["lr"] = rate * _schedule(done, steps)
         optimiser.zero_grad()
         mine = ranks.mine(some)
-        if len(mine):
-            rows = pad([lessons.tokens[i] for i in mine], lessons.start[mine], device)
-            whole = loss(model, rows, torch.as_tensor(weight[mine], device=device), anchors)[1]
-            (whole * (n / unit / size)).backward()
+
+        def learn(places: NDArray[np.intp], mine: NDArray[np.intp] = mine) -> None:
+            rows, each = _rows(lessons, weight, mine[places], device)
+            (loss(model, rows, each, anchors)[1] * (n / unit / size)).backward()
+
+        passes([lessons.tokens[i] for i in mine], learn, anew=optimiser.zero_grad)
         ranks.add_gradients(learning)
         torch.nn.utils.clip_grad_norm_(learning, CLIP)
         optimiser.step()
         if progress is not None:
             progress(done + 1, steps)
-    return before, _measured(model, lessons, weight, size, ranks)
+    return before, _measured(model, lessons, weight, ranks, passes)
 
 
 def _batches(n: int, size: int, steps: int, rng: Rng) -> Iterator[NDArray[np.intp]]:
@@ -195,20 +198,27 @@ def _batches(n: int, size: int, steps: int, rng: Rng) -> Iterator[NDArray[np.int
 
 @torch.no_grad()
 def _measured(
-    model: PreTrainedModel, lessons: Lessons, weight: NDArray[np.float64], size: int, ranks: Ranks
+    model: PreTrainedModel, lessons: Lessons, weight: NDArray[np.float64], ranks: Ranks, passes: Passes
 ) -> float:
     """The mean loss of a generated token; of many texts some, evenly spaced, are enough to tell."""
     n, device = len(lessons.tokens), next(model.parameters()).device
-    some = np.arange(n) if n <= MEASURED else np.linspace(0, n - 1, MEASURED).astype(np.intp)
-    total = unit = 0.0
-    for first in range(0, len(some), size):
-        mine = ranks.mine(some[first : first + size])
-        if len(mine):
-            rows = pad([lessons.tokens[i] for i in mine], lessons.start[mine], device)
-            each = torch.as_tensor(weight[mine], device=device)
-            total += float(loss(model, rows, each)[0])
-            unit += float((each[:, None] * rows.learned).sum())
-    return ranks.sum(total) / ranks.sum(unit)
+    mine = ranks.mine(np.arange(n) if n <= MEASURED else np.linspace(0, n - 1, MEASURED).astype(np.intp))
+    found: list[tuple[float, float]] = []  # the loss and the weighted tokens of each pass
+
+    def run(places: NDArray[np.intp]) -> None:
+        rows, each = _rows(lessons, weight, mine[places], device)
+        found.append((float(loss(model, rows, each)[0]), float((each[:, None] * rows.learned).sum())))
+
+    passes([lessons.tokens[i] for i in mine], run, anew=found.clear)
+    return ranks.sum(sum(total for total, _ in found)) / ranks.sum(sum(tokens for _, tokens in found))
+
+
+def _rows(
+    lessons: Lessons, weight: NDArray[np.float64], some: NDArray[np.intp], device: torch.device
+) -> tuple[Batch, torch.Tensor]:
+    """Some texts side by side, and their weights."""
+    rows = pad([lessons.tokens[i] for i in some], lessons.start[some], device)
+    return rows, torch.as_tensor(weight[some], device=device)
 
 
 def _schedule(step: int, steps: int) -> float:

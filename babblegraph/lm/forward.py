@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.errors import is_lack_of_memory
 from babblegraph.lm.decode import decoder_of
 from babblegraph.lm.layout import LEAST, Ints, Layout
 from babblegraph.lm.plan import Plan
@@ -75,7 +76,7 @@ class Forward:
             try:
                 logits.append(self._pass(batch))
             except RuntimeError as problem:
-                if len(batch) == 1 or not _is_lack_of_memory(problem):
+                if len(batch) == 1 or not is_lack_of_memory(problem):
                     raise
                 self._halve(len(batch), max(len(row.tokens) for row in batch))
                 continue
@@ -103,7 +104,7 @@ class Forward:
         try:
             logits = self._step(*flying[:3])
         except RuntimeError as problem:
-            if count == 1 or not _is_lack_of_memory(problem):
+            if count == 1 or not is_lack_of_memory(problem):
                 raise
             self._halve(count, 1)
             return self(rows(), meter)
@@ -203,7 +204,3 @@ def _apart(batch: list[Row], new: Ints, slots: int) -> bool:
     read[np.concatenate([r.path[:-1] for r in batch])] = True
     last = np.array([r.path[-1] for r in batch])
     return len(np.unique(last)) == len(last) and not read[last].any()
-
-
-def _is_lack_of_memory(problem: RuntimeError) -> bool:
-    return isinstance(problem, torch.OutOfMemoryError) or "allocate memory" in str(problem)
