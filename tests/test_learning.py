@@ -22,7 +22,6 @@ import babblegraph as bg
 from babblegraph.errors import BadInput
 from babblegraph.learning import directory as directory_room
 from babblegraph.learning import generators
-from babblegraph.learning import grow as grow_room
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import Held, Measure
 from babblegraph.learning.level import Level
@@ -392,7 +391,7 @@ def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatc
     settings = replace(FAST, levels=1, prompts=None, **settings)
     said, runs = [], []
     for at_once in (256, 4):
-        monkeypatch.setattr(grow_room, "AT_ONCE", at_once)
+        monkeypatch.setattr("babblegraph.learning.side_by_side.AT_ONCE", at_once)
         runs.append(learn(task=Rare(), settings=settings, say=lambda what, *_: said.append(what)))
     (_, one), (_, other) = (list(run) for run in runs)
     assert (one.tokens, one.taught, one.skipped) == (other.tokens, other.taught, other.skipped)
@@ -401,7 +400,37 @@ def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatc
     whole, parts = (run._lessons[1] for run in runs)
     assert [t.tolist() for t in whole.tokens] == [t.tolist() for t in parts.tokens]
     assert whole.weight == pytest.approx(parts.weight, abs=1e-5)
-    assert any("part 4 of 4" in what for what in said)
+    assert any(f"prompts 5–8 of {len(PROMPTS)}" in what for what in said)
+
+
+def test_where_memory_holds_few_prompts_fewer_are_searched_side_by_side_with_the_same_outcome():
+    settings = replace(FAST, levels=1, prompts=None, draws=16, held_draws=32)
+    ample = learn(base=babbler(), settings=settings)
+    tokens = 80  # that a limit holds; the prompts of a level need 60, the texts of one up to 16 × 4 more
+    bytes_of_one = ample.generators.base._token_bytes
+    tight = learn(base=babbler().again(memory_limit=tokens * bytes_of_one * 8 // 7), settings=settings)
+    whole = list(ample)
+    with pytest.warns(RuntimeWarning, match="side by side: going on with"):
+        parts = list(tight)
+    assert tight._side_by_side.prompts < len(ASIDE)
+    for one, other in zip(whole, parts, strict=True):
+        assert (one.tokens, one.taught, one.elite) == (other.tokens, other.taught, other.elite)
+        assert one.held.passes == other.held.passes
+        assert one.held.greedily == other.held.greedily
+    assert same_weights(ample, tight) or np.allclose(
+        *(
+            torch.cat([p.detach().flatten() for p in run.generators.learner.parameters()])
+            for run in (ample, tight)
+        ),
+        atol=1e-5,
+    )
+
+
+def test_where_not_even_one_prompt_has_room_the_limit_is_named():
+    base = babbler().again(memory_limit=64 * babbler()._token_bytes * 8 // 7)
+    settings = replace(FAST, levels=1, prompts=None, draws=200, held_draws=200)
+    with pytest.warns(RuntimeWarning, match="side by side"), pytest.raises(BadInput, match="memory limit"):
+        list(learn(base=base, settings=settings))
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])

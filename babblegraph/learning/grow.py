@@ -12,6 +12,7 @@ import numpy as np
 from babblegraph.budget import Budget
 from babblegraph.learning.held_out import passing
 from babblegraph.learning.leaves import Leaves, gather, joined
+from babblegraph.learning.side_by_side import SideBySide
 from babblegraph.loop import Round, search
 from babblegraph.strategies import babble, best_of_n, frontier
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from babblegraph.lm import Babbler
     from babblegraph.protocols import Scorer
 
-AT_ONCE = 256  # prompts of one forest, whose keys and values are kept until all its samples have ended
 Say = Callable[[str, int, int], None]  # what is going on, steps done, steps in all (0: unknown)
 
 
@@ -59,19 +59,26 @@ def grow(
     seed: int,
     ranks: Ranks,
     say: Say,
+    side_by_side: SideBySide | None = None,
 ) -> Grown:
     """Searches a batch of prompts from the current generator, and a share ε of the trees from the base.
 
     Prompts of which no sample passes are drawn again, more often, where the settings say so: else whoever learns from
     what passes learns from easy prompts alone. Many prompts are searched some hundred at a time, which bounds the
-    memory and makes no other samples: random numbers belong to prompts.
+    memory and makes no other samples.
     """
-    mine = ranks.mine(prompts)
-    parts = [mine[i : i + AT_ONCE] for i in range(0, len(mine), AT_ONCE)] or [mine]
-    done: list[Grown] = []
-    for i, part in enumerate(parts):
-        of = "" if len(parts) == 1 else f"part {i + 1} of {len(parts)}, "
-        one = _forest(generators, part, settings, score, score_base, threshold, seed, _saying(say, of))
+    mine, done, begun = ranks.mine(prompts), list[Grown](), 0
+    side_by_side = side_by_side or SideBySide()
+
+    def forest(at_once: int) -> tuple[Grown, int]:
+        some = mine[begun : begun + at_once]
+        of = "" if len(some) == len(mine) else f"prompts {begun + 1}–{begun + len(some)} of {len(mine)}, "
+        grown = _forest(generators, some, settings, score, score_base, threshold, seed, _saying(say, of))
+        return grown, len(some)
+
+    while begun < len(mine) or not done:
+        one, searched = side_by_side(forest, len(mine) - begun)
+        begun += searched
         done.append(one._replace(graph=done[0].graph) if done else one)  # one graph is enough to look at
     leaves = joined([one.leaves for one in done], [p for one in done for p in one.leaves.prompts])
     late = [one.late for one in done if one.late is not None]

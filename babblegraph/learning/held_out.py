@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
 from babblegraph.intervals import pass_at_k, student_mean
+from babblegraph.learning.side_by_side import SideBySide
 from babblegraph.loop import Round, search
-from babblegraph.strategies import best_of_n
+from babblegraph.strategies import best_of_n, together
 
 if TYPE_CHECKING:
     from babblegraph.lm import Babbler
@@ -67,6 +68,7 @@ def measure(
     draws: int = 64,
     seed: int = 0,
     log_f: Callable[[list[NDArray[Any]], NDArray[Any]], NDArray[np.float64]] | None = None,
+    side_by_side: SideBySide | None = None,
 ) -> Held:
     """Samples from the generator, and lets it write one text greedily.
 
@@ -78,8 +80,10 @@ def measure(
         draws: k.
         seed: the same samples' randomness for every generator, so that comparisons are paired.
         log_f: the base's log-probabilities of (tokens, start), for the divergence; None where it is the base.
+        side_by_side: bounds how many prompts are searched at a time.
     """
-    sampled = _searched(babbler, prompts, draws, score, seed)
+    how: dict[str, Any] = {"score": score, "seed": seed, "side_by_side": side_by_side or SideBySide()}
+    sampled = searched(babbler, prompts, draws, **how)
     graph = sampled.graph
     leaves = np.flatnonzero(graph.is_leaf())
     root, count = graph.root[leaves], graph.count[leaves]
@@ -93,7 +97,7 @@ def measure(
     scored = np.bincount(root[known], (count * graph.score[leaves])[known], graph.trees)
     texts = {(int(graph.root[i]), graph.text(i)) for i in leaves[hit].tolist()}
     once = babbler.again(temperature=1.0, top_k=1, top_p=None)
-    greedy = _searched(once, prompts, 1, score, seed).graph
+    greedy = searched(once, prompts, 1, **how).graph
     found = np.flatnonzero(greedy.is_leaf())
     found = found[passing(greedy, found, threshold)]
     right_once = np.bincount(greedy.root[found], minlength=greedy.trees) > 0
@@ -125,8 +129,16 @@ def mean_of(each: NDArray[np.float64]) -> Measure:
     return Measure(value, *(interval or (None, None)))
 
 
-def _searched(babbler: Babbler, prompts: Sequence[Any], n: int, score: Scorer, seed: int) -> Round:
+def searched(
+    babbler: Babbler, prompts: Sequence[Any], n: int, *, score: Scorer, seed: int, side_by_side: SideBySide
+) -> Round:
     """The last round of n samples of each prompt."""
-    how: dict[str, Any] = {"strategy": best_of_n(n=n, width=n), "budget": Budget(tokens=UNBOUNDED)}
-    *_, last = search(babbler, prompts, score=score, seed=seed, **how)
-    return last
+
+    def run(at_once: int) -> Round:
+        way = together(best_of_n(n=n, width=n), at_once)
+        *_, last = search(
+            babbler, prompts, score=score, seed=seed, strategy=way, budget=Budget(tokens=UNBOUNDED)
+        )
+        return last
+
+    return side_by_side(run, len(prompts))

@@ -18,6 +18,7 @@ from babblegraph.learning.prompts import Prompts
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
+from babblegraph.learning.side_by_side import SideBySide
 from babblegraph.learning.update import Lessons, update
 from babblegraph.learning.value import Heads
 from babblegraph.randomness import Rng
@@ -77,6 +78,7 @@ class Run:
         _check(threshold, settings, seed)
         self.prompts = Prompts(prompts, held_out, settings.prompts, Rng(seed))
         self.score, self.threshold, self.settings = score, threshold, settings
+        self._side_by_side = SideBySide()
         self.directory, self.rng, self.say = directory, Rng(seed), say
         self.ranks = ranks or Ranks()
         self.levels: list[Level] = []
@@ -125,7 +127,7 @@ class Run:
         settings, before = self.settings, self.levels[-1]
         now, base = self._scores(before)
         how: dict[str, Any] = {"score": now, "score_base": base, "threshold": self.threshold}
-        how |= {"ranks": self.ranks, "say": self.say}
+        how |= {"ranks": self.ranks, "say": self.say, "side_by_side": self._side_by_side}
         grown = grow(
             self.generators, self.prompts.of(number), settings, seed=self._seed(SEARCH, number), **how
         )
@@ -177,6 +179,7 @@ class Run:
             draws=self.settings.held_draws,
             seed=self._seed(HELD),
             log_f=self.generators.log_f if level.number else None,
+            side_by_side=self._side_by_side,
         )
 
     def _guarded(self, level: Level) -> Level:
