@@ -178,6 +178,17 @@ def test_of_many_texts_the_loss_is_told_of_some_from_first_to_last(model, monkey
     assert learned.before == pytest.approx(by_hand, rel=1e-5)
 
 
+def test_a_model_in_bfloat16_learns_with_small_steps_as_one_in_float32_does(model):
+    texts = lessons(*([3, 4, 5, 6 + i % 3] for i in range(8)))
+    rough = copy.deepcopy(model).to(torch.bfloat16)
+    how = {"learning_rate": 2e-5, "steps": 200, "batch": 8}
+    learned = update(model, texts, rng=Rng(0), **how)
+    roughly = update(rough, texts, rng=Rng(0), **how)
+    gain, theirs = (one.before - one.after for one in (learned, roughly))
+    assert theirs == pytest.approx(gain, rel=0.2)
+    assert all(p.dtype == torch.bfloat16 for p in rough.parameters())
+
+
 class Small(torch.nn.Module):
     """A model on a device that has memory for so many tokens a pass, and notes how many there were."""
 

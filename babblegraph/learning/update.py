@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
+from babblegraph.learning.optimiser import Optimiser
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.rows import Passes, logits_of, pad
 from babblegraph.randomness import Rng
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 WARMUP, LAST_RATE = 0.1, 0.1  # shares of the steps and of the learning rate
 RETRIES = 3  # with half the learning rate each, when learning makes the elite less likely
-BETAS, CLIP = (0.9, 0.98), 1.0
 MEASURED = 2048  # texts, at most, whose loss says whether learning helped
 
 
@@ -109,7 +109,7 @@ def update(
     Raises:
         BadInput: no lessons, or a number that is not above zero.
 
-    Source: design/statistics.md, "The objective"; Loshchilov & Hutter, "Decoupled Weight Decay Regularization".
+    Source: design/statistics.md, "The objective".
     """
     _check(lessons, learning_rate, epochs, batch, steps)
     steps = epochs * -(-len(lessons.tokens) // batch) if steps is None else steps
@@ -160,7 +160,7 @@ def _descend(
     """The mean loss before and after."""
     learning = [p for p in model.parameters() if p.requires_grad]
     device = learning[0].device
-    optimiser = torch.optim.AdamW(learning, lr=rate, betas=BETAS, weight_decay=weight_decay)
+    optimiser = Optimiser(learning, weight_decay)
     n = len(lessons.tokens)
     weight = lessons.weight / lessons.weight.mean()
     generated = np.array([len(t) for t in lessons.tokens]) - lessons.start
@@ -168,8 +168,6 @@ def _descend(
     passes = Passes()
     before = _measured(model, lessons, weight, ranks, passes)
     for done, some in enumerate(_batches(n, size, steps, rng)):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * _schedule(done, steps)
         optimiser.zero_grad()
         mine = ranks.mine(some)
 
@@ -179,8 +177,7 @@ def _descend(
 
         passes([lessons.tokens[i] for i in mine], learn, anew=optimiser.zero_grad)
         ranks.add_gradients(learning)
-        torch.nn.utils.clip_grad_norm_(learning, CLIP)
-        optimiser.step()
+        optimiser.step(rate * _schedule(done, steps))
         if progress is not None:
             progress(done + 1, steps)
     return before, _measured(model, lessons, weight, ranks, passes)
