@@ -54,6 +54,7 @@ SAME_RUN = {"broad, one level": 1, BROAD: 2, LONG: 7}  # levels of one run
 FAST = {"learning_rate": 3e-4, "epochs": 3}
 ARMS = {
     **{name: {"preset": "broad", "levels": levels, **LARGE} for name, levels in SAME_RUN.items()},
+    "broad, 0.3 of the base": {"preset": "broad", "levels": 2, "average": 0.3, **LARGE},
     NARROW: {"preset": "narrow", "levels": 8, "prompts": 1024, "draws": 48},
     EXPERT: {"preset": "expert"},
     "expert iteration": {"preset": "expert", "restart": False, **FAST},

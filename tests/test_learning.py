@@ -118,13 +118,13 @@ def test_broad_is_one_update_from_the_base_averaged_with_it():
     small = {"levels": 1, "prompts": 12, "draws": 8, "batch": 8, "held_draws": 8}
     whole, part = (learn(settings=bg.preset("broad", **small, **more)) for more in ({"average": 0.0}, {}))
     assert [len(list(run)) for run in (whole, part)] == [2, 2]
-    assert part.settings.average == 0.3
+    assert part.settings.average == 0.1
     base, new, averaged = (
         run.generators.weights() if run else dict(babbler().model.named_parameters())
         for run in (None, whole, part)
     )
     for name, moved in averaged.items():
-        assert torch.allclose(moved, 0.3 * base[name] + 0.7 * new[name], atol=1e-6)
+        assert torch.allclose(moved, 0.1 * base[name] + 0.9 * new[name], atol=1e-6)
         assert not torch.equal(moved, base[name])
 
 

@@ -177,7 +177,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "draws": 32,
         "learning_rate": 3e-4,
         "epochs": 2,
-        "average": 0.3,
+        "average": 0.1,
     },
     "narrow": {
         "power": 0.0,
