@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import parser, report, write
 from peers import HOMES, load
 from peers.claims import claims_of, counted_rows, smallest_pools
-from peers.machine import measure
+from peers.machine import Machine, measure
 from peers.models import TINY, embedded, smollm, words
 from peers.sweep import YARDSTICK, Cell, Sweep, shown
 from peers.work import Setting, Work
@@ -68,7 +68,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options, began = read(arguments), time.perf_counter()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")  # of other libraries
-    machine, rows = measure(megabytes=64 if options.quick else 256), earlier(options)
+    machine, rows = earlier(options) or (measure(megabytes=64 if options.quick else 256), [])
+    options.bandwidth, options.peak = machine  # for the file
     own: list[dict[str, Any]] = []  # claims that are of no row
     for model in options.models:
         with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +86,6 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
             if model == "smollm":
                 own += smallest_pools(setting, [work_of(c, setting) for c in cells(model, options)])
     own += counted_rows() if "embedded" in options.models else []
-    options.bandwidth, options.peak = machine  # for the file
     claims = claims_of(rows) + own
     title = f"bandwidth {machine.bandwidth / 1e9:.1f} GB/s, peak {machine.peak / 1e9:.0f} GFLOP/s, fp32"
     title += f", {options.threads} threads"
@@ -136,12 +136,12 @@ def takes(name: str, cell: Cell, options: argparse.Namespace) -> bool:
     return cell.model != "smollm" or options.everywhere or name not in SOME or cell[1:] in SOME[name]
 
 
-def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of an interrupted run."""
+def earlier(options: argparse.Namespace) -> tuple[Machine, list[dict[str, Any]]] | None:
+    """The rows of an interrupted run, and what the machine could do then."""
     if not (options.resume and options.json and options.json.exists()):
-        return []
-    rows: list[dict[str, Any]] = json.loads(options.json.read_text("utf-8"))["rows"]
-    return rows
+        return None
+    saved = json.loads(options.json.read_text("utf-8"))
+    return Machine(saved["options"]["bandwidth"], saved["options"]["peak"]), saved["rows"]
 
 
 def _names(text: str) -> list[str]:
