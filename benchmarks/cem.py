@@ -10,7 +10,8 @@ kind. `--steps` gives every update as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
-temperatures, which show how much of a gain is sharpening. Runs are kept in a directory, and a benchmark that was
+temperatures, which show how much of a gain is sharpening; and what the default search, without a value, solves with the
+model within some sampled tokens. Runs are kept in a directory, and a benchmark that was
 stopped goes on there. Left out: other models, reward models.
 """
 
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,7 @@ RIVALS = {
     RECIPE_LARGE: BROAD,
 }  # and whose they are
 TEMPERATURES = (1.0, 0.85, 0.7, 0.6, 0.5)
+BUDGETS, TOLD = (100, 200, 400), 200  # sampled tokens of a search; the claims are of so many
 FEW = 200  # test puzzles that are sampled, for entropy and such
 TASKS = {"countdown": bg.Countdown, "game24": bg.Game24}
 
@@ -105,12 +108,12 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     logging.disable_progress_bar()
     rows = list(measured(chosen))
-    plain = [
-        {k: v for k, v in row.items() if k not in ("solves", "greedily") and "T =" not in k} for row in rows
-    ]
-    colder = [{k: v for k, v in row.items() if k in ("arm", "seed") or "T =" in k} for row in rows]
+    names = [name for name in dict.fromkeys(chain(*rows)) if name not in ("solves", "greedily", "found")]
+    cold = [name for name in names if "T =" in name or "search" in name]
+    plain = [{name: row.get(name) for name in names if name not in cold} for row in rows]
+    colder = [{name: row.get(name) for name in ("arm", "seed", *cold)} for row in rows]
     title = f"{chosen.task}, {chosen.test} test puzzles, %"
-    tables = [(title, plain), (f"{title}, sampled at other temperatures", colder)]
+    tables = [(title, plain), (f"{title}, sampled at other temperatures, and searched", colder)]
     report("", rows, claims(rows, chosen.k), chosen, tables=tables)
 
 
@@ -127,11 +130,19 @@ def measured(chosen) -> Iterator[dict]:
             place = chosen.runs / size / folder(arm, seed)
             levels = f"-{SAME_RUN[arm]}" if arm in SAME_RUN else ""
             done = place.parent / f"{place.name}{levels}-{chosen.test}-{chosen.greedy}.json"
-            if done.exists():
-                yield json.loads(done.read_text())
+            row = json.loads(done.read_text()) if done.exists() else {}
+            if "found" in row or (row and not (arm == BASE or place.exists())):
+                yield row
                 continue
             model, told = trained(base, task, arm, seed, place, chosen)
-            row = {"arm": arm, "seed": seed, **figures(base, model, test, task, solutions, chosen), **told}
+            if not row:
+                row = {
+                    "arm": arm,
+                    "seed": seed,
+                    **figures(base, model, test, task, solutions, chosen),
+                    **told,
+                }
+            row |= found(model, test[: chosen.test], task)
             done.parent.mkdir(parents=True, exist_ok=True)
             done.write_text(json.dumps(row))
             brief = {k: v for k, v in row.items() if isinstance(v, int | float | str)}
@@ -243,6 +254,14 @@ def figures(base, model, test, task, solutions: Solutions, chosen) -> dict:
     }
 
 
+def found(model, test, task) -> dict:
+    """What the default search, without a value, solves with this generator."""
+    prompts = [prompt.strip() for prompt in test]
+    passed = {n: bg.babble(model, prompts, task=task, budget=n, seed=1).passed for n in BUDGETS}
+    row = {f"search, {n} tokens": percent(np.mean(some)) for n, some in passed.items()}
+    return row | {"found": [int(hit) for hit in passed[TOLD]]}
+
+
 def percent(share: float) -> float:
     return round(100 * share, 2)
 
@@ -250,14 +269,14 @@ def percent(share: float) -> float:
 def claims(rows: list[dict], k: int) -> list[dict]:
     """Each arm against the base, and against its rivals, paired by puzzle."""
     base = next(row for row in rows if row["arm"] == BASE)
-    found = []
+    made = []
     arms = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if arm != BASE]
     for arm in arms:
         mine = [row for row in rows if row["arm"] == arm]
         ratio = np.mean([row["pass@1"] for row in mine]) / base["pass@1"]
-        found.append(claim(f"{arm}: pass@1 at T = 1 ÷ the base's", ratio, "≥ 1.35", ratio >= 1.35))
+        made.append(claim(f"{arm}: pass@1 at T = 1 ÷ the base's", ratio, "≥ 1.35", ratio >= 1.35))
         gain, interval = paired(mine, [base], "greedily")
-        found.append(
+        made.append(
             claim(
                 f"{arm}: greedy, points",
                 gain,
@@ -266,8 +285,12 @@ def claims(rows: list[dict], k: int) -> list[dict]:
                 interval,
             )
         )
+        if all("found" in row for row in mine):
+            gain, interval = paired(mine, [base], "found")
+            said = f"{arm}: solved by search within {TOLD} tokens, points"
+            made.append(claim(said, gain, "interval above 0", interval[0] > 0, interval))
         lost, interval = paired(mine, [base], "solves", k)
-        found.append(claim(f"{arm}: pass@{k}, points", lost, "lower limit > -2", interval[0] > -2, interval))
+        made.append(claim(f"{arm}: pass@{k}, points", lost, "lower limit > -2", interval[0] > -2, interval))
     for rival, arm in RIVALS.items():
         theirs, ours = ({row["seed"]: row for row in rows if row["arm"] == name} for name in (rival, arm))
         if not (both := sorted(theirs.keys() & ours.keys())):
@@ -276,8 +299,8 @@ def claims(rows: list[dict], k: int) -> list[dict]:
         for name, what, at in (("greedy", "greedily", 1), (f"pass@{k}", "solves", k)):
             gain, interval = paired(ours, theirs, what, at)
             said = f"{arm} − {rival}: {name}, points"
-            found.append(claim(said, gain, "interval above 0", interval[0] > 0, interval))
-    return found
+            made.append(claim(said, gain, "interval above 0", interval[0] > 0, interval))
+    return made
 
 
 def paired(mine: list[dict], theirs: list[dict], what: str, k: int = 1) -> tuple[float, tuple[float, float]]:
