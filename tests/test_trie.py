@@ -335,6 +335,31 @@ def test_a_memory_limit_is_kept_and_changes_no_draw(strategy, characters):
     assert bound.spent.prefilled > free.spent.prefilled, "what was given up is computed again, and counted"
 
 
+def test_on_a_device_whose_memory_is_used_up_paths_are_given_up_and_no_draw_changes(characters, monkeypatch):
+    """As on a GPU without a limit: pools grow as long as it has memory, whoever else takes some meanwhile."""
+    model, score, budget = tiny_llama(characters), Score(value=constant), Budget(tokens=400)
+    token, graphs = 3 * 2 * 2 * 16 * 4, []
+    for memory in (None, 500 * token):
+        babbler = Babbler(model, characters, span=4, max_new_tokens=24)
+
+        def free(_device, most=memory, babbler=babbler):
+            taken = sum(trie.store.allocated_bytes for trie in babbler._tries.values())
+            return sys.maxsize if most is None else max(most - taken, 0)
+
+        monkeypatch.setattr("babblegraph.lm.store.free_bytes", free)
+        for one in search(babbler, MANY, score=score, strategy=babble(threshold=None), budget=budget):
+            assert memory is None or babbler.trie(one.graph).store.allocated_bytes <= memory
+        graphs.append(one)
+    ample, tight = graphs
+    assert np.array_equal(ample.graph.tokens, tight.graph.tokens)
+    assert tight.spent.forwarded > ample.spent.forwarded, "what was given up was computed again"
+    monkeypatch.setattr("babblegraph.lm.store.free_bytes", lambda _device: 0)
+    graph, meter = babbler.start(MANY), Meter(Budget(tokens=10**6), 4)
+    babbler.next_logits(graph, np.arange(4), meter)
+    with pytest.raises(BadInput, match=r"the device must hold .* expand fewer nodes a round"):
+        babbler.expand(graph, Chosen(np.arange(4), np.full(4, 50)), Rng(0), meter)
+
+
 def test_paths_that_are_given_up_for_memory_come_back_right(llama, characters):
     babbler = Babbler(llama, characters, span=6, max_new_tokens=30, memory_limit=250_000)
     graph, meter = widened(babbler, rounds=5, draws=4, keep=6)

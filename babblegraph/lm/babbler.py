@@ -71,9 +71,9 @@ class Babbler:
         cache_bytes: memory of a graph's pools below which keys and values that were given up stay findable, so
             that no token has to be computed twice; 0 for the smallest pools. The dense engine, whose texts share
             nothing, may take 16 times as much, and gives up what exceeds that.
-        memory_limit: bytes that a graph's keys, values and remembered logits may take in all; None for no bound.
-            When they are used up, the paths that were used longest ago are given up, and computed again (counted
-            as prefilled) if they are needed.
+        memory_limit: bytes that a graph's keys, values and remembered logits may take in all; None for no bound but a
+            GPU's free memory. When they are used up, the paths that were used longest ago are given up, and computed
+            again (counted as prefilled) if they are needed.
         pack_bytes: memory for copies of a model's weights in the layout that a CPU multiplies few rows fastest in, so
             that steps take two thirds of the time; by default up to 1 GB, 0 for no copies. See `lm.packed`.
         base: f, a frozen model of the same tokenizer that estimates are about, where the model (g) has moved away

@@ -6,6 +6,7 @@ import sys
 
 import torch
 
+SHARE = 0.8  # of a GPU's free memory that pools may take; passes need the rest
 BLOCK = 1 << 22  # bytes of keys and values that a CPU collects at a time: they stay in its cache
 
 
@@ -111,3 +112,11 @@ class Room:
         if self._flat is None or self._flat.dtype != like.dtype or len(self._flat) < size:
             self._flat = like.new_empty(size)
         return self._flat[:size].view(rows, *like.shape[1:])
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that a GPU still has for pools; elsewhere nobody knows, and there is no bound."""
+    if device.type != "cuda":
+        return sys.maxsize
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(SHARE * (torch.cuda.mem_get_info(device)[0] + cached))

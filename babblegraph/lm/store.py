@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
 from babblegraph.lm.logits import UNKNOWN, LogitCache, Slots
-from babblegraph.lm.pools import Pools
+from babblegraph.lm.pools import Pools, free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +34,7 @@ class Store(Pools):
         logit_bytes: how much memory the cache of logits may take; what it has lost is computed again.
         cache_bytes: as long as the pools are smaller, they grow rather than lose what can still be found.
         growth: by how much the pools grow when they are full.
-        most_slots: the pools never have more; None for no bound.
+        most_slots: the pools never have more; None for no bound but a GPU's memory.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Store(Pools):
         while self._free_size < m or (
             len(self._blank) < m and len(self.references) * self.token_bytes < self.cache_bytes
         ):
-            size = min(max(int(size * self.growth), size + m), self.most_slots)
-            if size == len(self.references):
+            size = min(max(int(size * self.growth), size + m), self._most())
+            if size <= len(self.references):
                 break
             self._grow(size)
         return self._free_size >= m
@@ -101,9 +101,10 @@ class Store(Pools):
             NoRoom: there is no room for them.
         """
         if not self.reserve(m):
+            given = len(self.references) >= self.most_slots
             raise NoRoom(
-                "the memory limit must hold the paths that are expanded together, got room for "
-                f"{len(self.references)} tokens: raise it, or expand fewer nodes a round"
+                f"the {'memory limit' if given else 'device'} must hold the paths that are expanded together, got room "
+                f"for {len(self.references)} tokens: {'raise it, or ' if given else ''}expand fewer nodes a round"
             )
         slots = np.fromiter(self._longest_free(m), np.int64, m)
         self.pin(slots)
@@ -179,6 +180,12 @@ class Store(Pools):
     def logits(self, slots: Slots) -> torch.Tensor:
         """Remembered logits, [M, V]."""
         return self._logits.get(slots)
+
+    def _most(self) -> int:
+        """How many slots there may be: what is given, and on a GPU what it has memory for now."""
+        if not (token := self.token_bytes):
+            return self.most_slots
+        return min(self.most_slots, (self.allocated_bytes + free_bytes(self.device)) // token)
 
     def _grow(self, slots: int) -> None:
         """Makes room for bookkeeping; the pools follow in the next forward pass."""
