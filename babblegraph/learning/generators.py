@@ -81,8 +81,9 @@ class Generators:
         return tuple(found)
 
     def weights(self) -> Weights:
-        """Copies of the weights that learn."""
-        return {n: p.detach().clone() for n, p in self.learner.named_parameters() if p.requires_grad}
+        """Copies of the weights that learn; in the CPU's memory, since a GPU's is dear."""
+        learning = ((n, p) for n, p in self.learner.named_parameters() if p.requires_grad)
+        return {n: p.detach().to("cpu", copy=True) for n, p in learning}
 
     @torch.no_grad()
     def put(self, weights: Weights) -> None:

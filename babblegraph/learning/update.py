@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -228,8 +227,9 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Copies of the weights that learn."""
-    return {name: copy.deepcopy(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+    """Copies of the weights that learn, in the CPU's memory."""
+    learning = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    return {name: p.detach().to("cpu", copy=True) for name, p in learning}
 
 
 @torch.no_grad()
