@@ -5,6 +5,10 @@ class BadInput(ValueError):
     """Something the user gave cannot be used. The command prints it as one line and exits with status 2."""
 
 
+class NoRoom(BadInput):
+    """The memory does not hold the paths that are expanded together."""
+
+
 class GraphFileError(BadInput):
     """A graph file is damaged, foreign or from another version."""
 

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "graph_file": {"graph", "graph_check", "status", "errors"},
     "subtrees": {"graph", "status"},
     "step_text": {"graph", "status"},
+    "side_by_side": {"errors"},
     "history": {"graph", "status", "errors"},
     "page": {"clean", "graph", "status", "step_text", "subtrees"},
     "compare": {"graph", "subtrees", "errors"},
@@ -65,12 +66,22 @@ ALLOWED: dict[str, set[str]] = {
     "extract": set(),
     "tasks": {"errors", "extract", "protocols"},
     "lm": {"protocols", "graph", "budget", "born", "resample", "status", "errors", "randomness"},
-    "scoring": {"protocols", "graph", "budget", "status", "errors", "randomness", "lm"},
+    "scoring": {"protocols", "graph", "budget", "status", "errors", "randomness", "lm", "side_by_side"},
     "embedded": {"tasks", "lm", "errors"},
     "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimates"} | BASE,
     "api_estimate": {"api", "loop", "strategies", "scoring", "estimates", "splitting"} | BASE,
     "drop_in": {"api", "lm", "scoring"} | BASE,
-    "learning": {"loop", "strategies", "scoring", "lm", "estimates", "thresholds", "intervals", "resample"}
+    "learning": {
+        "loop",
+        "strategies",
+        "scoring",
+        "lm",
+        "estimates",
+        "thresholds",
+        "intervals",
+        "resample",
+        "side_by_side",
+    }
     | BASE,
     "api_cem": {"api", "learning", "lm"} | BASE,
     "view": {"loop", "outcome", "estimates", "learning", "subtrees", "step_text", "history", "compare"}

@@ -274,3 +274,19 @@ def test_one_outcome_alone_cannot_be_learned_from(collected):
 def test_usual_layers_are_spread_over_the_model():
     assert usual_layers(babbler_of()) == (1, 2, 3)
     assert usual_layers(bg.Babbler.embedded()) == (1, 2, 3, 4)
+
+
+def test_where_memory_holds_few_prompts_a_value_learns_from_the_same_rollouts():
+    prompts = ["1+1=", "2+2=", "3+1=", "4+2=", "5+1=", "6+2="]
+    ample = bg.Babbler(tiny_llama(TOKENIZER), TOKENIZER, span=2, max_new_tokens=6)
+    tight = ample.again(memory_limit=150 * (ample._token_bytes + 2 * 32 * 4))
+    how = {"layers": (2, 3), "copies": 16, "seed": 1}
+    whole = collect(ample, prompts, Score(Digits()), **how)
+    with pytest.warns(RuntimeWarning, match="side by side: going on with"):
+        parts = collect(tight, prompts, Score(Digits()), **how)
+    assert whole.rollouts == parts.rollouts
+    rows = [
+        sorted(zip(c.prompt, c.depth, c.label, c.weight, c.share.round(4), strict=True))
+        for c in (whole, parts)
+    ]
+    assert np.allclose(*rows, atol=1e-3)

@@ -391,7 +391,7 @@ def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatc
     settings = replace(FAST, levels=1, prompts=None, **settings)
     said, runs = [], []
     for at_once in (256, 4):
-        monkeypatch.setattr("babblegraph.learning.side_by_side.AT_ONCE", at_once)
+        monkeypatch.setattr("babblegraph.side_by_side.AT_ONCE", at_once)
         runs.append(learn(task=Rare(), settings=settings, say=lambda what, *_: said.append(what)))
     (_, one), (_, other) = (list(run) for run in runs)
     assert (one.tokens, one.taught, one.skipped) == (other.tokens, other.taught, other.skipped)

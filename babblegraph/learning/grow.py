@@ -12,8 +12,8 @@ import numpy as np
 from babblegraph.budget import Budget
 from babblegraph.learning.held_out import passing
 from babblegraph.learning.leaves import Leaves, gather, joined
-from babblegraph.learning.side_by_side import SideBySide
 from babblegraph.loop import Round, search
+from babblegraph.side_by_side import SideBySide
 from babblegraph.strategies import babble, best_of_n, frontier
 
 if TYPE_CHECKING:
@@ -67,18 +67,14 @@ def grow(
     what passes learns from easy prompts alone. Many prompts are searched some hundred at a time, which bounds the
     memory and makes no other samples.
     """
-    mine, done, begun = ranks.mine(prompts), list[Grown](), 0
-    side_by_side = side_by_side or SideBySide()
+    mine, done = ranks.mine(prompts), list[Grown]()
 
-    def forest(at_once: int) -> tuple[Grown, int]:
-        some = mine[begun : begun + at_once]
-        of = "" if len(some) == len(mine) else f"prompts {begun + 1}–{begun + len(some)} of {len(mine)}, "
-        grown = _forest(generators, some, settings, score, score_base, threshold, seed, _saying(say, of))
-        return grown, len(some)
+    def forest(some: slice) -> Grown:
+        part = mine[some]
+        of = "" if len(part) == len(mine) else f"prompts {some.start + 1}–{some.stop} of {len(mine)}, "
+        return _forest(generators, part, settings, score, score_base, threshold, seed, _saying(say, of))
 
-    while begun < len(mine) or not done:
-        one, searched = side_by_side(forest, len(mine) - begun)
-        begun += searched
+    for one, _ in (side_by_side or SideBySide()).parts(forest, len(mine)):
         done.append(one._replace(graph=done[0].graph) if done else one)  # one graph is enough to look at
     leaves = joined([one.leaves for one in done], [p for one in done for p in one.leaves.prompts])
     late = [one.late for one in done if one.late is not None]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
 from babblegraph.intervals import pass_at_k, student_mean
-from babblegraph.learning.side_by_side import SideBySide
 from babblegraph.loop import Round, search
+from babblegraph.side_by_side import SideBySide
 from babblegraph.strategies import best_of_n, together
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from babblegraph.learning.prompts import Prompts
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
-from babblegraph.learning.side_by_side import SideBySide
 from babblegraph.learning.update import Lessons, update
 from babblegraph.learning.value import Heads
 from babblegraph.randomness import Rng
+from babblegraph.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from babblegraph.learning.grow import Say

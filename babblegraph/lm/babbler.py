@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from transformers import AutoModelForCausalLM
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import BadInput, NoRoom
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.attention import around_attention
 from babblegraph.lm.base import Base, context_of, moved
@@ -28,7 +28,6 @@ from babblegraph.lm.packed import PACK_BYTES, Packed
 from babblegraph.lm.pretrained import load
 from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
 from babblegraph.lm.spans import SpanRule
-from babblegraph.lm.store import NoRoom
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.trie import Trie
 from babblegraph.lm.warp import warper

@@ -14,16 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import NoRoom
 from babblegraph.lm.logits import UNKNOWN, LogitCache, Slots
 from babblegraph.lm.pools import Pools, free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-
-class NoRoom(BadInput):
-    """The memory limit does not hold the paths that are expanded together."""
 
 
 class Store(Pools):

@@ -14,6 +14,7 @@ from babblegraph.errors import BadInput
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 from babblegraph.scoring.examples import examples
+from babblegraph.side_by_side import SideBySide
 
 if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
@@ -60,7 +61,7 @@ def collect(
         copies: rollouts of each prompt.
         threshold: what a leaf's score must reach.
         seed: of the rollouts.
-        together: prompts in one forest, whose keys and values are there at once.
+        together: prompts in one forest, whose keys and values are there at once; fewer where memory lacks.
         progress: told how many prompts are done.
 
     Raises:
@@ -69,13 +70,15 @@ def collect(
     if not len(prompts) or copies < 1:
         raise BadInput(f"a value needs rollouts, got {len(prompts)} prompts × {copies} copies: give some")
     babbler.record(layers)
-    parts, done = [], 0
-    for at in range(0, len(prompts), together):
-        some = prompts[at : at + together]
-        parts.append(_rolled(babbler, some, score, layers, copies, threshold, seed, at))
-        done += len(some)
+    parts = []
+
+    def rolled(some: slice) -> Collected:
+        return _rolled(babbler, prompts[some], score, layers, copies, threshold, seed, some.start)
+
+    for part, some in SideBySide(together).parts(rolled, len(prompts)):
+        parts.append(part)
         if progress is not None:
-            progress(done)
+            progress(some.stop)
     if not any(len(part.label) for part in parts):
         raise BadInput(
             "a value is learned at nodes that live on, got only leaves: the texts end or die at their first span"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 
-from babblegraph.errors import is_lack_of_memory
-from babblegraph.lm.store import NoRoom
+from babblegraph.errors import NoRoom, is_lack_of_memory
 
 AT_ONCE = 256  # prompts whose keys and values are kept until all their samples have ended
 Found = TypeVar("Found")
@@ -48,3 +47,17 @@ class SideBySide:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def parts(self, search: Callable[[slice], Found], prompts: int) -> Iterator[tuple[Found, slice]]:
+        """What a search finds that is told which prompts to search, until all have been; at least once."""
+        begun = 0
+        while True:
+
+            def part(at_once: int, begun: int = begun) -> tuple[Found, slice]:
+                some = slice(begun, begun + at_once)
+                return search(some), some
+
+            found, some = self(part, prompts - begun)
+            yield found, some
+            if (begun := some.stop) >= prompts:
+                return
