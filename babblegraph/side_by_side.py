@@ -1,52 +1,23 @@
-"""How many prompts are searched side by side, as far as the memory holds their keys and values."""
+"""Prompts that are searched side by side, as many as the memory holds the keys and values of."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
-import torch
+from babblegraph.at_once import AtOnce, Found
 
-from babblegraph.errors import NoRoom, is_lack_of_memory
-
-AT_ONCE = 256  # prompts whose keys and values are kept until all their samples have ended
-Found = TypeVar("Found")
+PROMPTS = 256  # whose keys and values are kept until all their samples have ended
 
 
-class SideBySide:
-    """Searches some prompts at a time; half as many from when the memory did not hold them.
-
-    No sample depends on it: random numbers belong to prompts.
+class SideBySide(AtOnce):
+    """Searches some prompts at a time. No sample depends on how many: random numbers belong to prompts.
 
     Args:
         prompts: of one search at first.
     """
 
     def __init__(self, prompts: int | None = None) -> None:
-        self.prompts = prompts or AT_ONCE
-
-    def __call__(self, search: Callable[[int], Found], prompts: int) -> Found:
-        """What a search finds that is told how many prompts, of so many at most, to have side by side.
-
-        Raises:
-            NoRoom, RuntimeError: the memory does not even hold one.
-        """
-        while True:
-            at_once = min(self.prompts, prompts)
-            try:
-                return search(at_once)
-            except (NoRoom, RuntimeError) as problem:
-                if at_once <= 1 or not (isinstance(problem, NoRoom) or is_lack_of_memory(problem)):
-                    raise
-            self.prompts = at_once // 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            warnings.warn(
-                f"no memory for {at_once} prompts side by side: going on with {self.prompts}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        super().__init__(prompts or PROMPTS, "prompts side by side")
 
     def parts(self, search: Callable[[slice], Found], prompts: int) -> Iterator[tuple[Found, slice]]:
         """What a search finds that is told which prompts to search, until all have been; at least once."""
@@ -57,7 +28,7 @@ class SideBySide:
                 some = slice(begun, begun + at_once)
                 return search(some), some
 
-            found, some = self(part, prompts - begun)
+            found, some = self(part, most=prompts - begun)
             yield found, some
             if (begun := some.stop) >= prompts:
                 return

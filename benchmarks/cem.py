@@ -11,8 +11,8 @@ kind. `--steps` gives every update as many steps.
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
 temperatures, which show how much of a gain is sharpening; and what the default search, without a value, solves with the
-model within some sampled tokens. Runs are kept in a directory, and a benchmark that was
-stopped goes on there. Left out: other models, reward models.
+model within some sampled tokens. Runs are kept in a directory, and a benchmark that was stopped goes on there. Left
+out: other models, reward models.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ RIVALS = {
     RECIPE: EXPERT,
     "RAFT, large": BROAD,
     RECIPE_LARGE: BROAD,
-}  # and whose they are
+}  # and whose
 TEMPERATURES = (1.0, 0.85, 0.7, 0.6, 0.5)
 BUDGETS, TOLD = (100, 200, 400), 200  # sampled tokens of a search; the claims are of so many
 FEW = 200  # test puzzles that are sampled, for entropy and such
@@ -88,7 +88,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--task", default="countdown", choices=list(TASKS))
     options.add_argument(
-        "--arms", nargs="*", choices=list(ARMS), default=[arm for arm in ARMS if arm != LONG]
+        "--arms", nargs="*", choices=list(ARMS), default=[arm for arm in ARMS if arm not in ASKED_FOR]
     )
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--levels", type=int, default=3)

@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "graph_file": {"graph", "graph_check", "status", "errors"},
     "subtrees": {"graph", "status"},
     "step_text": {"graph", "status"},
-    "side_by_side": {"errors"},
+    "at_once": {"errors"},
+    "side_by_side": {"at_once"},
     "history": {"graph", "status", "errors"},
     "page": {"clean", "graph", "status", "step_text", "subtrees"},
     "compare": {"graph", "subtrees", "errors"},
@@ -80,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
         "thresholds",
         "intervals",
         "resample",
+        "at_once",
         "side_by_side",
     }
     | BASE,

@@ -391,7 +391,7 @@ def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatc
     settings = replace(FAST, levels=1, prompts=None, **settings)
     said, runs = [], []
     for at_once in (256, 4):
-        monkeypatch.setattr("babblegraph.side_by_side.AT_ONCE", at_once)
+        monkeypatch.setattr("babblegraph.side_by_side.PROMPTS", at_once)
         runs.append(learn(task=Rare(), settings=settings, say=lambda what, *_: said.append(what)))
     (_, one), (_, other) = (list(run) for run in runs)
     assert (one.tokens, one.taught, one.skipped) == (other.tokens, other.taught, other.skipped)
@@ -412,7 +412,7 @@ def test_where_memory_holds_few_prompts_fewer_are_searched_side_by_side_with_the
     whole = list(ample)
     with pytest.warns(RuntimeWarning, match="side by side: going on with"):
         parts = list(tight)
-    assert tight._side_by_side.prompts < len(ASIDE)
+    assert tight._side_by_side.most < len(ASIDE)
     for one, other in zip(whole, parts, strict=True):
         assert (one.tokens, one.taught, one.elite) == (other.tokens, other.taught, other.elite)
         assert one.held.passes == other.held.passes

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.rows import log_p
-from babblegraph.learning.update import Anchor
+from babblegraph.learning.update import Anchor, weights_of
 
 if TYPE_CHECKING:
     from babblegraph.learning.settings import Settings
@@ -81,9 +81,8 @@ class Generators:
         return tuple(found)
 
     def weights(self) -> Weights:
-        """Copies of the weights that learn; in the CPU's memory, since a GPU's is dear."""
-        learning = ((n, p) for n, p in self.learner.named_parameters() if p.requires_grad)
-        return {n: p.detach().to("cpu", copy=True) for n, p in learning}
+        """Copies of the weights that learn."""
+        return weights_of(self.learner)
 
     @torch.no_grad()
     def put(self, weights: Weights) -> None:

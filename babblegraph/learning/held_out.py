@@ -83,7 +83,7 @@ def measure(
         side_by_side: bounds how many prompts are searched at a time.
     """
     how: dict[str, Any] = {"score": score, "seed": seed, "side_by_side": side_by_side or SideBySide()}
-    sampled = searched(babbler, prompts, draws, **how)
+    sampled = _searched(babbler, prompts, draws, **how)
     graph = sampled.graph
     leaves = np.flatnonzero(graph.is_leaf())
     root, count = graph.root[leaves], graph.count[leaves]
@@ -97,7 +97,7 @@ def measure(
     scored = np.bincount(root[known], (count * graph.score[leaves])[known], graph.trees)
     texts = {(int(graph.root[i]), graph.text(i)) for i in leaves[hit].tolist()}
     once = babbler.again(temperature=1.0, top_k=1, top_p=None)
-    greedy = searched(once, prompts, 1, **how).graph
+    greedy = _searched(once, prompts, 1, **how).graph
     found = np.flatnonzero(greedy.is_leaf())
     found = found[passing(greedy, found, threshold)]
     right_once = np.bincount(greedy.root[found], minlength=greedy.trees) > 0
@@ -129,7 +129,7 @@ def mean_of(each: NDArray[np.float64]) -> Measure:
     return Measure(value, *(interval or (None, None)))
 
 
-def searched(
+def _searched(
     babbler: Babbler, prompts: Sequence[Any], n: int, *, score: Scorer, seed: int, side_by_side: SideBySide
 ) -> Round:
     """The last round of n samples of each prompt."""
@@ -141,4 +141,4 @@ def searched(
         )
         return last
 
-    return side_by_side(run, len(prompts))
+    return side_by_side(run, most=len(prompts))

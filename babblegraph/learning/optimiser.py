@@ -27,6 +27,7 @@ class Optimiser:
     def __init__(self, weights: Sequence[torch.Tensor], weight_decay: float = 0.0) -> None:
         self._weights = weights
         self._copies = [w if w.dtype in PRECISE else w.detach().float() for w in weights]
+        self._rounded = [(w, c) for w, c in zip(weights, self._copies, strict=True) if w is not c]
         self._adam = torch.optim.AdamW(self._copies, betas=BETAS, weight_decay=weight_decay)
 
     def zero_grad(self) -> None:
@@ -37,12 +38,11 @@ class Optimiser:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Moves the weights along their gradients."""
-        rounded = [(w, c) for w, c in zip(self._weights, self._copies, strict=True) if w is not c]
-        for weight, copy in rounded:
+        for weight, copy in self._rounded:
             copy.grad = None if weight.grad is None else weight.grad.float()
         torch.nn.utils.clip_grad_norm_(self._copies, CLIP)
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
-        for weight, copy in rounded:
+        for weight, copy in self._rounded:
             weight.copy_(copy)

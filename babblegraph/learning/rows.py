@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.errors import is_lack_of_memory
+from babblegraph.at_once import AtOnce
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,40 +56,30 @@ def logits_of(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-class Passes:
-    """Passes over texts of about one length; half as many tokens a pass from when the device had no memory for them.
+class Passes(AtOnce):
+    """Passes over texts of about one length.
 
     Args:
         tokens: of a pass at first, padding counted; a longer text is a pass of its own.
     """
 
     def __init__(self, tokens: int = TOKENS_AT_ONCE) -> None:
-        self.tokens = tokens
+        super().__init__(tokens, "tokens in one pass")
 
-    def __call__(
+    def over(
         self,
         tokens: Sequence[NDArray[Any]],
         run: Callable[[NDArray[np.intp]], None],
-        anew: Callable[[], None] = lambda: None,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """Calls `run` with the places of each pass's texts; where memory lacks, `anew`, and begins again."""
-        while True:
-            try:
-                for some in by_length(tokens, self.tokens):
-                    run(some)
-                return
-            except RuntimeError as problem:
-                if not is_lack_of_memory(problem) or self.tokens <= max(map(len, tokens)):
-                    raise
-            self.tokens //= 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            warnings.warn(
-                f"no memory for the texts of one pass: going on with {self.tokens} tokens in each",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            anew()
+        """Calls `begin`, then `run` with the places of each pass's texts; all of it anew where memory lacks."""
+
+        def passes(at_once: int) -> None:
+            begin()
+            for some in by_length(tokens, at_once):
+                run(some)
+
+        self(passes, least=max(map(len, tokens), default=1))
 
 
 @torch.no_grad()
@@ -109,7 +98,7 @@ def log_p(model: PreTrainedModel, tokens: Sequence[NDArray[Any]], start: NDArray
         each = logits_of(model, batch).log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0].double()
         found[some] = (each * batch.learned).sum(-1).cpu().numpy()
 
-    Passes()(tokens, run)
+    Passes().over(tokens, run)
     return found
 
 

@@ -113,7 +113,7 @@ def update(
     _check(lessons, learning_rate, epochs, batch, steps)
     steps = epochs * -(-len(lessons.tokens) // batch) if steps is None else steps
     ranks = ranks or Ranks()
-    before = _state(model)
+    before = weights_of(model)
     for retry in range(RETRIES + 1):
         rate = learning_rate / 2**retry
         first, last = _descend(
@@ -144,6 +144,12 @@ def loss(
     return plain, whole
 
 
+def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Copies of the weights that learn; in the CPU's memory, since a GPU's is dear."""
+    learning = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    return {name: p.detach().to("cpu", copy=True) for name, p in learning}
+
+
 def _descend(
     model: PreTrainedModel,
     lessons: Lessons,
@@ -167,14 +173,13 @@ def _descend(
     passes = Passes()
     before = _measured(model, lessons, weight, ranks, passes)
     for done, some in enumerate(_batches(n, size, steps, rng)):
-        optimiser.zero_grad()
         mine = ranks.mine(some)
 
         def learn(places: NDArray[np.intp], mine: NDArray[np.intp] = mine) -> None:
             rows, each = _rows(lessons, weight, mine[places], device)
             (loss(model, rows, each, anchors)[1] * (n / unit / size)).backward()
 
-        passes([lessons.tokens[i] for i in mine], learn, anew=optimiser.zero_grad)
+        passes.over([lessons.tokens[i] for i in mine], learn, begin=optimiser.zero_grad)
         ranks.add_gradients(learning)
         optimiser.step(rate * _schedule(done, steps))
         if progress is not None:
@@ -205,7 +210,7 @@ def _measured(
         rows, each = _rows(lessons, weight, mine[places], device)
         found.append((float(loss(model, rows, each)[0]), float((each[:, None] * rows.learned).sum())))
 
-    passes([lessons.tokens[i] for i in mine], run, anew=found.clear)
+    passes.over([lessons.tokens[i] for i in mine], run, begin=found.clear)
     return ranks.sum(sum(total for total, _ in found)) / ranks.sum(sum(tokens for _, tokens in found))
 
 
@@ -224,12 +229,6 @@ def _schedule(step: int, steps: int) -> float:
         return (step + 1) / warmup
     through = (step - warmup) / max(1, steps - warmup)
     return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * through))
-
-
-def _state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Copies of the weights that learn, in the CPU's memory."""
-    learning = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
-    return {name: p.detach().to("cpu", copy=True) for name, p in learning}
 
 
 @torch.no_grad()

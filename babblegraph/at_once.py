@@ -1,0 +1,50 @@
+"""How much is done at once, as far as the memory holds it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from babblegraph.errors import NoRoom, is_lack_of_memory
+
+Found = TypeVar("Found")
+
+
+class AtOnce:
+    """Does so much at once; half as much from when the memory did not hold it.
+
+    Args:
+        most: at first.
+        what: so much of, for the warning.
+    """
+
+    def __init__(self, most: int, what: str) -> None:
+        self.most, self.what = most, what
+
+    def __call__(self, run: Callable[[int], Found], *, most: int | None = None, least: int = 1) -> Found:
+        """What is found by a function that is told how much to do at once, and begins anew whenever it is called.
+
+        Args:
+            run: called until the memory holds what it does.
+            most: there is no more to do.
+            least: the memory has to hold so much.
+
+        Raises:
+            NoRoom, RuntimeError: it does not.
+        """
+        while True:
+            now = self.most if most is None else min(self.most, most)
+            try:
+                return run(now)
+            except (NoRoom, RuntimeError) as problem:
+                if now <= least or not (isinstance(problem, NoRoom) or is_lack_of_memory(problem)):
+                    raise
+            self.most = now // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            warnings.warn(
+                f"no memory for {now} {self.what}: going on with {self.most}", RuntimeWarning, stacklevel=2
+            )
