@@ -32,7 +32,7 @@ from transformers.utils import logging
 
 import babblegraph as bg
 from babblegraph.api import score_of
-from babblegraph.cli.train import FRESH
+from babblegraph.cli.train_options import FRESH
 from babblegraph.embedded import data
 from babblegraph.intervals import student_mean
 from babblegraph.learning import Directory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,8 @@ from babblegraph.cli.declared import (
     TrustRemoteCode,
     ValueFunction,
 )
-from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, as_typed, flag
+from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, as_typed
+from babblegraph.cli.train_options import as_plain, prompts_of, remembered, settings_of, value_of
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -31,12 +31,6 @@ if TYPE_CHECKING:
 
 DONE, INTERRUPTED = 0, 130
 ELITE, LEARN, GUARD = "Who is elite", "How to learn", "How to be sure"
-WRITTEN = {  # settings whose option has another name
-    "prompts": "--batch-prompts", "power": "--lambda", "base_share": "--epsilon", "learning_rate": "--lr",
-    "mode": "--lora", "lora_rank": "--lora",
-}  # fmt: skip
-FEW = 512  # prompts of a task, where a level takes all of them
-FRESH, HELD_OUT = 8, 200  # levels of a task's own prompts until one is used again; prompts that are held out
 
 
 def train(
@@ -207,27 +201,13 @@ def train(
             "a run needs --out DIR to begin or --resume DIR to go on, got both or neither: give one"
         )
     if resume is not None:
-        settings, options, held_out = _remembered(resume, changed, preset, options, held_out)
+        settings, options, held_out = remembered(resume, changed, preset, options, held_out)
     else:
-        settings = _settings(preset or "broad", changed)
+        settings = settings_of(preset or "broad", changed)
     from babblegraph.cli.train_output import Output
 
     how = Output(json, quiet, tensorboard)
     return _run(options, settings, held_out, Path(out or resume or ""), resume is not None, how)
-
-
-def _settings(preset: str, changed: dict[str, Any]) -> Settings:
-    """A preset with what was typed; what is wrong with a setting is said of its option."""
-    from babblegraph.learning.settings import preset as settings_of
-
-    try:
-        return settings_of(preset, **changed)
-    except BadInput as wrong:
-        name, _, rest = str(wrong).partition(" must be ")
-        name = {"λ": "power", "a cap": "cap"}.get(name, name)
-        if name not in changed:
-            raise
-        raise BadInput(f"{WRITTEN.get(name, flag(name))} must be {rest}") from wrong
 
 
 def _run(
@@ -241,7 +221,7 @@ def _run(
     from babblegraph.cli import build
 
     plan = build.plan(options, needs_prompt=False, more=held_out)
-    texts, aside = _prompts(plan, settings, held_out)
+    texts, aside = prompts_of(plan, settings, held_out)
     with how:
         try:
             how.say(f"loading the model {plan.model}", 0, 0)
@@ -274,7 +254,7 @@ def _begun(
     ranks = launched()  # first, since it chooses the device of this process
     babbler = build.generator(plan)
     need_chat(plan, babbler)
-    value = _value(plan._replace(prompts=[*texts, *(aside or [])]), babbler)
+    value = value_of(plan._replace(prompts=[*texts, *(aside or [])]), babbler)
     return cem(
         babbler,
         said(texts, plan),
@@ -288,65 +268,5 @@ def _begun(
         seed=plan.seed,
         ranks=ranks,
         say=how.say,
-        config={"options": _plain(plan.options), "held_out": held_out},
+        config={"options": as_plain(plan.options), "held_out": held_out},
     )
-
-
-def _value(plan: Any, babbler: Any) -> Any:
-    """The value that the user named; the judge is the base, whatever the generator becomes."""
-    from babblegraph.cli import build
-
-    options = plan.options
-    if options.judge is not None:
-        from babblegraph.scoring import JudgeValue
-
-        return JudgeValue(babbler, options.judge, list(options.good), list(options.bad), frozen=True)
-    return build.value(plan, babbler) if options.value or options.reward_model else None
-
-
-def _prompts(plan: Any, settings: Settings, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
-    """What to learn on, and what is held out; None for a tenth of the former."""
-    from babblegraph.cli.loading import read_prompts
-
-    aside = None if held_out is None else read_prompts(held_out)
-    if plan.options.prompts is not None:
-        return read_prompts(plan.options.prompts), aside
-    name = getattr(plan.task, "name", None)
-    if name is None:
-        raise BadInput("a run needs prompts to learn on, got none: give --prompts FILE or --task")
-    from babblegraph.tasks.training import task_prompts
-
-    enough = FRESH * (settings.prompts or FEW)
-    found: list[Any] = task_prompts(name, "train", enough, plan.seed, fewer=True)
-    if aside is None:
-        aside = [*task_prompts(name, "validation", HELD_OUT, plan.seed, fewer=True)]
-    return found, aside
-
-
-def _remembered(
-    directory: str, changed: dict[str, Any], preset: str | None, options: SearchOptions, held_out: str | None
-) -> tuple[Settings, SearchOptions, str | None]:
-    """What a run was begun with; more levels may be asked for, nothing else."""
-    from babblegraph.learning import Directory, Settings
-
-    saved = Directory(directory).config()
-    given = [flag(name) for name, one in options.to_meta().items() if one] + [
-        WRITTEN.get(n, flag(n)) for n in changed if n != "levels"
-    ]
-    given += ["--preset"] * (preset is not None) + ["--held-out"] * (held_out is not None)
-    given += ["--seed"] * (options.seed is not None)
-    if given:
-        raise BadInput(f"a resumed run goes on as it began, got {given[0]} too: only --levels may change")
-    settings = Settings.from_json(saved["settings"])
-    if "levels" in changed:
-        settings = replace(settings, levels=changed["levels"])
-    known: dict[str, Any] = {
-        name: tuple(x) if isinstance(x, list) else x for name, x in saved["options"].items()
-    }
-    return settings, SearchOptions(**known), saved.get("held_out")
-
-
-def _plain(options: SearchOptions) -> dict[str, Any]:
-    kept = {**options.to_meta(), "prompts": options.prompts, "seed": options.seed, "device": options.device}
-    kept["trust_remote_code"] = options.trust_remote_code
-    return {name: x for name, x in kept.items() if x not in (None, (), False)}

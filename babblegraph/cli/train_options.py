@@ -1,0 +1,94 @@
+"""What the options of `babblegraph train` mean: a run's settings, its prompts, and its value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from babblegraph.cli.options import SearchOptions, flag
+from babblegraph.errors import BadInput
+
+if TYPE_CHECKING:
+    from babblegraph.learning import Settings
+
+WRITTEN = {  # settings whose option has another name
+    "prompts": "--batch-prompts", "power": "--lambda", "base_share": "--epsilon", "learning_rate": "--lr",
+    "mode": "--lora", "lora_rank": "--lora",
+}  # fmt: skip
+FEW = 512  # prompts of a task, where a level takes all of them
+FRESH, HELD_OUT = 8, 200  # levels of a task's own prompts until one is used again; prompts that are held out
+
+
+def settings_of(preset: str, changed: dict[str, Any]) -> Settings:
+    """A preset with what was typed; what is wrong with a setting is said of its option."""
+    from babblegraph.learning.settings import preset as preset_of
+
+    try:
+        return preset_of(preset, **changed)
+    except BadInput as wrong:
+        name, _, rest = str(wrong).partition(" must be ")
+        name = {"λ": "power", "a cap": "cap"}.get(name, name)
+        if name not in changed:
+            raise
+        raise BadInput(f"{WRITTEN.get(name, flag(name))} must be {rest}") from wrong
+
+
+def remembered(
+    directory: str, changed: dict[str, Any], preset: str | None, options: SearchOptions, held_out: str | None
+) -> tuple[Settings, SearchOptions, str | None]:
+    """What a run was begun with; more levels may be asked for, nothing else."""
+    from babblegraph.learning import Directory, Settings
+
+    saved = Directory(directory).config()
+    given = [flag(name) for name, one in options.to_meta().items() if one] + [
+        WRITTEN.get(n, flag(n)) for n in changed if n != "levels"
+    ]
+    given += ["--preset"] * (preset is not None) + ["--held-out"] * (held_out is not None)
+    given += ["--seed"] * (options.seed is not None)
+    if given:
+        raise BadInput(f"a resumed run goes on as it began, got {given[0]} too: only --levels may change")
+    settings = Settings.from_json(saved["settings"])
+    if "levels" in changed:
+        settings = replace(settings, levels=changed["levels"])
+    known: dict[str, Any] = {
+        name: tuple(x) if isinstance(x, list) else x for name, x in saved["options"].items()
+    }
+    return settings, SearchOptions(**known), saved.get("held_out")
+
+
+def prompts_of(plan: Any, settings: Settings, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
+    """What to learn on, and what is held out; None for a tenth of the former."""
+    from babblegraph.cli.loading import read_prompts
+
+    aside = None if held_out is None else read_prompts(held_out)
+    if plan.options.prompts is not None:
+        return read_prompts(plan.options.prompts), aside
+    name = getattr(plan.task, "name", None)
+    if name is None:
+        raise BadInput("a run needs prompts to learn on, got none: give --prompts FILE or --task")
+    from babblegraph.tasks.training import task_prompts
+
+    enough = FRESH * (settings.prompts or FEW)
+    found: list[Any] = task_prompts(name, "train", enough, plan.seed, fewer=True)
+    if aside is None:
+        aside = [*task_prompts(name, "validation", HELD_OUT, plan.seed, fewer=True)]
+    return found, aside
+
+
+def value_of(plan: Any, babbler: Any) -> Any:
+    """The value that the user named; the judge is the base, whatever the generator becomes."""
+    from babblegraph.cli import build
+
+    options = plan.options
+    if options.judge is not None:
+        from babblegraph.scoring import JudgeValue
+
+        return JudgeValue(babbler, options.judge, list(options.good), list(options.bad), frozen=True)
+    return build.value(plan, babbler) if options.value or options.reward_model else None
+
+
+def as_plain(options: SearchOptions) -> dict[str, Any]:
+    """What a run remembers of its options, as JSON takes it."""
+    kept = {**options.to_meta(), "prompts": options.prompts, "seed": options.seed, "device": options.device}
+    kept["trust_remote_code"] = options.trust_remote_code
+    return {name: x for name, x in kept.items() if x not in (None, (), False)}
