@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
     assert train(*given, "--rho", "0.3", "--pooled", "--out", "run") == 0
     said = capsys.readouterr()
     assert "level 1" in said.err
-    assert "pass@1" in said.out
+    assert "best of 4" in said.out
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_on_a_terminal_the_table_is_drawn_in_place(home, capsys, monkeypatch):
     given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
     assert train(*given, "--out", "run") == 0
     said = capsys.readouterr()
-    assert "level  pass@1" in said.out
+    assert "level  score" in said.out
     assert said.err == ""
 
 
@@ -171,8 +172,34 @@ def test_a_resumed_run_goes_on_as_it_began(home, capsys):
     given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
     assert train(*given, "--out", "run", "--quiet") == 0
     assert capsys.readouterr().out == ""
-    assert main(["train", "--resume", "run", "--lr", "1"]) == 2
-    assert "--lr" in capsys.readouterr().err
+    for more in (
+        ["--lr", "1"],
+        ["--prompts", "held.txt"],
+        ["--device", "cpu"],
+        ["--preset", "raft"],
+        ["--chat"],
+    ):
+        assert main(["train", "--resume", "run", *more]) == 2
+        assert f"got {more[0]} too" in capsys.readouterr().err
+    (home / "prompts.txt").write_text((home / "prompts.txt").read_text().replace("a", "o", 1))
+    assert main(["train", "--resume", "run", "--levels", "2"]) == 2
+    assert "prompts" in capsys.readouterr().err
+
+
+def test_of_several_processes_the_first_one_speaks(home, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
+    assert train(*given, "--out", "run", "--json") == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
+
+
+def test_what_is_missing_for_tensorboard_is_said_before_anything_is_done(home, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    given = ["--prompts", "prompts.txt", "--value", "worth.py:vowels", "--top", "1", "--tensorboard"]
+    assert train(*given, "--out", "run") == 2
+    assert "tensorboard" in capsys.readouterr().err
+    assert not (home / "run").exists()
 
 
 def test_a_search_with_a_trained_level_is_guided_by_its_own_value_head(tmp_path, monkeypatch, capsys):
@@ -221,10 +248,11 @@ def test_a_search_with_a_trained_level_is_guided_by_its_own_value_head(tmp_path,
     assert set(asked) == {card["generator"]}, "the head of this level, on this level's weights"
 
 
-def levels() -> list[Level]:
+def levels(threshold: float | None = 1.0) -> list[Level]:
     def held(p: float, entropy: float) -> Held:
         one = Measure(p, p - 0.02, p + 0.02)
-        return Held(one, Measure(0.9), 64, Measure(p + 0.1), one, entropy, 0.3, 4.0, (1, 2), (1, 0), 1000)
+        found = (one, Measure(0.9), 64, Measure(p + 0.1), one, entropy, 0.3, 4.0)
+        return Held(*found, (1, 2), (1, 1), (1, 0), 1000, threshold)
 
     learned = Learned(0.2, 0.1, 60, 1.5e-4, 1)
     chance = Chance(0.2, 0.15, 0.25)
@@ -253,6 +281,25 @@ def test_the_table_fits_and_says_what_happened(width, signs):
     assert "level 3 is refused" in text
     if signs is ASCII:
         assert text.isascii()
+
+
+def test_without_a_threshold_the_table_is_of_scores():
+    out = io.StringIO()
+    console = Console(file=out, width=100, color_system=None, highlight=False, markup=False)
+    console.print(levels_report(levels(None), width=100, now="level 4: learning", through=(30, 120)))
+    text = out.getvalue()
+    assert "pass@" not in text
+    assert "best of 64" in text
+    assert "0.250" in text
+    assert "━" * 12 + "─" * 36 in text, "a quarter is done"
+    assert "best of 64 0.900" in level_line(levels(None)[1])
+
+
+def test_the_plots_show_the_threshold_and_how_likely_it_is_reached():
+    out = io.StringIO()
+    Console(file=out, width=100, color_system=None).print(levels_report(levels(), width=100))
+    lines = [line.split() for line in out.getvalue().splitlines() if line]
+    assert {"γ", "P(S≥γ)", "pass@1", "pass@64", "entropy"} <= {line[0] for line in lines}
 
 
 def test_one_level_in_one_line():

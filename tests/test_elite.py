@@ -228,6 +228,40 @@ def test_a_crossed_quantile_is_not_the_share_that_was_asked_for():
     assert chance(single, rho=0.5).value is None
 
 
+def test_the_chance_is_of_the_same_threshold_as_the_elite():
+    draw = np.random.default_rng(4)
+    leaves = leaves_of(draw.random(400), prompt=np.repeat(range(20), 20))
+    capped, alone = chance(leaves, rho=0.2, threshold=0.3), chance(leaves, threshold=0.3)
+    assert capped == alone, "the quantile, about 0.8, never exceeds the final threshold"
+    assert chance(leaves, rho=0.2, threshold=2.0) == chance(leaves, rho=0.2)
+
+
+def test_a_pooled_quantile_is_crossed_between_prompts():
+    """Scores of even and odd prompts are alike: ρ on average. Within prompts high and low ones differ by far."""
+    draw = np.random.default_rng(5)
+    height = np.repeat(np.arange(40) // 2 % 2, 10)
+    found = [
+        chance(leaves_of(draw.random(400) + height, prompt=np.repeat(range(40), 10)), rho=0.25, pooled=True)
+        for _ in range(20)
+    ]
+    assert abs(np.mean([one.value for one in found]) - 0.25) < 0.02
+    assert found[0].high - found[0].low > 0.1, (
+        "half of the prompts have half of theirs above it, the others none"
+    )
+    assert chance(leaves_of([0.1, 0.2]), rho=0.5, pooled=True).value is None
+
+
+def test_where_either_generator_has_one_tree_of_a_prompt_there_is_no_crossed_quantile():
+    leaves = leaves_of([0.1, 0.9, 0.3], base=1 / 3)
+    assert "two or more trees of each prompt from each generator" in chance(leaves, rho=0.5).reason
+
+
+def test_no_hit_is_no_number():
+    found = chance(leaves_of(np.zeros(30), prompt=np.repeat(range(10), 3)), threshold=0.5)
+    assert found.value is None
+    assert found.reason == "no hit in 10 prompts"
+
+
 def drifted(levels: int, n: int, replicas: int, power: float, epsilon: float, table, seed: int):
     """g after so many levels of a tabular generator whose scores are all 1; one row a replica, [R, K]."""
     draw = np.random.default_rng(seed)

@@ -8,6 +8,8 @@ import torch
 from test_judge import BAD, GOOD, PROMPTS, by_hand, forest, model_and_tokenizer
 
 from babblegraph.budget import Budget, Meter
+from babblegraph.learning import Settings
+from babblegraph.learning.generators import Generators
 from babblegraph.lm import Babbler
 from babblegraph.scoring import JudgeValue
 
@@ -87,3 +89,31 @@ def test_a_model_without_adapters_is_its_own_base():
     np.testing.assert_allclose(
         frozen(graph, ids, meter_of(graph)), plain(graph, ids, meter_of(graph)), atol=1e-6
     )
+
+
+def test_a_judge_stays_the_base_while_adapters_in_its_model_learn():
+    """As `train --lora --judge` has it: the judge is made before the adapters are put in, without peft's wrapper."""
+    model, tokenizer = model_and_tokenizer()
+    plain = Babbler(model_and_tokenizer()[0], tokenizer, span=5, max_new_tokens=12)
+    trained = Babbler(model, tokenizer, span=5, max_new_tokens=12)
+    graph = forest(plain)
+    ids, words = np.arange(graph.size), (" This is", [GOOD], [BAD])
+    frozen = JudgeValue(trained, *words, frozen=True)
+    before = frozen(graph, ids, meter_of(graph))
+    generators = Generators(trained, Settings(mode="lora", lora_rank=4))
+    with torch.no_grad():
+        for name, weight in generators.learner.named_parameters():
+            if "lora" in name:
+                weight.normal_(std=0.15)
+    learning = [p.requires_grad for p in generators.learner.parameters()]
+    np.testing.assert_allclose(frozen(graph, ids, meter_of(graph)), before, atol=1e-6)
+    grown = forest(generators.current)
+    both = (JudgeValue(generators.current, *words), frozen)
+    own, base = (judge(grown, np.arange(grown.size), meter_of(grown)) for judge in both)
+    assert np.abs(own - base).max() > 0.01
+    assert learning == [p.requires_grad for p in generators.learner.parameters()]
+    with generators.as_base():  # one block within the other
+        np.testing.assert_allclose(frozen(graph, ids, meter_of(graph)), before, atol=1e-6)
+        np.testing.assert_allclose(
+            JudgeValue(trained, *words)(graph, ids, meter_of(graph)), before, atol=1e-6
+        )

@@ -178,6 +178,7 @@ def synthetic(seed, prompts=300, draws=6):
         share=table[:, 7],
         settled=table[:, 8],
         rollouts=prompts * draws,
+        tokens=0,
     ), np.array(truth)
 
 
@@ -226,7 +227,7 @@ def test_the_same_seed_gives_the_same_head(collected):
 def test_a_saved_value_says_the_same_in_a_search(collected, tmp_path):
     babbler, data = collected
     fitted = fit(data, hidden=16, members=2, epochs=2)
-    save(tmp_path, babbler, fitted, (2, 3), rollouts=data.rollouts)
+    save(tmp_path, babbler.fingerprint, fitted, (2, 3), rollouts=data.rollouts)
     value = LearnedValue.from_folder(babbler, tmp_path)
     found = bg.babble(babbler, ["1 2>", "3 4>"], task=Digits(), value=value, budget=100, threshold=2.0)
     graph = found.graph
@@ -242,7 +243,7 @@ def test_a_saved_value_says_the_same_in_a_search(collected, tmp_path):
 
 def test_a_value_costs_no_forward_pass_that_the_search_does_not_need(collected, tmp_path):
     babbler, data = collected
-    save(tmp_path, babbler, fit(data, hidden=16, members=1, epochs=1), (2, 3))
+    save(tmp_path, babbler.fingerprint, fit(data, hidden=16, members=1, epochs=1), (2, 3))
     value = LearnedValue.from_folder(babbler, tmp_path)
     spent = [
         bg.babble(babbler, ["1 2>"], task=Digits(), value=v, strategy=best_of_n(n=20), budget=500).spent
@@ -255,7 +256,7 @@ def test_a_value_costs_no_forward_pass_that_the_search_does_not_need(collected, 
 
 def test_a_value_of_another_generator_is_refused(collected, tmp_path):
     babbler, data = collected
-    save(tmp_path, babbler, fit(data, hidden=16, members=1, epochs=1), (2, 3))
+    save(tmp_path, babbler.fingerprint, fit(data, hidden=16, members=1, epochs=1), (2, 3))
     with pytest.raises(BadInput, match="generator that it was fitted on"):
         LearnedValue.from_folder(babbler_of(seed=1), tmp_path)
     (tmp_path / WEIGHTS).write_bytes(b"nonsense")

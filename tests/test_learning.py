@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -22,11 +23,16 @@ import babblegraph as bg
 from babblegraph.errors import BadInput
 from babblegraph.learning import directory as directory_room
 from babblegraph.learning import generators
+from babblegraph.learning import run as run_room
+from babblegraph.learning.grow import _shares, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import Held, Measure
 from babblegraph.learning.level import Level
+from babblegraph.learning.level import choose as choose_elite
+from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.run import Run
 from babblegraph.learning.sample import first_trees
+from babblegraph.learning.update import Anchor
 from babblegraph.learning.value import refits
 from babblegraph.lm.engine import choose
 from babblegraph.scoring import LearnedValue, Score, function_value
@@ -308,6 +314,28 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     assert max(apart)[0] < 1e-4, max(apart)
 
 
+def test_a_process_without_a_prompt_searches_nothing_and_knows_what_the_others_found():
+    """Two processes and one prompt; the first one's part is played back."""
+    settings, how = replace(FAST, draws=4), {"score": Score(Small()), "score_base": None, "threshold": 1.0}
+    how |= {"seed": 3, "say": lambda *_: None}
+    found: list = []
+
+    class Playing(Ranks):
+        def __init__(self, rank):
+            super().__init__()
+            self.rank, self.world = rank, 2
+
+        def gathered(self, item):
+            found.append(item)
+            return [found[0], (None, None, 0)] if self.first else [found[0], item]
+
+    both = generators.Generators(babbler(), settings)
+    first, second = (grow(both, ["1+1="], settings, ranks=Playing(rank), **how) for rank in (0, 1))
+    assert second.graph is None
+    assert second.tokens == first.tokens > 0
+    assert second.leaves.text == first.leaves.text
+
+
 def test_a_level_loads_in_plain_transformers_and_writes_the_same(tmp_path):
     run = learn(directory=tmp_path / "run")
     last = list(run)[-1]
@@ -384,7 +412,8 @@ def test_prompts_that_no_sample_passes_are_drawn_again():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0}]
+    "settings",
+    [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0, "trees": 2}],
 )
 def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatch, settings):
     """Memory does not grow with the prompts of a level, and samples do not depend on who was searched beside."""
@@ -444,6 +473,7 @@ def test_the_value_head_is_refitted_at_each_level_and_found_beside_it(tmp_path, 
     assert all(level.auc for level in levels)
     folders = [tmp_path / "whole" / "levels" / f"{number:03d}" for number in range(3)]
     written = [bg.Babbler.from_pretrained(str(folder), span=2, max_new_tokens=4) for folder in folders]
+    assert all(level.head_tokens > 0 for level in levels)
     heads = [LearnedValue.from_folder(one, folder) for one, folder in zip(written, folders, strict=True)]
     with pytest.raises(BadInput, match="fitted on"):
         LearnedValue.from_folder(written[0], folders[2])
@@ -488,6 +518,12 @@ def test_adapters_serve_as_generator_and_base(tmp_path):
     run = learn(base=base, settings=settings, directory=tmp_path / "run")
     levels = list(run)
     assert levels[-1].held.divergence > 0
+    assert run.generators.learner is base.model
+    found = bg.babble(run.generators.base, ["1+1="] * 4, task=Small(), budget=60, seed=3).graph
+    twin = bg.babble(babbler(), ["1+1="] * 4, task=Small(), budget=60, seed=3).graph
+    assert [found.text(i) for i in range(found.size)] == [twin.text(i) for i in range(twin.size)], (
+        "still the base"
+    )
     with run.generators.as_base():
         again = run.generators.learner(torch.as_tensor(texts[0], dtype=torch.long)[None]).logits
     assert torch.equal(plain, again.detach()), "with adapters off the model is the base"
@@ -503,7 +539,42 @@ def test_adapters_serve_as_generator_and_base(tmp_path):
 
 def held(pass_1: float, passes, entropy: float = 5.0) -> Held:
     one = Measure(pass_1)
-    return Held(one, one, 64, one, one, entropy, 0.0, 1.0, tuple(passes), (), 0)
+    return Held(
+        one,
+        one,
+        64,
+        one,
+        one,
+        entropy,
+        0.0,
+        1.0,
+        tuple(passes),
+        tuple(float(n > 0) for n in passes),
+        (),
+        0,
+        1.0,
+    )
+
+
+def test_adapters_are_held_near_themselves_as_they_were(monkeypatch):
+    """KL to the level before: an adapter alone is as good as a copy of the whole model."""
+    pytest.importorskip("peft")
+
+    def whole(self, share):
+        return Anchor(copy.deepcopy(self.learner).requires_grad_(False), share)
+
+    settings = replace(FAST, mode="lora", lora_rank=4, kl_previous=2.0, learning_rate=1e-2)
+    ours = learn(settings=settings)
+    assert list(ours)[-1].held.divergence > 0
+    free = learn(settings=replace(settings, kl_previous=0.0))
+    list(free)
+    monkeypatch.setattr(generators.Generators, "_previous", whole)
+    theirs = learn(settings=settings)
+    list(theirs)
+    ids = torch.arange(3, 9)[None]
+    near, same, far = (run.generators.learner(ids).logits.detach() for run in (ours, theirs, free))
+    assert torch.allclose(near, same, atol=1e-5)
+    assert not torch.allclose(near, far, atol=1e-3)
 
 
 def test_the_guard_knows_collapse_from_noise():
@@ -566,7 +637,8 @@ def test_what_cannot_be_run_is_refused(options, message):
         {"levels": 0}, {"rho": 0.0}, {"rho": 1.0}, {"learning_rate": 0.0}, {"sampler": "best"}, {"mode": "half"},
         {"power": 2.0}, {"power": 1.0, "sampler": "babble"},
         {"more": 8, "power": 1.0}, {"more": 0}, {"steps": 0}, {"average": 1.0}, {"kl_base": -1.0}, {"rank": 1},
-        {"beta": 0.0}, {"epochs": 1.5}, {"base_share": 1.0},
+        {"beta": 0.0}, {"epochs": 1.5}, {"base_share": 1.0}, {"top": 1.5}, {"cap": 2.5}, {"power": 1.0, "draws": 1},
+        {"power": 1.0, "sampler": "frontier", "trees": 1},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(wrong):
@@ -582,12 +654,76 @@ def test_another_run_is_not_overwritten_nor_changed_on_the_way(tmp_path):
         learn(directory=tmp_path / "run", resume=True, settings=replace(FAST, draws=9))
     with pytest.raises(BadInput, match="model"):
         learn(directory=tmp_path / "run", resume=True, base=babbler(seed=1))
+    with pytest.raises(BadInput, match="prompts"):
+        learn(directory=tmp_path / "run", resume=True, prompts=[*PROMPTS[1:], "9+9="])
     with pytest.raises(BadInput, match="resumed"):
         learn(directory=tmp_path / "none", resume=True)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(BadInput, match="empty"):
         learn(directory=tmp_path / "full")
+
+
+def test_what_others_leave_in_a_run_does_no_harm_and_what_they_take_is_missed(tmp_path):
+    list(learn(directory=tmp_path, settings=replace(FAST, levels=1)))
+    (tmp_path / "levels" / ".DS_Store").write_text("")
+    assert len(learn(directory=tmp_path, settings=replace(FAST, levels=1), resume=True).levels) == 2
+    shutil.rmtree(tmp_path / "levels" / "000")
+    with pytest.raises(BadInput, match=r"got 001 in .* without 000"):
+        learn(directory=tmp_path, settings=replace(FAST, levels=1), resume=True)
+
+
+@pytest.mark.parametrize("draws", [2, 10, 14, 24, 25, 30])
+def test_at_least_the_share_that_bounds_the_weights_grows_from_the_base(draws):
+    of_base, of_current = _shares(bg.Settings(power=1.0, draws=draws))
+    assert of_base + of_current == draws
+    assert draws <= 10 * of_base < draws + 10
+
+
+def test_independent_samples_are_not_cut_off_where_nobody_asks_for_it():
+    assert bg.Settings(draws=512).most_tokens > 512 * 1024 >= bg.Settings(tokens=99).most_tokens == 99
+    assert bg.Settings(sampler="frontier").most_tokens == bg.Settings(sampler="babble").most_tokens == 4000
+
+
+def test_a_level_that_learns_nothing_after_an_alarm_has_the_figures_of_what_came_back(monkeypatch):
+    """Level 1 is refused and level 2 finds nobody who passes: it has the weights of level 0, and so its figures."""
+    asked = []
+
+    def choosing(leaves, settings, threshold, rng):
+        asked.append(threshold)
+        return choose_elite(leaves, settings, threshold if len(asked) == 1 else 2.0, rng)
+
+    monkeypatch.setattr(run_room, "choose", choosing)
+    settings = replace(FAST, learning_rate=3e-2, epochs=6, entropy_drop=0.02)
+    base, refused, skipped = learn(settings=settings)
+    assert refused.alarm
+    assert skipped.learned is None
+    assert not skipped.alarm
+    assert skipped.held == base.held != refused.held
+    assert skipped.next_rate == refused.next_rate
+
+
+def test_held_near_the_level_before_is_something_else_than_near_the_base():
+    near = [learn(settings=replace(FAST, restart=True, **{name: 0.5})) for name in ("kl_previous", "kl_base")]
+    for run in near:
+        list(run)
+    assert not same_weights(*near)
+
+
+def test_without_a_threshold_the_figures_are_scores_and_the_guard_goes_by_them():
+    def vowels(texts):
+        return [np.mean([c in "01234" for c in text[4:]] or [0.0]) for text in texts]
+
+    run = learn(task=None, value=vowels, settings=replace(FAST, top=1))
+    base, *_ = list(run)
+    assert base.held.threshold is None
+    assert base.held.pass_at_1.value == pytest.approx(base.held.score.value)
+    assert 0 < base.held.pass_at_1.value < base.held.pass_at_k.value <= 1
+    guard = Guard(base.held)
+    worse = base.held._replace(best=tuple(x - 0.2 for x in base.held.best), pass_at_1=Measure(0.1))
+    assert "the best of 8 fell by 0.2" in guard.judge(1, worse)
+    assert guard.judge(2, base.held._replace(pass_at_1=Measure(0.0))) == ""
+    assert guard.best_level == 0, "a lower score is not better"
 
 
 def test_prompts_of_levels_come_round():

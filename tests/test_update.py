@@ -226,6 +226,15 @@ def test_where_not_even_one_text_has_room_the_device_says_so(model):
         update(Small(model, 3), lessons([3, 4, 5, 6], [3, 4, 7, 8]), rng=Rng(0))
 
 
+def test_a_pass_has_fewer_tokens_where_each_has_many_logits(model):
+    assert Passes(model).most == 1 << 14
+    model.config.vocab_size, before = 150_000, model.config.vocab_size
+    try:
+        assert 1_000 < Passes(model).most < 2_000
+    finally:
+        model.config.vocab_size = before
+
+
 def test_a_learning_rate_that_destroys_is_halved_and_the_weights_come_back(model):
     known = lessons(*([3, 4, i] for i in range(5, 15)))
     update(model, known, learning_rate=3e-3, epochs=5, rng=Rng(0))

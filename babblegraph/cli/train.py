@@ -95,7 +95,10 @@ def train(
     ] = None,
     trees: Annotated[int | None, typer.Option(help="Repetitions of a prompt.", rich_help_panel=HOW)] = None,
     keep: Annotated[int | None, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = None,
-    tokens: Annotated[int | None, typer.Option(help="Sampled tokens of a tree.", rich_help_panel=HOW)] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Sampled for a tree, at most.", rich_help_panel=HOW),
+    ] = None,
     span: Span = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="A string that ends a node.", rich_help_panel=HOW)
@@ -204,9 +207,7 @@ def train(
         settings, options, held_out = remembered(resume, changed, preset, options, held_out)
     else:
         settings = settings_of(preset or "broad", changed)
-    from babblegraph.cli.train_output import Output
-
-    how = Output(json, quiet, tensorboard)
+    how = {"json": json, "quiet": quiet, "tensorboard": tensorboard}
     return _run(options, settings, held_out, Path(out or resume or ""), resume is not None, how)
 
 
@@ -216,22 +217,23 @@ def _run(
     held_out: str | None,
     directory: Path,
     resume: bool,
-    how: Output,
+    how: dict[str, bool],
 ) -> int:
     from babblegraph.cli import build
+    from babblegraph.cli.train_output import Output
 
     plan = build.plan(options, needs_prompt=False, more=held_out)
     texts, aside = prompts_of(plan, settings, held_out)
-    with how:
+    with Output(**how) as output:
         try:
-            how.say(f"loading the model {plan.model}", 0, 0)
-            run = _begun(plan, texts, aside, settings, directory, resume, how, held_out)
-            how.levels = list(run.levels)
+            output.say(f"loading the model {plan.model}", 0, 0)
+            run = _begun(plan, texts, aside, settings, directory, resume, output, held_out)
+            output.levels = list(run.levels)
             for level in run:
-                how.done(level, directory)
+                output.done(level, directory)
         except KeyboardInterrupt:
             go_on = f"babblegraph train --resume {shlex.quote(str(directory))}"
-            how.errors.print(f"babblegraph: stopped; all finished levels are kept: {go_on}", soft_wrap=True)
+            output.tell(f"stopped; all finished levels are kept: {go_on}")
             return INTERRUPTED
     return DONE
 
@@ -243,7 +245,7 @@ def _begun(
     settings: Settings,
     directory: Path,
     resume: bool,
-    how: Output,
+    output: Output,
     held_out: str | None,
 ) -> Run:
     from babblegraph.api_cem import cem
@@ -267,6 +269,6 @@ def _begun(
         resume=resume,
         seed=plan.seed,
         ranks=ranks,
-        say=how.say,
+        say=output.say,
         config={"options": as_plain(plan.options), "held_out": held_out},
     )

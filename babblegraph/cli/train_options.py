@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.cli.options import SearchOptions, flag
@@ -40,11 +40,9 @@ def remembered(
     from babblegraph.learning import Directory, Settings
 
     saved = Directory(directory).config()
-    given = [flag(name) for name, one in options.to_meta().items() if one] + [
-        WRITTEN.get(n, flag(n)) for n in changed if n != "levels"
-    ]
+    given = [flag(f.name) for f in fields(options) if getattr(options, f.name) != f.default]
+    given += [WRITTEN.get(name, flag(name)) for name in changed if name != "levels"]
     given += ["--preset"] * (preset is not None) + ["--held-out"] * (held_out is not None)
-    given += ["--seed"] * (options.seed is not None)
     if given:
         raise BadInput(f"a resumed run goes on as it began, got {given[0]} too: only --levels may change")
     settings = Settings.from_json(saved["settings"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from babblegraph.errors import BadInput
 
 
 class Output:
-    """What is printed and written, one level after the other."""
+    """What is printed and written, one level after the other; of many processes by the first.
+
+    Raises:
+        BadInput: TensorBoard is asked for and not installed.
+    """
 
     def __init__(self, json: bool, quiet: bool, tensorboard: bool) -> None:
         from rich.live import Live
@@ -19,11 +24,13 @@ class Output:
         from babblegraph.view.live import can_move
         from babblegraph.view.signs import signs_of
 
-        self.json, self.quiet, self.tensorboard = json, quiet or json, tensorboard
+        first = os.environ.get("RANK", "0") == "0"  # as `accelerate launch` says it
+        self.first, self.json, self.quiet = first, json and first, quiet or json or not first
+        self.writes = _events() if tensorboard and first else None
         self.console, self.errors = PlainConsole(), PlainConsole(stderr=True)
         self.signs = signs_of(self.console.encoding)
         self.levels: list[Any] = []
-        self.now = ""
+        self.now, self.through = "", (0, 0)
         self.writer: Any = None
         self.live: Any = None
         if not self.quiet and can_move(self.console):
@@ -45,13 +52,15 @@ class Output:
 
     def say(self, what: str, done: int, of: int) -> None:
         """What is going on."""
-        text = f"level {len(self.levels)}: {what}" + (f" {done} of {of}" if of else "")
-        if self.live is None and not self.quiet and what != self.now and not done:
-            if what.split(":")[0] != self.now.split(":")[0]:
-                self.errors.print(f"babblegraph: {text.split(':')[0]}:{text.split(':')[1]}", soft_wrap=True)
-            self.now = what
-        elif self.live is not None:
-            self.now = text
+        kind = f"level {len(self.levels)}: {what.split(':')[0]}"
+        if self.live is None and not self.quiet and not self.now.startswith(kind):
+            self.tell(kind)
+        self.now, self.through = f"level {len(self.levels)}: {what}", (done, of)
+
+    def tell(self, line: str) -> None:
+        """One line beside what is printed."""
+        if self.first:
+            self.errors.print(f"babblegraph: {line}", soft_wrap=True)
 
     def done(self, level: Any, directory: Path) -> None:
         """A level is done."""
@@ -61,24 +70,20 @@ class Output:
         if self.json:
             print(json_format.dumps(level.to_json(), ensure_ascii=False), flush=True)
         elif self.live is None and not self.quiet:
-            self.errors.print(f"babblegraph: {level_line(level)}", soft_wrap=True)
-        if self.tensorboard:
+            self.tell(level_line(level))
+        if self.writes is not None:
             self._write(level, directory)
 
     def _picture(self) -> Any:
         from babblegraph.view.levels import levels_report
 
-        return levels_report(self.levels, width=self.console.width, signs=self.signs, now=self.now)
+        return levels_report(
+            self.levels, width=self.console.width, signs=self.signs, now=self.now, through=self.through
+        )
 
     def _write(self, level: Any, directory: Path) -> None:
-        if self.writer is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as missing:
-                raise BadInput(
-                    "--tensorboard needs the tensorboard package, got none: pip install tensorboard"
-                ) from missing
-            self.writer = SummaryWriter(str(directory / "tensorboard"))
+        if self.writer is None and self.writes is not None:
+            self.writer = self.writes(str(directory / "tensorboard"))
         held, learned = level.held, level.learned
         figures = {
             "elite": level.elite,
@@ -96,3 +101,14 @@ class Output:
         for name, number in figures.items():
             if number is not None:
                 self.writer.add_scalar(name, number, level.number)
+
+
+def _events() -> Any:
+    """What writes TensorBoard's events; found before the run begins, so that it does not fail after a level."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as missing:
+        raise BadInput(
+            "--tensorboard needs the tensorboard package, got none: pip install tensorboard"
+        ) from missing
+    return SummaryWriter

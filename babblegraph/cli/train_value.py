@@ -93,7 +93,7 @@ def train_value(
         "seed": seed,
         "seconds": seconds,
     }
-    save(out, babbler, fitted, layers, **notes)
+    save(out, babbler.fingerprint, fitted, layers, **notes)
     _print(fitted, out, notes, json, console)
     return 0
 

@@ -66,7 +66,7 @@ class Directory:
         self.levels.mkdir(parents=True, exist_ok=True)
         if there:
             self._same(config)
-        for half_written in self.levels.glob(".*"):
+        for half_written in self.levels.glob(".[0-9]*"):
             shutil.rmtree(half_written)
         _write(self.path / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         done = self.done()
@@ -80,8 +80,13 @@ class Directory:
         Raises:
             BadInput: one that cannot be read.
         """
-        found = []
+        found: list[Level] = []
         for folder in sorted(self.levels.glob("[0-9]*")):
+            if folder != self.folder(len(found)):
+                raise BadInput(
+                    f"a run needs all its levels, got {folder.name} in {str(self.levels)!r} without "
+                    f"{self.folder(len(found)).name}: put it back, or begin anew"
+                )
             try:
                 found.append(Level.from_json(json.loads((folder / LEVEL).read_text("utf-8"))))
             except (OSError, ValueError, TypeError, KeyError) as problem:

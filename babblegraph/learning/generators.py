@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.rows import log_p
 from babblegraph.learning.update import Anchor, weights_of
+from babblegraph.lm.fingerprint import fingerprint
+from babblegraph.lm.frozen import Frozen
 
 if TYPE_CHECKING:
     from babblegraph.learning.settings import Settings
     from babblegraph.lm import Babbler
 
 Weights = dict[str, torch.Tensor]
+NOW, BEFORE = "default", "before"  # adapters: what learns, and what it was before an update
 
 
 class Generators:
@@ -44,10 +46,10 @@ class Generators:
         if settings.mode == "lora":
             self.adapters = _with_adapters(base.model, settings)
             self.learner: Any = base.model
-            with self.as_base():
-                self.base = base.again(model=self.learner)
+            self._like = base.again(model=self.learner)
+            self.base: Babbler = Frozen(self._like)
         else:
-            self.learner, self.base = copy.deepcopy(base.model), base
+            self.learner, self.base, self._like = copy.deepcopy(base.model), base, base
             self.learner.requires_grad_(True)
         self._current: Babbler | None = None
 
@@ -55,7 +57,7 @@ class Generators:
     def current(self) -> Babbler:
         """g as it is now."""
         if self._current is None:
-            self._current = self.base.again(model=self.learner)
+            self._current = self._like.again(model=self.learner)
         return self._current
 
     def as_base(self) -> AbstractContextManager[Any]:
@@ -77,7 +79,7 @@ class Generators:
         if settings.kl_base > 0:
             found.append(Anchor(self.base.model, settings.kl_base, self.as_base))
         if settings.kl_previous > 0:
-            found.append(Anchor(self._previous(), settings.kl_previous))
+            found.append(self._previous(settings.kl_previous))
         return tuple(found)
 
     def weights(self) -> Weights:
@@ -96,16 +98,20 @@ class Generators:
         """Says that g is another one now."""
         self._current = None
 
-    def save(self, folder: Path) -> Babbler:
-        """g as a folder that any transformers program loads, adapters beside it; returns it as it is written there."""
+    def save(self, folder: Path) -> str:
+        """g as a folder that any transformers program loads, adapters beside it.
+
+        Returns:
+            The fingerprint of what is written there.
+        """
         model = self.learner
         if self.adapters is not None:
-            self.adapters.save_pretrained(folder / "adapter")
-            model = copy.deepcopy(self.adapters).merge_and_unload()
+            self.adapters.save_pretrained(folder / "adapter", selected_adapters=[NOW])
+            model = _on_cpu(self.adapters).merge_and_unload(adapter_names=[NOW])
         model.save_pretrained(folder)
         if self.base.tokenizer is not None:
             self.base.tokenizer.save_pretrained(folder)
-        return self.current if self.adapters is None else self.base.again(model=model)
+        return fingerprint(model)
 
     def load(self, folder: Path) -> None:
         """The weights of g from a folder that `save` wrote, to the bit."""
@@ -114,15 +120,31 @@ class Generators:
 
             set_peft_model_state_dict(self.adapters, load_peft_weights(str(folder / "adapter"), device="cpu"))
         else:
-            loaded = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=self.learner.dtype, use_safetensors=True
-            )
+            kind = type(self.learner)  # known, so that no code has to come from the folder
+            loaded = kind.from_pretrained(folder, dtype=self.learner.dtype, use_safetensors=True)
             self.learner.load_state_dict(loaded.state_dict())
         self.moved()
 
-    def _previous(self) -> Any:
-        """A frozen copy of g as it is before the update."""
-        return copy.deepcopy(self.learner).requires_grad_(False)
+    def _previous(self, share: float) -> Anchor:
+        """g as it is before the update: a frozen copy, or with adapters one of these alone."""
+        if self.adapters is None:
+            return Anchor(copy.deepcopy(self.learner).requires_grad_(False), share)
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        if BEFORE not in self.adapters.peft_config:
+            with torch.random.fork_rng(devices=[]):  # what it draws is overwritten at once
+                self.adapters.add_adapter(BEFORE, self.adapters.peft_config[NOW])
+        now = get_peft_model_state_dict(self.adapters, adapter_name=NOW)
+        set_peft_model_state_dict(self.adapters, now, adapter_name=BEFORE)
+        return Anchor(self.learner, share, self._as_before)
+
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        self.adapters.set_adapter(BEFORE)
+        try:
+            yield
+        finally:
+            self.adapters.set_adapter(NOW)
 
 
 @contextmanager
@@ -139,18 +161,29 @@ def quiet_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _on_cpu(model: Any) -> Any:
+    """A copy of a model whose weights are in the CPU's memory, since a GPU's may not hold them twice."""
+    memo: dict[int, Any] = {
+        id(p): torch.nn.Parameter(p.detach().to("cpu", copy=True), p.requires_grad)
+        for p in model.parameters()
+        if type(p) is torch.nn.Parameter
+    }
+    memo |= {id(b): b.to("cpu", copy=True) for b in model.buffers()}
+    return copy.deepcopy(model, memo)
+
+
 def _with_adapters(model: Any, settings: Settings) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as missing:
         raise BadInput("mode 'lora' needs peft, got none: install babblegraph[train]") from missing
-    torch.manual_seed(0)  # peft draws the adapters' first weights from torch's own generator
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=2 * settings.lora_rank,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is going away
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # peft draws the adapters' first weights from torch's own generator
+        warnings.simplefilter("ignore", FutureWarning)  # it asks transformers by a name that is going away
         return get_peft_model(model, config)

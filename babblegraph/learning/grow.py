@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -33,13 +34,14 @@ class Grown(NamedTuple):
     Args:
         leaves: of all prompts, each searched alike: what estimates are made of.
         tokens: sampled.
-        graph: of the current generator's trees; of the first prompts, where they are many.
+        graph: of the current generator's trees; of the first prompts, where they are many. None in a process that had
+            none to search.
         late: leaves of prompts that were drawn again since none of theirs had passed; None where nothing was.
     """
 
     leaves: Leaves
     tokens: int
-    graph: BabbleGraph
+    graph: BabbleGraph | None
     late: Leaves | None = None
 
     @property
@@ -70,23 +72,33 @@ def grow(
     mine, done = ranks.mine(prompts), list[Grown]()
 
     def forest(some: slice) -> Grown:
-        part = mine[some]
-        of = "" if len(part) == len(mine) else f"prompts {some.start + 1}–{some.stop} of {len(mine)}, "
-        return _forest(generators, part, settings, score, score_base, threshold, seed, _saying(say, of))
+        part, of = mine[some], len(mine)
+        which = "" if len(part) == of else f"prompts {some.start + 1:,}–{some.stop:,} of {of:,}, "
+        through = (some.start, of) if which else (0, 0)
 
-    for one, _ in (side_by_side or SideBySide()).parts(forest, len(mine)):
+        def saying(what: str, *_: int) -> None:
+            say(what.replace(": ", f": {which}", 1), *through)
+
+        return _forest(generators, part, settings, score, score_base, threshold, seed, saying)
+
+    for one, _ in (side_by_side or SideBySide()).parts(forest, len(mine)) if mine else ():
         done.append(one._replace(graph=done[0].graph) if done else one)  # one graph is enough to look at
-    leaves = joined([one.leaves for one in done], [p for one in done for p in one.leaves.prompts])
+    leaves = (
+        joined([one.leaves for one in done], [p for one in done for p in one.leaves.prompts])
+        if done
+        else None
+    )
     late = [one.late for one in done if one.late is not None]
     again = joined(late, [p for one in late for p in one.prompts]) if late else None
     found = ranks.gathered((leaves, again, sum(one.tokens for one in done)))
-    in_turn = zip_longest(*(one.prompts for one, *_ in found))  # as `Ranks.mine` took them apart
+    all_leaves = [one for one, *_ in found if one is not None]
+    in_turn = zip_longest(*(one.prompts for one in all_leaves))  # as `Ranks.mine` took them apart
     texts = [prompt for some in in_turn for prompt in some if prompt is not None]
     drawn = [one for _, one, _ in found if one is not None]
     return Grown(
-        joined([one for one, *_ in found], texts),
+        joined(all_leaves, texts),
         sum(n for *_, n in found),
-        done[0].graph,
+        done[0].graph if done else None,
         joined(drawn, texts) if drawn else None,
     )
 
@@ -116,14 +128,10 @@ def _forest(
     return Grown(leaves, sum(one.spent.sampled for one in last), last[0].graph, late)
 
 
-def _saying(say: Say, part: str) -> Say:
-    return lambda what, done, of: say(what.replace(": ", f": {part}", 1), done, of)
-
-
 def _shares(settings: Settings) -> tuple[int, int]:
     """Samples (of each tree) or trees that grow from the base, and from the current generator."""
     total = settings.draws if settings.sampler == "independent" else settings.trees
-    of_base = 0 if settings.epsilon == 0 else min(max(1, round(settings.epsilon * total)), total - 1)
+    of_base = min(math.ceil(settings.epsilon * total - 1e-9), total - 1)  # 0.1 · 30 is a little above 3
     return of_base, total - of_base
 
 
@@ -150,7 +158,7 @@ def _search(
         trees,
         score=score,
         strategy=strategy,
-        budget=Budget(tokens=settings.tokens),
+        budget=Budget(tokens=settings.most_tokens),
         seed=seed,
         close=close,
     ):

@@ -29,7 +29,7 @@ class Guard:
         """Why this level must not be gone on with; empty where it may, and then it is the best if pass@1 is.
 
         pass@k alarms when the whole 95 % interval of its loss against the best level, paired by prompt, is below
-        zero: one sound level in forty does so by chance.
+        zero: one sound level in forty does so by chance. Without a threshold both are of scores.
         """
         if reason := self._collapsed(held):
             return reason
@@ -43,10 +43,12 @@ class Guard:
         least = (1 - self.entropy_drop) * self.base.entropy
         if held.entropy < least:
             return f"the entropy fell to {held.entropy:.3g} nats, below {least:.3g}"
-        lost = (np.array(held.passes) > 0).astype(float) - (np.array(self.best.passes) > 0)
-        change, interval = student_mean(lost)
+        change, interval = student_mean(np.array(held.best) - np.array(self.best.best))
         if interval is not None and interval[1] < 0:
-            fell, least = -100 * change, -100 * interval[1]
-            best = f"level {self.best_level}"
+            fell, least, best = -100 * change, -100 * interval[1], f"level {self.best_level}"
+            if held.threshold is None:
+                return (
+                    f"the best of {held.k} fell by {fell / 100:.3g}, at least {least / 100:.3g}, below {best}"
+                )
             return f"pass@{held.k} fell by {fell:.1f} points, at least {least:.1f}, below {best}"
         return ""

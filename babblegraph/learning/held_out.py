@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import pass_at_k, student_mean
+from babblegraph.intervals import student_mean
 from babblegraph.loop import Round, search
 from babblegraph.side_by_side import SideBySide
 from babblegraph.strategies import best_of_n, together
@@ -33,17 +33,21 @@ class Measure(NamedTuple):
 class Held(NamedTuple):
     """The figures of one generator on the held-out prompts.
 
+    What a text is worth is 1 where it passes and 0 where not; where there is no threshold, its score.
+
     Args:
-        pass_at_1, pass_at_k: share of prompts that one of 1 or k samples passes; unbiased.
+        pass_at_1, pass_at_k: worth of one sample, and of the best of k, on average; unbiased.
         k: the samples drawn of each.
-        greedy: the same for the one likeliest text, token by token.
+        greedy: worth of the one likeliest text, token by token.
         score: mean score of a sample; of those that have one.
         entropy: mean −log g of a sample in nats, up to where it ends or is provably dead.
         divergence: KL(g ‖ f) of such a sample in nats, from f's log-probabilities of what was drawn.
         distinct: different texts that pass, of k samples.
         passes: how many of the k samples pass, one number a prompt: what paired comparisons need.
-        greedily: whether the greedy text passes, one number a prompt.
+        best: worth of the best of the k samples, one number a prompt.
+        greedily: worth of the greedy text, one number a prompt.
         tokens: sampled.
+        threshold: what a text has to reach to pass; None where its worth is its score.
     """
 
     pass_at_1: Measure
@@ -55,8 +59,10 @@ class Held(NamedTuple):
     divergence: float
     distinct: float
     passes: tuple[int, ...]
-    greedily: tuple[int, ...]
+    best: tuple[float, ...]
+    greedily: tuple[float, ...]
     tokens: int
+    threshold: float | None = None
 
 
 def measure(
@@ -76,7 +82,7 @@ def measure(
         babbler: the generator; the first samples are drawn at its temperature.
         prompts: held out.
         score: fills in scores.
-        threshold: what a score must reach to pass; None: any finished text passes.
+        threshold: what a score must reach to pass; None: a text is worth its score.
         draws: k.
         seed: the same samples' randomness for every generator, so that comparisons are paired.
         log_f: the base's log-probabilities of (tokens, start), for the divergence; None where it is the base.
@@ -90,6 +96,8 @@ def measure(
     n = np.bincount(root, count, graph.trees)
     hit = passing(graph, leaves, threshold)
     right = np.bincount(root, count * hit, graph.trees).astype(int)
+    worth, best = worth_of(graph, leaves, threshold), np.zeros(graph.trees)
+    np.maximum.at(best, root, worth)
     log_g, base = graph.log_p_g[leaves], graph.log_p_g[leaves]
     if log_f is not None:
         base = log_f([graph.path_tokens(i) for i in leaves.tolist()], graph.length[root])
@@ -98,22 +106,30 @@ def measure(
     texts = {(int(graph.root[i]), graph.text(i)) for i in leaves[hit].tolist()}
     once = babbler.again(temperature=1.0, top_k=1, top_p=None)
     greedy = _searched(once, prompts, 1, **how).graph
-    found = np.flatnonzero(greedy.is_leaf())
-    found = found[passing(greedy, found, threshold)]
-    right_once = np.bincount(greedy.root[found], minlength=greedy.trees) > 0
+    found, once_worth = np.flatnonzero(greedy.is_leaf()), np.zeros(greedy.trees)
+    once_worth[greedy.root[found]] = worth_of(greedy, found, threshold)
     return Held(
-        pass_at_1=mean_of(right / np.maximum(n, 1)),
-        pass_at_k=mean_of(np.array([pass_at_k(draws, c, draws) for c in right])),
+        pass_at_1=mean_of(np.bincount(root, count * worth, graph.trees) / np.maximum(n, 1)),
+        pass_at_k=mean_of(best),
         k=draws,
-        greedy=mean_of(right_once.astype(float)),
+        greedy=mean_of(once_worth),
         score=mean_of(scored / np.maximum(n, 1)),
         entropy=float(-(count @ log_g) / max(count.sum(), 1)),
         divergence=float(count @ (log_g - base) / max(count.sum(), 1)),
         distinct=len(texts) / graph.trees,
         passes=tuple(right.tolist()),
-        greedily=tuple(right_once.astype(int).tolist()),
+        best=tuple(best.tolist()),
+        greedily=tuple(once_worth.tolist()),
         tokens=sampled.spent.sampled,
+        threshold=threshold,
     )
+
+
+def worth_of(graph: BabbleGraph, leaves: NDArray[np.intp], threshold: float | None) -> NDArray[np.float64]:
+    """1 for a leaf that passes and 0 for others; without a threshold its score, 0 where it has none."""
+    if threshold is None:
+        return np.nan_to_num(graph.score[leaves].astype(np.float64), nan=0.0)
+    return passing(graph, leaves, threshold).astype(np.float64)
 
 
 def passing(graph: BabbleGraph, leaves: NDArray[np.intp], threshold: float | None) -> NDArray[np.bool_]:

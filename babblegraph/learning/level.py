@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from babblegraph.learning.leaves import Leaves
     from babblegraph.learning.settings import Settings
 
-PER_PROMPT = ("passes", "greedily")
+PER_PROMPT = ("passes", "best", "greedily")
 NOTHING = Chance(None, reason="nothing was searched")
 
 
@@ -35,10 +35,12 @@ class Level:
         taught: prompts that have an elite.
         effective: the elite's effective sample size.
         skipped: why other prompts have none, and how many each reason holds.
-        p_f, p_g: P(S ≥ γ) on the level's prompts, under the base and under the generator that grew the trees.
+        p_f, p_g: P(S ≥ γ) on the level's prompts, under the base and under the generator that grew the trees; where
+            the elite are the k best or soft, γ is the final threshold.
         learned: of the update; None where there was none.
         held: figures after the update; None without held-out prompts.
         tokens: sampled for the search; the held-out figures' tokens are in `held`.
+        head_tokens: sampled for the rollouts that the value head was fitted on.
         seconds: of all of it.
         auc: of the value head that was fitted anew, within prompts, by depth; empty where there is none.
         alarm: why the guard refuses the level; empty where it does not.
@@ -57,6 +59,7 @@ class Level:
     learned: Learned | None = None
     held: Held | None = None
     tokens: int = 0
+    head_tokens: int = 0
     seconds: float = 0.0
     auc: dict[str, float] = field(default_factory=dict)
     alarm: str = ""
@@ -129,8 +132,7 @@ def report(number: int, grown: Grown, chosen: Elite, settings: Settings, thresho
     """What is known of a level before it learns."""
     gamma = chosen.gamma[np.isfinite(chosen.gamma)]
     reasons = [reason for reason in chosen.skipped if reason]
-    by_quantile = settings.rho is not None
-    ask = {"threshold": None if by_quantile else threshold, "rho": settings.rho}
+    ask: dict[str, Any] = {"threshold": threshold, "rho": settings.rho, "pooled": settings.pooled}
     return Level(
         number,
         gamma=float(gamma.mean()) if len(gamma) else None,

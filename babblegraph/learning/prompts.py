@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +13,16 @@ from babblegraph.errors import BadInput
 from babblegraph.randomness import Rng
 
 BATCH = 3  # word of random keys, beside those of `learning.run`
+
+
+def told_apart(prompts: Sequence[Any]) -> str:
+    """How many prompts, and a hash of them all.
+
+    >>> told_apart(["a", "b"]), told_apart(["a", "c"])
+    ('2, 2e54e3', '2, b18197')
+    """
+    digest = hashlib.blake2b(json.dumps([str(one) for one in prompts]).encode(), digest_size=3)
+    return f"{len(prompts)}, {digest.hexdigest()}"
 
 
 class Prompts:

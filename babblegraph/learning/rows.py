@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS_AT_ONCE = 1 << 14  # of a pass, padding counted
+LOGITS_AT_ONCE = 1 << 28  # of a pass that learns; each takes about twelve bytes until the gradient is there
 
 
 class Batch(NamedTuple):
@@ -60,11 +61,15 @@ class Passes(AtOnce):
     """Passes over texts of about one length.
 
     Args:
-        tokens: of a pass at first, padding counted; a longer text is a pass of its own.
+        model: whose passes.
+        tokens: of a pass at first, padding counted; fewer where they have many logits. A longer text is a pass of its
+            own.
     """
 
-    def __init__(self, tokens: int = TOKENS_AT_ONCE) -> None:
-        super().__init__(tokens, "tokens in one pass")
+    def __init__(self, model: PreTrainedModel, tokens: int = TOKENS_AT_ONCE) -> None:
+        config = getattr(model, "config", None)  # none of what only calls like a model
+        vocabulary = 1 if config is None else int(config.get_text_config().vocab_size)
+        super().__init__(max(1, min(tokens, LOGITS_AT_ONCE // vocabulary)), "tokens in one pass")
 
     def over(
         self,
@@ -98,7 +103,7 @@ def log_p(model: PreTrainedModel, tokens: Sequence[NDArray[Any]], start: NDArray
         each = logits_of(model, batch).log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0].double()
         found[some] = (each * batch.learned).sum(-1).cpu().numpy()
 
-    Passes().over(tokens, run)
+    Passes(model).over(tokens, run)
     return found
 
 

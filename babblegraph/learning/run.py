@@ -14,7 +14,7 @@ from babblegraph.learning.grow import Grown, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
 from babblegraph.learning.level import Level, choose, lessons_of, report, together
-from babblegraph.learning.prompts import Prompts
+from babblegraph.learning.prompts import Prompts, told_apart
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
@@ -89,8 +89,8 @@ class Run:
             "run": {
                 "seed": seed,
                 "threshold": threshold,
-                "prompts": len(self.prompts.learn),
-                "held_out": len(self.prompts.held_out),
+                "prompts": told_apart(self.prompts.learn),
+                "held_out": told_apart(self.prompts.held_out),
                 "model": base.fingerprint,
             },
             **(config or {}),
@@ -118,7 +118,9 @@ class Run:
             level, lessons, grown = self._level(number)
         level = self._guarded(replace(level, held=self._measured(level)))
         value = self._head(number, self.generators.current)
-        level = replace(level, auc={} if value is None else value.auc, seconds=time.perf_counter() - began)
+        if value is not None:
+            level = replace(level, auc=value.auc, head_tokens=value.tokens)
+        level = replace(level, seconds=time.perf_counter() - began)
         self._keep(level, lessons, grown, value)
         return level
 
@@ -144,6 +146,7 @@ class Run:
         settings, generators = self.settings, self.generators
         earlier = range(1, number) if settings.restart else range(max(1, number - settings.replay), number)
         again = [self._lessons_of(i) for i in earlier]
+        anchors = generators.anchors(settings)  # g as it searched, wherever learning begins
         if settings.restart:
             generators.put(self._weights[0])
         before = generators.weights() if settings.average else None
@@ -154,10 +157,10 @@ class Run:
             epochs=settings.epochs,
             steps=settings.steps,
             batch=settings.batch,
-            anchors=generators.anchors(settings),
+            anchors=anchors,
             rng=Rng(self._seed(LEARN, number)),
             ranks=self.ranks,
-            progress=lambda done, of: self.say("learning", done, of),
+            progress=lambda done, of: self.say(f"learning: step {done:,} of {of:,}", done, of),
         )
         if before is not None:
             a, now = settings.average, generators.weights()
@@ -168,8 +171,9 @@ class Run:
     def _measured(self, level: Level) -> Held | None:
         if not self.prompts.held_out:
             return None
-        if level.number > 0 and level.learned is None:
-            return self.levels[-1].held  # nothing moved
+        if level.number > 0 and level.learned is None:  # nothing moved
+            before = self.levels[-1]
+            return self.guard.best if before.alarm and self.guard is not None else before.held
         self.say("measuring", 0, 0)
         return measure(
             self.generators.current,
@@ -223,7 +227,7 @@ class Run:
         if lessons is not None:
             self._lessons[level.number] = lessons
         if self.directory is not None and self.ranks.first:
-            graph = None if grown is None else first_trees(grown.graph, SAMPLE)
+            graph = None if grown is None or grown.graph is None else first_trees(grown.graph, SAMPLE)
             self.directory.write(level, self.generators, lessons, graph, value)
         self.ranks.wait()
         if level.best == level.number:

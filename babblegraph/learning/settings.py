@@ -8,13 +8,15 @@ from typing import Any
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.elite import check as check_elite
+from babblegraph.learning.held_out import UNBOUNDED
 
 SAMPLERS = ("independent", "frontier", "babble")
 MODES = ("full", "lora")
 COUNTS = (
-    "levels", "prompts", "draws", "more", "trees", "keep", "tokens", "lora_rank", "epochs", "steps", "batch",
-    "held_draws",
+    "levels", "prompts", "draws", "more", "trees", "keep", "tokens", "top", "cap", "rank", "lora_rank", "epochs",
+    "steps", "batch", "held_draws",
 )  # fmt: skip
+TREE_TOKENS = 4000  # sampled for a tree where nothing else is said
 EPSILON = 0.1  # the default share of trees that grow from the base, where λ > 0
 
 
@@ -31,9 +33,11 @@ class Settings:
         more: samples of a prompt of which none of these passes, besides them; with independent samples and λ = 0.
         trees: independent repetitions of each prompt.
         keep: nodes of a frontier's tree that go on.
-        tokens: sampled tokens for each tree, at most.
+        tokens: sampled tokens for each tree, at most; None: 4,000, and independent samples end by themselves. Where
+            these are cut off, the short ones are those that end, so that the generator learns to be short.
         power: λ; the target is f^λ g^(1−λ) 1[S ≥ γ]. 1 is the cross-entropy method, 0 expert iteration.
-        base_share: ε, the share of each prompt's trees that grow from the base; None for 0.1 where λ > 0.
+        base_share: ε, the least share of each prompt's trees or samples that grow from the base, and the greatest
+            weight is 1/ε; None for 0.1 where λ > 0.
         rho, top, pooled, cap: the elite; see `learning.elite`. With neither ρ nor top it is whatever passes the
             threshold.
         rank: N of the soft elite F̂(S)^{N−1}.
@@ -59,7 +63,7 @@ class Settings:
     more: int | None = None
     trees: int = 1
     keep: int = 16
-    tokens: int = 4000
+    tokens: int | None = None
     power: float = 0.0
     base_share: float | None = None
     rho: float | None = None
@@ -84,11 +88,11 @@ class Settings:
     entropy_drop: float = 0.5
 
     def __post_init__(self) -> None:
-        check_elite(self.power, self.rho, self.top, self.cap, None)
         for name in COUNTS:
             number = getattr(self, name)
             if number is not None and not (isinstance(number, int) and number > 0):
                 raise BadInput(f"{name} must be a whole number above zero, got {number!r}: give one")
+        check_elite(self.power, self.rho, self.top, self.cap, None)
         for name, known in (("sampler", SAMPLERS), ("mode", MODES)):
             if getattr(self, name) not in known:
                 raise BadInput(
@@ -116,6 +120,20 @@ class Settings:
             raise BadInput(f"beta must be above 0, got {self.beta:g}: small ones choose the best only")
         if self.rank is not None and self.rank < 2:
             raise BadInput(f"rank must be at least 2, got {self.rank}: it is N of the best of N")
+
+        each = "draws" if self.sampler == "independent" else "trees"
+        if self.epsilon > 0 and getattr(self, each) < 2:
+            raise BadInput(
+                f"{each} must be at least 2 where a share ε of them grows from the base, got {getattr(self, each)} "
+                f"and ε = {self.epsilon:g}: raise it, or leave the base out (ε = 0)"
+            )
+
+    @property
+    def most_tokens(self) -> int:
+        """Sampled for a tree, at most."""
+        if self.tokens is None:
+            return UNBOUNDED if self.sampler == "independent" else TREE_TOKENS
+        return self.tokens
 
     @property
     def epsilon(self) -> float:

@@ -170,7 +170,7 @@ def _descend(
     weight = lessons.weight / lessons.weight.mean()
     generated = np.array([len(t) for t in lessons.tokens]) - lessons.start
     unit = float((weight * generated).sum())  # of the loss: a weighted token
-    passes = Passes()
+    passes = Passes(model)
     before = _measured(model, lessons, weight, ranks, passes)
     for done, some in enumerate(_batches(n, size, steps, rng)):
         mine = ranks.mine(some)

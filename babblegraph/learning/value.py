@@ -32,12 +32,14 @@ class Refitted(NamedTuple):
         fitted: the head and how good it is on prompts that it was not fitted on.
         layers: whose hidden states it reads.
         rollouts: that it was fitted on.
+        tokens: sampled for these.
         reason: why there is no head; empty where there is one.
     """
 
     fitted: Fitted | None
     layers: tuple[int, ...] = ()
     rollouts: int = 0
+    tokens: int = 0
     reason: str = ""
 
     @property
@@ -54,15 +56,15 @@ class Refitted(NamedTuple):
         value = LearnedValue(babbler, self.fitted.head, self.layers)
         return Score(score.task, value, score.connectivity, score.threshold)
 
-    def save(self, folder: Path, babbler: Babbler) -> None:
+    def save(self, folder: Path, fingerprint: str) -> None:
         """Beside the weights, where `babblegraph search` finds it.
 
         Args:
             folder: of the level.
-            babbler: the generator as it is written there.
+            fingerprint: of the generator as it is written there.
         """
         if self.fitted is not None:
-            save(folder, babbler, self.fitted, self.layers, rollouts=self.rollouts)
+            save(folder, fingerprint, self.fitted, self.layers, rollouts=self.rollouts)
 
 
 class Heads:
@@ -136,7 +138,7 @@ def refit(babbler: Babbler, prompts: Sequence[Any], score: Score, *, threshold: 
 
     Source: design/scoring.md, "Value", 4.
     """
-    layers = usual_layers(babbler)
+    layers, tokens = usual_layers(babbler), 0
     try:
         data = collect(
             *(babbler, prompts, Score(score.task)),
@@ -145,8 +147,9 @@ def refit(babbler: Babbler, prompts: Sequence[Any], score: Score, *, threshold: 
             threshold=threshold,
             seed=seed,
         )
+        tokens = data.tokens
         fitted = fit(data, seed=seed)
     except BadInput as reason:  # too few prompts, or one outcome only: the search goes on without
-        return Refitted(None, reason=str(reason))
+        return Refitted(None, tokens=tokens, reason=str(reason))
     fitted.head.members.half().float()  # as it is saved, so that a run that is resumed searches the same
-    return Refitted(fitted, layers, data.rollouts)
+    return Refitted(fitted, layers, data.rollouts, tokens)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.errors import BadInput
@@ -105,22 +107,35 @@ def context_of(model: PreTrainedModel) -> int:
 
 
 def without_adapters(model: PreTrainedModel) -> Off | None:
-    """How a model's adapters are switched off for a while; None where it has none."""
+    """How a model's adapters are switched off for a while; None where it has none.
+
+    They are found wherever they are: in a wrapper of peft, put in by transformers, or in layers alone, as they are
+    in the model that such a wrapper was put around.
+    """
     if hasattr(model, "disable_adapter"):  # peft's own wrapper
         off: Off = model.disable_adapter
         return off
-    if getattr(model, "_hf_peft_config_loaded", False):  # adapters that transformers put in
-        return lambda: _switched_off(model)
-    return None
+    if (peft := sys.modules.get("peft")) is None:
+        return None  # whoever has put in any has imported it
+    kinds = (peft.tuners.tuners_utils.BaseTunerLayer, peft.utils.ModulesToSaveWrapper)
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+    return partial(_switched_off, layers) if layers else None
 
 
 @contextmanager
-def _switched_off(model: Any) -> Iterator[None]:
-    model.disable_adapters()
+def _switched_off(layers: Sequence[Any]) -> Iterator[None]:
+    """What was off before stays off afterwards: such blocks may lie within each other."""
+    on = [layer for layer in layers if not layer.disable_adapters]
+    learning = [(p, p.requires_grad) for layer in on for p in layer.parameters()]
+    for layer in on:
+        layer.enable_adapters(False)
     try:
         yield
     finally:
-        model.enable_adapters()
+        for layer in on:
+            layer.enable_adapters(True)
+        for parameter, learns in learning:  # peft lets all learn that it switches on
+            parameter.requires_grad_(learns)
 
 
 def _words(model: PreTrainedModel) -> int:

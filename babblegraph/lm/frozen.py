@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from babblegraph.lm.babbler import Babbler
 from babblegraph.lm.base import without_adapters
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from transformers import PreTrainedModel
+
+    from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.engine import Engine
+    from babblegraph.lm.hidden import SpanStates
     from babblegraph.lm.mixture import Pair
 
 
@@ -29,17 +34,32 @@ class Frozen(Babbler):
     """
 
     def __init__(self, babbler: Babbler) -> None:
+        self._adapted = babbler
         self.__dict__.update(copy.copy(babbler).__dict__)
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
         self._recorded, self._base = (), None
 
+    def again(self, model: PreTrainedModel | None = None, **changed: Any) -> Babbler:
+        """The same base with other options; with another model it is not frozen any more."""
+        made = self._adapted.again(model, **changed)
+        return Frozen(made) if model is None else made
+
+    def hidden(self, graph: BabbleGraph, ids: ArrayLike, layers: Sequence[int], meter: Meter) -> SpanStates:
+        """As the base has them; see `Babbler.hidden`."""
+        with self._off():
+            return super().hidden(graph, ids, layers, meter)
+
     @contextmanager
     def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
-        off = without_adapters(self.model) or nullcontext
-        with off(), super()._running(graph) as trie:
+        with self._off(), super()._running(graph) as trie:
             yield trie
+
+    def _off(self) -> AbstractContextManager[Any]:
+        return (without_adapters(self.model) or nullcontext)()
 
     def _trie(self, graph: BabbleGraph) -> Engine | Pair:
         if graph not in self._tries:
-            self._tries[graph] = self._rung.make(self.model, **self._memory)
+            made = self._tries[graph] = self._rung.make(self.model, **self._memory)
+            if self._recorded:
+                made.record(self._recorded)
         return self._tries[graph]

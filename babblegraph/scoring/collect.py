@@ -34,6 +34,7 @@ class Collected(NamedTuple):
     share: NDArray[np.float64]  # [M] w(node) / w(parent)
     settled: NDArray[np.float64]  # [M] share of the node's weight on children that are leaves and passed
     rollouts: int
+    tokens: int  # sampled
 
 
 def collect(
@@ -151,14 +152,16 @@ def _rolled(
         share=ratio[nodes],
         settled=settled[nodes],
         rollouts=copies * len(prompts),
+        tokens=int(meter.counts["sampled"].sum()),
     )
 
 
 def _joined(parts: list[Collected]) -> Collected:
     sizes = np.array([len(part.label) for part in parts])
     start = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    columns: Iterator[Any] = zip(*(part[1:-1] for part in parts), strict=True)
-    joined = dict(zip(Collected._fields[1:-1], map(np.concatenate, columns), strict=True))
+    columns: Iterator[Any] = zip(*(part[1:-2] for part in parts), strict=True)
+    joined = dict(zip(Collected._fields[1:-2], map(np.concatenate, columns), strict=True))
     joined["parent"] = np.where(joined["parent"] < 0, -1, joined["parent"] + start)
     features = torch.cat([part.features for part in parts if len(part.label)])
-    return Collected(features=features, rollouts=sum(part.rollouts for part in parts), **joined)
+    rollouts, tokens = (sum(getattr(part, name) for part in parts) for name in ("rollouts", "tokens"))
+    return Collected(features=features, rollouts=rollouts, tokens=tokens, **joined)

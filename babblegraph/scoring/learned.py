@@ -80,12 +80,12 @@ class LearnedValue:
         return cls(babbler, head, card["layers"])
 
 
-def save(folder: str | Path, babbler: Babbler, fitted: Fitted, layers: Sequence[int], **notes: Any) -> None:
+def save(folder: str | Path, fingerprint: str, fitted: Fitted, layers: Sequence[int], **notes: Any) -> None:
     """Writes a fitted head beside its generator: weights in half precision, and a card in JSON.
 
     Args:
         folder: made if it is not there.
-        babbler: the generator.
+        fingerprint: of the generator.
         fitted: see `fit`.
         layers: whose hidden states the head reads.
         notes: plain JSON that the card keeps, such as how much data there was.
@@ -98,7 +98,7 @@ def save(folder: str | Path, babbler: Babbler, fitted: Fitted, layers: Sequence[
     size = {"features": len(head.mean), "hidden": first[0].out_features, "members": len(head.members)}
     card = {
         "format": FORMAT,
-        "generator": babbler.fingerprint,
+        "generator": fingerprint,
         "layers": list(layers),
         "head": size,
         "prompts": {"fitted": fitted.prompts[0], "held_out": fitted.prompts[1]},

@@ -16,9 +16,10 @@ from babblegraph.view.text import fit
 
 if TYPE_CHECKING:
     from babblegraph.learning import Level
-    from babblegraph.learning.held_out import Measure
+    from babblegraph.learning.held_out import Held, Measure
 
 LINE = 24  # cells of a line that rises or falls
+BAR = 48  # cells of a line that fills
 
 
 class Column(NamedTuple):
@@ -30,7 +31,7 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("level", 0),
-    Column("pass@1", 0),
+    Column("pass@1", 0),  # with the two below by other names where there is no threshold, see `_named`
     Column("greedy", 0),
     Column("pass@k", 0),
     Column("entropy", 56),
@@ -45,7 +46,12 @@ COLUMNS = (
 
 
 def levels_report(
-    levels: Sequence[Level], *, width: int, signs: Signs = UNICODE, now: str = ""
+    levels: Sequence[Level],
+    *,
+    width: int,
+    signs: Signs = UNICODE,
+    now: str = "",
+    through: tuple[int, int] = (0, 0),
 ) -> RenderableType:
     """All levels so far, what is going on, and what the guard says.
 
@@ -54,12 +60,13 @@ def levels_report(
         width: in cells; narrow terminals get fewer columns.
         signs: what to draw with.
         now: what is going on.
+        through: how much of that is done, and of how much; 0 of what has no known end.
     """
     shown = [column for column in COLUMNS if width >= column.from_width]
-    k = next((level.held.k for level in levels if level.held), None)
+    held = next((level.held for level in levels if level.held), None)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
     for column in shown:
-        name = column.name.replace("k", str(k)) if column.name == "pass@k" and k else column.name
+        name = _named(column.name, held)
         table.add_column(
             name if not signs.ascii_only else name.replace("γ", "gamma").replace("≥", ">="),
             justify="right",
@@ -76,13 +83,16 @@ def levels_report(
         parts += [Text(line, style, no_wrap=True) for line, style in _remarks(level, width, signs)]
     if now:
         parts.append(Text(fit(now, width, signs), TITLE, no_wrap=True))
+    if now and through[1]:
+        parts.append(_bar(*through, min(width, BAR), signs))
     return Group(*parts)
 
 
 def level_line(level: Level) -> str:
     """One level in one line, for a pipe."""
     cells = _cells(level, UNICODE)
-    said = "  ".join(f"{name} {cells[name]}" for name in cells if cells[name] and name != "level")
+    shown = [name for name in cells if cells[name] and name != "level"]
+    said = "  ".join(f"{_named(name, level.held)} {cells[name]}" for name in shown)
     tail = f"  alarm: {level.alarm}" if level.alarm else ""
     return f"level {level.number}  {said}{tail}"
 
@@ -92,9 +102,9 @@ def _cells(level: Level, signs: Signs) -> dict[str, str]:
     arrow = signs.arrow
     return {
         "level": str(level.number),
-        "pass@1": "" if held is None else _percent(held.pass_at_1),
-        "greedy": "" if held is None else _percent(held.greedy),
-        "pass@k": "" if held is None else _percent(held.pass_at_k),
+        "pass@1": "" if held is None else _worth(held.pass_at_1, held),
+        "greedy": "" if held is None else _worth(held.greedy, held),
+        "pass@k": "" if held is None else _worth(held.pass_at_k, held),
         "entropy": "" if held is None else f"{held.entropy:.2f}",
         "elite": f"{level.elite} of {level.taught}" if level.elite else ("none" if level.number else ""),
         "γ": "" if level.gamma is None else f"{level.gamma:.3g}",
@@ -106,26 +116,52 @@ def _cells(level: Level, signs: Signs) -> dict[str, str]:
     }
 
 
-def _percent(measure: Measure) -> str:
-    return f"{100 * measure.value:.1f}"
+def _named(column: str, held: Held | None) -> str:
+    """A column's title: what is measured are scores where there is no threshold."""
+    if held is None:
+        return column
+    names = {"pass@k": f"pass@{held.k}"}
+    if held.threshold is None:
+        names = {"pass@1": "score", "pass@k": f"best of {held.k}"}
+    return names.get(column, column)
+
+
+def _worth(measure: Measure, held: Held) -> str:
+    """A percentage of texts that pass, or a score."""
+    return f"{measure.value:.3f}" if held.threshold is None else f"{100 * measure.value:.1f}"
 
 
 def _lines(levels: Sequence[Level], width: int, signs: Signs) -> list[Text]:
-    """pass@1, pass@k and entropy over levels."""
+    """γ, P(S ≥ γ), pass@1, pass@k and entropy over levels."""
     held = [level.held for level in levels if level.held is not None]
     if len(held) < 2 or width < 50:
         return []
-    rows = (
-        ("pass@1", [100 * one.pass_at_1.value for one in held], " %"),
-        (f"pass@{held[0].k}", [100 * one.pass_at_k.value for one in held], " %"),
+    scale, unit = (1, "") if held[0].threshold is None else (100, " %")
+    rows: tuple[tuple[str, list[float], str], ...] = (
+        (_named("pass@1", held[0]), [scale * one.pass_at_1.value for one in held], unit),
+        (_named("pass@k", held[0]), [scale * one.pass_at_k.value for one in held], unit),
         ("entropy", [one.entropy for one in held], " nats"),
     )
-    found = []
+    gammas = [level.gamma for level in levels if level.gamma is not None]
+    chances = [level.p_g.value for level in levels if level.p_g.value is not None]
+    greek = ("gamma", "P(S>=gamma)") if signs.ascii_only else ("γ", "P(S≥γ)")
+    searched = [
+        (name, values, "") for name, values in zip(greek, (gammas, chances), strict=True) if len(values) > 1
+    ]
+    rows = (*searched, *rows)
+    found, wide = [], max(len(name) for name, *_ in rows)
     for name, values, unit in rows:
         line = sparkline(values, LINE, signs)
         change = f"{values[0]:.3g} {signs.arrow} {values[-1]:.3g}{unit}"
-        found.append(Text.assemble((f"{name:<9}", QUIET), (f"{line}  ", PASSED), change, no_wrap=True))
+        found.append(Text.assemble((f"{name:<{wide}}  ", QUIET), (f"{line}  ", PASSED), change, no_wrap=True))
     return found
+
+
+def _bar(done: int, of: int, width: int, signs: Signs) -> Text:
+    """How far something is, as a line that fills."""
+    full, empty = ("=", "-") if signs.ascii_only else ("━", "─")
+    cells = round(width * min(done / of, 1.0))
+    return Text.assemble((full * cells, PASSED), (empty * (width - cells), QUIET), no_wrap=True)
 
 
 def _remarks(level: Level, width: int, signs: Signs) -> list[tuple[str, str]]:
