@@ -2,11 +2,12 @@
 
 The embedded generator, Countdown-4 in general or specialised to the Game of 24. Arms of one size sample as many texts a
 level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
-(λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT), TRL's GRPO where it is asked for,
-and as a control the recipe that made the generator, continued with as many updates as "expert" makes, each on solutions
-that it has not seen. The default, "broad", has ten times the prompts and twice the samples of each, and RAFT and the
-recipe beside it at that size too; "seven levels" is the same run, continued. "narrow" is the preset for prompts of one
-kind. `--steps` gives every update as many steps.
+(λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT: six passes over its few texts, and
+once as many updates as "expert" makes), TRL's GRPO where it is asked for, and as a control the recipe that made the
+generator, continued with as many updates as "expert" makes, each on solutions that it has not seen. The default,
+"broad", has ten times the prompts and twice the samples of each, and RAFT and the recipe beside it at that size too;
+"seven levels" is the same run, continued. "narrow" is the preset for prompts of one kind. `--steps` gives every update
+as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
@@ -50,7 +51,7 @@ from exact import Solutions, at_least_one
 BASE, EXPERT, BROAD, LONG = "base", "expert, from the base, slowly", "broad", "broad, seven levels"
 RECIPE, RECIPE_LARGE = "recipe, continued", "recipe, continued, large"
 CONTINUED = {RECIPE: EXPERT, RECIPE_LARGE: BROAD}  # the recipe, for as many updates as another arm makes
-NARROW, GRPO = "narrow", "GRPO (TRL)"
+NARROW, GRPO, RAFT_LONGER = "narrow", "GRPO (TRL)", "RAFT, as many updates"
 LARGE = {"prompts": 5120, "draws": 32}
 SAME_RUN = {"broad, one level": 1, BROAD: 2, LONG: 7}  # levels of one run
 FAST = {"learning_rate": 3e-4, "epochs": 3}
@@ -65,19 +66,23 @@ ARMS = {
     "CEM, λ = 1": {"preset": "cem"},
     "CEM, λ = 0.5": {"preset": "cem", "power": 0.5},
     "RAFT": {"preset": "raft", "epochs": 6},
+    RAFT_LONGER: {"preset": "raft", "steps": 83},
     "RAFT, large": {"preset": "raft", "levels": 2, **LARGE},
     GRPO: {},
     RECIPE: {},
     RECIPE_LARGE: {},
 }
 ASKED_FOR = (LONG, NARROW, GRPO)  # hours, another task, an extra: nothing to begin with
-RIVALS = {
-    "RAFT": EXPERT,
-    GRPO: EXPERT,
-    RECIPE: EXPERT,
-    "RAFT, large": BROAD,
-    RECIPE_LARGE: BROAD,
-}  # and whose
+RIVALS = (  # (of whom, who is compared)
+    ("RAFT", EXPERT),
+    (RAFT_LONGER, EXPERT),
+    (GRPO, EXPERT),
+    (RECIPE, EXPERT),
+    (EXPERT, BROAD),
+    ("RAFT", BROAD),
+    ("RAFT, large", BROAD),
+    (RECIPE_LARGE, BROAD),
+)
 TEMPERATURES = (1.0, 0.85, 0.7, 0.6, 0.5)
 BUDGETS, TOLD = (100, 200, 400), 200  # sampled tokens of a search; the claims are of so many
 FEW = 200  # test puzzles that are sampled, for entropy and such
@@ -291,7 +296,7 @@ def claims(rows: list[dict], k: int) -> list[dict]:
             made.append(claim(said, gain, "interval above 0", interval[0] > 0, interval))
         lost, interval = paired(mine, [base], "solves", k)
         made.append(claim(f"{arm}: pass@{k}, points", lost, "lower limit > -2", interval[0] > -2, interval))
-    for rival, arm in RIVALS.items():
+    for rival, arm in RIVALS:
         theirs, ours = ({row["seed"]: row for row in rows if row["arm"] == name} for name in (rival, arm))
         if not (both := sorted(theirs.keys() & ours.keys())):
             continue
