@@ -1,13 +1,14 @@
 """Does the generator learn from its own elite, and from which elite most?
 
 The embedded generator, Countdown-4 in general or specialised to the Game of 24. Arms of one size sample as many texts a
-level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, and held near it), weighted CEM
-(λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT: six passes over its few texts, and
-once as many updates as "expert" makes), TRL's GRPO where it is asked for, and as a control the recipe that made the
-generator, continued with as many updates as "expert" makes, each on solutions that it has not seen. The default,
-"broad", has ten times the prompts and twice the samples of each, and RAFT and the recipe beside it at that size too;
-"seven levels" is the same run, continued. "narrow" is the preset for prompts of one kind. `--steps` gives every update
-as many steps.
+level, in as many levels: expert iteration (λ = 0; plain, from the base at each level, held near it, with earlier
+levels replayed, and with texts that the default search found by a value learned at each level, whose rollouts come on
+top), weighted CEM (λ = 1 and 0.5, a tenth of the samples from the base), best-of-N fine-tuning (RAFT: six passes over
+its few texts, and once as many updates as "expert" makes), TRL's GRPO where it is asked for, and as a control the
+recipe that made the generator, continued with as many updates as "expert" makes, each on solutions that it has not
+seen. The default, "broad", has ten times the prompts and twice the samples of each, and RAFT and the recipe beside it
+at that size too; "seven levels" is the same run, continued. "narrow" is the preset for prompts of one kind. `--steps`
+gives every update as many steps.
 
 A row is a model: its figures on held-out test puzzles. At T = 1 the probability that a sample solves a puzzle is the
 exact sum over its solutions, and pass@k is 1 − (1 − p)^k, so that intervals are over puzzles alone; the same at lower
@@ -63,6 +64,8 @@ ARMS = {
     "expert iteration": {"preset": "expert", "restart": False, **FAST},
     "expert, from the base": {"preset": "expert", **FAST},
     "expert, KL to the base": {"preset": "expert", "restart": False, "kl_base": 0.3, **FAST},
+    "expert iteration, two levels replayed": {"preset": "expert", "restart": False, "replay": 2, **FAST},
+    "expert, searched with a learned value": {"preset": "expert", "sampler": "babble", "tokens": 350},
     "CEM, λ = 1": {"preset": "cem"},
     "CEM, λ = 0.5": {"preset": "cem", "power": 0.5},
     "RAFT": {"preset": "raft", "epochs": 6},
