@@ -367,6 +367,8 @@ def test_a_chat_model_learns_on_what_users_say(capsys, models, problems, tmp_pat
     asked = {f"<turn>system: Be brief.\n<turn>user: {q}\n<turn>assistant: " for q in (SIX, HALF, DOG)}
     assert set(graph.prompts) == asked
     assert np.isfinite(graph.score[graph.is_leaf()]).all()
+    said(capsys, "train", "--resume", run, "--levels", "2", "-q", status=0)
+    assert (run / "levels" / "002").is_dir()
 
 
 @pytest.mark.parametrize("kind", ["outcome", "process"])

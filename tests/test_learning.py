@@ -37,6 +37,7 @@ from babblegraph.learning.value import refits
 from babblegraph.lm.engine import choose
 from babblegraph.scoring import LearnedValue, Score, function_value
 from babblegraph.strategies import best_of_n
+from babblegraph.view.levels import level_line
 
 TESTS = Path(__file__).parent
 ALONE = {
@@ -327,7 +328,7 @@ def test_a_process_without_a_prompt_searches_nothing_and_knows_what_the_others_f
 
         def gathered(self, item):
             found.append(item)
-            return [found[0], (None, None, 0)] if self.first else [found[0], item]
+            return [found[0], (None, None, 0, 0, "")] if self.first else [found[0], item]
 
     both = generators.Generators(babbler(), settings)
     first, second = (grow(both, ["1+1="], settings, ranks=Playing(rank), **how) for rank in (0, 1))
@@ -724,6 +725,22 @@ def test_without_a_threshold_the_figures_are_scores_and_the_guard_goes_by_them()
     assert "the best of 8 fell by 0.2" in guard.judge(1, worse)
     assert guard.judge(2, base.held._replace(pass_at_1=Measure(0.0))) == ""
     assert guard.best_level == 0, "a lower score is not better"
+
+
+class Failing(Small):
+    def verify(self, prompt: str, text: str) -> float:
+        if "1" in text:
+            raise ZeroDivisionError("one")
+        return super().verify(prompt, text)
+
+
+def test_a_verifier_that_fails_is_told_of():
+    base, level, *_ = learn(task=Failing())
+    assert base.failures == 0, "nothing was searched"
+    assert level.failures > 0
+    assert level.failure == "verify raised ZeroDivisionError: one"
+    assert "scoring failed" in level_line(level)
+    assert Level.from_json(json.loads(json.dumps(level.to_json()))) == level
 
 
 def test_prompts_of_levels_come_round():

@@ -87,6 +87,6 @@ def value_of(plan: Any, babbler: Any) -> Any:
 
 def as_plain(options: SearchOptions) -> dict[str, Any]:
     """What a run remembers of its options, as JSON takes it."""
-    kept = {**options.to_meta(), "prompts": options.prompts, "seed": options.seed, "device": options.device}
-    kept["trust_remote_code"] = options.trust_remote_code
+    beside = ("prompts", "chat", "system", "seed", "device", "trust_remote_code")
+    kept = {**options.to_meta(), **{name: getattr(options, name) for name in beside}}
     return {name: x for name, x in kept.items() if x not in (None, (), False)}

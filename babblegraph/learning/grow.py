@@ -36,12 +36,16 @@ class Grown(NamedTuple):
         tokens: sampled.
         graph: of the current generator's trees; of the first prompts, where they are many. None in a process that had
             none to search.
+        failures: how often the verifier or the value failed.
+        failure: the first of these, in one line.
         late: leaves of prompts that were drawn again since none of theirs had passed; None where nothing was.
     """
 
     leaves: Leaves
     tokens: int
     graph: BabbleGraph | None
+    failures: int = 0
+    failure: str = ""
     late: Leaves | None = None
 
     @property
@@ -90,15 +94,19 @@ def grow(
     )
     late = [one.late for one in done if one.late is not None]
     again = joined(late, [p for one in late for p in one.prompts]) if late else None
-    found = ranks.gathered((leaves, again, sum(one.tokens for one in done)))
+    failed = [one for one in done if one.failures]
+    failures, failure = sum(one.failures for one in failed), failed[0].failure if failed else ""
+    found = ranks.gathered((leaves, again, sum(one.tokens for one in done), failures, failure))
     all_leaves = [one for one, *_ in found if one is not None]
     in_turn = zip_longest(*(one.prompts for one in all_leaves))  # as `Ranks.mine` took them apart
     texts = [prompt for some in in_turn for prompt in some if prompt is not None]
-    drawn = [one for _, one, _ in found if one is not None]
+    drawn = [one for _, one, *_ in found if one is not None]
     return Grown(
         joined(all_leaves, texts),
-        sum(n for *_, n in found),
+        sum(n for _, _, n, *_ in found),
         done[0].graph if done else None,
+        sum(n for *_, n, _ in found),
+        next((one for *_, one in found if one), ""),
         joined(drawn, texts) if drawn else None,
     )
 
@@ -125,7 +133,9 @@ def _forest(
     if settings.more is not None and (failed := _failed(last[0].graph, threshold)):
         last.append(_search(generators.current, failed, settings, settings.more, score, seed + 2, say))
         late = gather(last[-1].graph, samples=[settings.more])
-    return Grown(leaves, sum(one.spent.sampled for one in last), last[0].graph, late)
+    failures = sum(int(one.graph.meta.get("scorer_failures", 0)) for one in last)
+    first = next((str(some["error"]) for one in last for some in one.graph.failures), "")
+    return Grown(leaves, sum(one.spent.sampled for one in last), last[0].graph, failures, first, late)
 
 
 def _shares(settings: Settings) -> tuple[int, int]:

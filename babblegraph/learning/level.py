@@ -35,6 +35,7 @@ class Level:
         taught: prompts that have an elite.
         effective: the elite's effective sample size.
         skipped: why other prompts have none, and how many each reason holds.
+        failures, failure: how often the verifier or the value failed in the search, and the first time in one line.
         p_f, p_g: P(S ≥ γ) on the level's prompts, under the base and under the generator that grew the trees; where
             the elite are the k best or soft, γ is the final threshold.
         learned: of the update; None where there was none.
@@ -54,6 +55,8 @@ class Level:
     taught: int = 0
     effective: float = 0.0
     skipped: dict[str, int] = field(default_factory=dict)
+    failures: int = 0
+    failure: str = ""
     p_f: Chance = NOTHING
     p_g: Chance = NOTHING
     learned: Learned | None = None
@@ -140,6 +143,8 @@ def report(number: int, grown: Grown, chosen: Elite, settings: Settings, thresho
         taught=sum(not reason for reason in chosen.skipped),
         effective=chosen.effective,
         skipped={reason: reasons.count(reason) for reason in dict.fromkeys(reasons)},
+        failures=grown.failures,
+        failure=grown.failure,
         p_f=_under_base(grown.leaves, settings, ask),
         p_g=chance(grown.leaves, under="g", **ask),
         tokens=grown.tokens,

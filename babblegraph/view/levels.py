@@ -94,6 +94,8 @@ def level_line(level: Level) -> str:
     shown = [name for name in cells if cells[name] and name != "level"]
     said = "  ".join(f"{_named(name, level.held)} {cells[name]}" for name in shown)
     tail = f"  alarm: {level.alarm}" if level.alarm else ""
+    if level.failures:
+        tail += f"  scoring failed {level.failures:,} times, first: {level.failure}"
     return f"level {level.number}  {said}{tail}"
 
 
@@ -166,6 +168,9 @@ def _bar(done: int, of: int, width: int, signs: Signs) -> Text:
 
 def _remarks(level: Level, width: int, signs: Signs) -> list[tuple[str, str]]:
     found = []
+    if level.failures:
+        said = f"level {level.number}: scoring failed {level.failures:,} times, first: {level.failure}"
+        found.append((fit(said, width, signs), FAILED))
     if level.skipped and not level.elite:
         why = ", ".join(f"{reason} ({n})" for reason, n in level.skipped.items())
         found.append((fit(f"level {level.number} learned nothing: {why}", width, signs), FAILED))
