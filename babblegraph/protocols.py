@@ -140,6 +140,7 @@ class Strategy(NamedTuple):
     prune: Prune
     aim: str = "solve"  # or "estimate": unbiased weights, pruning is final
     draws: Draws = Draws.MULTINOMIAL
+    contest: bool = False  # the nodes of a tree compete on: nothing else may stop one or change its weight
 
 
 class ValueFunction(Protocol):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
-from babblegraph.protocols import Chosen
+from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Status
 
 FLOOR = 0.05  # of any value: a confidently wrong value costs more than none
@@ -106,6 +106,15 @@ def ancestors(graph: BabbleGraph, ids: Ids, depth: int | NDArray[np.integer]) ->
     while (deeper := graph.depth[up] > depth).any():
         up = np.where(deeper & (graph.parent[up] != NO_PARENT), graph.parent[up], up)
     return up
+
+
+def refuse_contest(what: str, strategy: Strategy) -> None:
+    """One line for the user when nodes that compete on would be stopped, or weighted, by something else."""
+    if strategy.contest:
+        raise BadInput(
+            f"{what} need nodes that do not compete with each other, got the strategy {strategy.name!r}: "
+            "take frontier(draws='distinct')"
+        )
 
 
 def need_positive(name: str, number: float | None) -> None:
