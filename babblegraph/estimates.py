@@ -196,7 +196,7 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
         strategy, aim = (
             graph.meta.get(name, unknown) for name, unknown in (("strategy", "?"), ("aim", "solve"))
         )
-        return f"the strategy {strategy!r} has the aim {aim}, its weights are biased"
+        return f"the search had the aim {aim}, last with the strategy {strategy!r}: its weights are biased"
     if (graph.flags & Flag.BIASED).any():
         return "nodes were pruned by a biased gate"
     if reason := truncation(graph, under):

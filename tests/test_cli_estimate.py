@@ -112,4 +112,7 @@ def test_a_graph_that_was_searched_to_solve_is_refused_with_the_reason(tmp_path,
     graph.meta |= {"aim": "solve", "strategy": "babble"}
     graph.save(tmp_path / "solve.safetensors")
     assert main(["estimate", "--graph", str(tmp_path / "solve.safetensors"), "--threshold", "1"]) == 2
-    assert "'babble' has the aim solve, its weights are biased" in capsys.readouterr().err
+    assert (
+        "had the aim solve, last with the strategy 'babble': its weights are biased"
+        in capsys.readouterr().err
+    )
