@@ -125,6 +125,18 @@ def test_where_everything_hits_the_interval_is_one_sided_too():
     assert found.low == pytest.approx(0.05 ** (1 / 20))
 
 
+def test_bounds_go_by_the_prompt_with_the_fewest_trees():
+    """What two trees of a prompt may have missed, sixty of another one do not tell."""
+    prompts = ["p"] * 60 + ["q"] * 2
+    nothing = probability(leaves_by_hand([[1.0]] * 62, [[0.0]] * 62, prompts), 1.0)
+    assert nothing.high == pytest.approx(none_in(4))
+    assert nothing.reason == "no hit in 62 trees"
+    graph = leaves_by_hand([[1.0]] * 62, [[0.0]] * 60 + [[1.0]] * 2, prompts)
+    graph.log_p_f[62:] = graph.log_inclusion[62:] = -3.0  # each tree is one draw
+    found = probability(graph, 1.0)
+    assert (found.low, found.high) == pytest.approx((0.5 - 0.5 * none_in(4), 0.5 + 0.5 * none_in(4)))
+
+
 def test_trees_that_happen_to_agree_give_no_interval_of_width_zero():
     graph = leaves_by_hand([[0.5, 0.5]] * 40, [[1.0, 0.0]] * 40)
     graph.log_p_f[40:] -= 1
