@@ -160,9 +160,10 @@ def expectation(
     base = replace(base, hits=hits, per_tree=per_tree, tree_ids=trees)
     per_prompt = np.bincount(strata)
     said = doubts(base.effective, base.heaviest, hits, per_tree, total, per_prompt, ratio)
+    most = 1.0 if ratio else max(1.0, float(total.max(initial=1.0)))  # that a tree could say
     even = len(per_prompt) * int(per_prompt.min())  # what a prompt with few trees hides, others do not tell
     if chance and hits == 0:
-        high = none_in(even) * max(1.0, float(total.max()))
+        high = none_in(even) * most
         cost, _ = _tokens(graph, trees, leaves, log_w, values, None)
         reason = f"no hit in {len(trees)} trees"
         return replace(
@@ -174,7 +175,6 @@ def expectation(
     value, error, degrees = stratified(per_tree, strata)
     share = 1.0 / (per_prompt[strata] * len(per_prompt))  # of each tree in the mean
     log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
-    most = 1.0 if ratio else max(1.0, float(total.max(initial=1.0)))
     low, end = _interval(
         value, error, degrees, even, values, most, chance, not graph.log_inclusion[leaves].any()
     )

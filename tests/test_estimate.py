@@ -236,6 +236,11 @@ def test_the_stated_bias_of_a_ratio_is_that_of_the_jackknife():
     assert bias == pytest.approx(399 * (left_out.mean() - whole), rel=0.05)
 
 
+def test_a_ratio_without_a_hit_has_a_bound_without_a_scale():
+    weights, misses = [[0.5, 0.7], [0.25, 0.35], [0.9, 0.3]], [[0, 0]] * 3
+    assert probability(leaves_by_hand(weights, misses), 1.0, ratio=True).high == pytest.approx(none_in(3))
+
+
 def test_prompts_have_a_ratio_each():
     graph = leaves_by_hand(
         [[0.2, 0.2], [0.4, 0.4], [0.9, 0.1], [0.7, 0.3]], [[1, 0]] * 4, ["p", "p", "q", "q"]
