@@ -42,12 +42,19 @@ def log_priority(
     connectivity_power: float,
     floor: float = FLOOR,
 ) -> NDArray[np.float64]:
-    """a log V + b log C of some nodes, with floors; unknown values count as 1. Of the others 0, [N]."""
+    """a log V + b log C of some nodes, with floors; an unknown C counts as 1. Of the others 0, [N]."""
     priority = np.zeros(graph.size)
-    for power, scores in ((value_power, graph.value), (connectivity_power, graph.connectivity)):
-        known = np.nan_to_num(scores[ids].astype(np.float64), nan=1.0)
+    connectivity = np.nan_to_num(graph.connectivity[ids].astype(np.float64), nan=1.0)
+    for power, known in ((value_power, values(graph, ids)), (connectivity_power, connectivity)):
         priority[ids] += power * np.log(floor + (1 - floor) * known)
     return priority
+
+
+def values(graph: BabbleGraph, ids: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Values of nodes, [M]: 0 where the value function failed, 1 where none was asked, as of a root."""
+    value = graph.value[ids].astype(np.float64)
+    failed = (graph.flags[ids] & Flag.SCORER_FAILED) != 0
+    return np.where(np.isnan(value), np.where(failed, 0.0, 1.0), value)
 
 
 def idle_places(graph: BabbleGraph, room: NDArray[np.int64]) -> Ids:

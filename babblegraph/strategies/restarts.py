@@ -13,6 +13,7 @@ from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Status
 from babblegraph.stem import hold_back
+from babblegraph.strategies.common import values
 
 Ids = NDArray[np.intp]
 Measure = Callable[[BabbleGraph], NDArray[np.floating]]  # graph -> [N] in [0, 1]
@@ -75,7 +76,7 @@ def _best_inner(graph: BabbleGraph, measure: Measure, trees: NDArray[np.int32]) 
     inner &= (graph.flags & Flag.EXHAUSTED == 0) & np.isin(graph.root, trees)
     inner[: graph.trees] = False
     ids = np.flatnonzero(inner)
-    worth = measure(graph)[ids] * np.nan_to_num(graph.value[ids], nan=1.0) / (1.0 + graph.draws[ids])
+    worth = measure(graph)[ids] * values(graph, ids) / (1.0 + graph.draws[ids])
     order = np.lexsort((ids, -worth, graph.root[ids]))
     return ids[order[np.unique(graph.root[ids[order]], return_index=True)[1]]]
 
