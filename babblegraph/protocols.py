@@ -69,9 +69,16 @@ class Chosen(NamedTuple):
     ids: NDArray[np.intp]  # [F]
     draws: NDArray[np.intp]  # [F] of all that take part in a contest of one tree, the same
     contest: Contest | None = None  # for `Draws.DISTINCT`
+    waiting: NDArray[np.bool_] | None = None  # [trees] whose turn is still to come; None for no tree
 
     def __len__(self) -> int:  # the number of nodes, so that an empty choice ends the search
         return len(self.ids)
+
+    def only(self, kept: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> Chosen:
+        """Some of these nodes, by their places or a mask; a contest goes on among them."""
+        if self.contest is not None:
+            self.contest.keep(kept)
+        return Chosen(self.ids[kept], self.draws[kept], self.contest, self.waiting)
 
 
 @runtime_checkable

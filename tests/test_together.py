@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from table_lm import TableLM
+from test_loop import TableTask, noisy_value
 
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
+from babblegraph.estimates import why_not
+from babblegraph.loop import search
 from babblegraph.randomness import Rng
+from babblegraph.scoring import Score
 from babblegraph.status import Status
-from babblegraph.strategies import STRATEGIES, best_of_n, together
+from babblegraph.strategies import STRATEGIES, best_of_n, frontier, stochastic_beam, together
 
 PUZZLES = ["2 3 4>24", "3 5 7>38", "2 5 6>60", "4 5 6>26", "1 2 3>6", "2 2 6>24"]
 
@@ -57,6 +63,17 @@ def test_every_strategy_searches_all_prompts_two_at_a_time(name):
     drawn = [int((graph.root == tree).sum()) for tree in range(graph.trees)]
     assert min(drawn) > 1
     assert (graph.status[: graph.trees] == Status.EXPANDED).all()
+
+
+def test_closing_leaves_prompts_alone_that_wait_for_their_turn():
+    """A prompt that is closed before its turn is only rolled out: one text."""
+    lm = TableLM(3, 6, seed=1, span=2)
+    options = {"score": Score(TableTask(lm), noisy_value(2)), "budget": Budget(tokens=80), "close": True}
+    for strategy in (frontier(width=3, keep=4), stochastic_beam(width=6)):
+        *_, last = search(lm, ["p"] * 8, strategy=together(strategy, 2), **options)
+        graph = last.graph
+        assert np.bincount(graph.root[graph.is_leaf()]).min() > 3
+        assert why_not(graph) == ""
 
 
 def test_a_search_that_took_turns_can_go_on_with_a_larger_budget():
