@@ -105,7 +105,11 @@ class Scorer(Protocol):
 
 
 class Select(Protocol):
-    """Which nodes to expand next; an empty choice ends the search."""
+    """Which nodes to expand next; an empty choice ends the search.
+
+    It may be asked again before anything is expanded, as where prompts take turns: then it is the last answer that
+    counts, and nothing may be held back twice.
+    """
 
     def __call__(self, graph: BabbleGraph, meter: Meter) -> Chosen: ...
 

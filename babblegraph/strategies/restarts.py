@@ -12,7 +12,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Status
-from babblegraph.stem import hold_back
+from babblegraph.stem import hold_back, stems_below
 from babblegraph.strategies.common import values
 
 Ids = NDArray[np.intp]
@@ -56,7 +56,9 @@ def with_restarts(strategy: Strategy, measure: Measure, *, share: float = 0.2) -
     def estimate(graph: BabbleGraph, meter: Meter) -> Chosen:
         chosen = strategy.select(graph, meter)
         fresh = chosen.ids[graph.status[chosen.ids] == Status.FRONTIER]
-        held = _best_connected(graph, measure, fresh[~_restarted(graph)[graph.root[fresh]]], share)
+        over = _restarted(graph)
+        over[graph.root[fresh[stems_below(graph)[fresh] > 0]]] = True  # these were asked before in this round
+        held = _best_connected(graph, measure, fresh[~over[graph.root[fresh]]], share)
         if len(held):
             hold_back(graph, held)
         room = np.minimum(meter.tokens_left(), meter.nodes_left())
