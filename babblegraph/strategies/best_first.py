@@ -116,7 +116,7 @@ def a_star(
         np.maximum.at(best, graph.root[ended], log_promise(graph, ended, value_power, 1.0, floor=0.0))
         promise = log_promise(graph, chosen.ids, value_power, 1.0, floor=0.0)
         open_still = promise > best[graph.root[chosen.ids]]
-        return Chosen(chosen.ids[open_still], chosen.draws[open_still])
+        return chosen.only(open_still)
 
     return search._replace(name="a-star", select=select)
 

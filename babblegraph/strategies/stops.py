@@ -41,7 +41,7 @@ def stopping(strategy: Strategy, *rules: Stop) -> Strategy:
         for rule in rules:
             done |= rule(graph, meter)
         on = ~done[graph.root[chosen.ids]]
-        return Chosen(chosen.ids[on], chosen.draws[on])
+        return chosen.only(on)
 
     return strategy._replace(select=select, aim="solve")
 
