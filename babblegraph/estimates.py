@@ -114,7 +114,7 @@ def probability(
     """
 
     def hit(graph: BabbleGraph, leaves: Ids) -> NDArray[np.bool_]:
-        return np.nan_to_num(graph.score[leaves], nan=-np.inf) >= threshold
+        return graph.reaches(threshold, leaves)
 
     return expectation(graph, hit, under=under, prompt=prompt, ratio=ratio, chance=True)
 

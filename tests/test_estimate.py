@@ -265,8 +265,11 @@ def test_a_path_of_4096_spans_keeps_its_logarithms_exactly():
 
 
 def test_a_score_equal_to_the_threshold_passes_though_the_graph_keeps_it_short():
-    """0.7 as a 32-bit number lies below 0.7 as a 64-bit one."""
-    assert probability(leaves_by_hand([[0.5, 0.5]] * 2, [[0.7, 0.1]] * 2), 0.7).value == pytest.approx(0.5)
+    """0.7 as a 32-bit number lies below 0.7 as a 64-bit one, and NumPy's own numbers have 64 bits."""
+    graph = leaves_by_hand([[0.5, 0.5]] * 2, [[0.7, 0.1]] * 2)
+    for threshold in (0.7, np.float64(0.7), np.quantile([0.7, 0.7], 0.5), np.float32(0.7)):
+        assert probability(graph, threshold).value == pytest.approx(0.5)
+        assert graph.reaches(threshold, [2, 3]).tolist() == [True, False]
 
 
 def test_one_heavy_tree_is_warned_of():

@@ -10,8 +10,10 @@ import pytest
 from table_lm import TableLM
 from test_loop import TableTask, noisy_value, run
 
+import babblegraph as bg
 from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
+from babblegraph.cli import output
 from babblegraph.errors import BadInput
 from babblegraph.estimates import why_not
 from babblegraph.graph import BabbleGraph
@@ -160,6 +162,18 @@ def test_a_node_whose_value_failed_ranks_last():
     assert log_priority(graph, np.array([0]), 1.0, 1.0)[0] == pytest.approx(
         0
     )  # nobody was asked about the root
+
+
+def test_a_threshold_out_of_numpy_ends_the_search_as_a_plain_one_does():
+    class Same:
+        def verify(self, prompt, text):
+            return 0.7
+
+    for threshold in (0.7, np.quantile([0.7, 0.7], 0.5)):
+        found = bg.babble(TableLM(3, 4, seed=1), "p", task=Same(), threshold=threshold, budget=200)
+        assert found.passed == [True]
+        assert found.spent.sampled == 4
+        assert output._result(found.graph, 0, "p")["passed"]
 
 
 def test_a_stop_rule_leaves_other_prompts_searching():

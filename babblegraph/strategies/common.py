@@ -31,7 +31,7 @@ def room_left(graph: BabbleGraph, meter: Meter, threshold: float | None) -> NDAr
 
 def solved(graph: BabbleGraph, threshold: float) -> NDArray[np.bool_]:
     """Which trees have a leaf that reaches the threshold, [trees]."""
-    hits = graph.root[graph.is_leaf() & (graph.score >= threshold)]
+    hits = graph.root[graph.is_leaf() & graph.reaches(threshold)]
     return np.bincount(hits, minlength=graph.trees) > 0
 
 

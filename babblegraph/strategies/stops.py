@@ -59,7 +59,7 @@ def reached(threshold: float, *, answers: int = 1) -> Stop:
     need_positive("answers", answers)
 
     def rule(graph: BabbleGraph, meter: Meter) -> NDArray[np.bool_]:
-        hits = graph.root[graph.is_leaf() & (graph.score >= threshold)]
+        hits = graph.root[graph.is_leaf() & graph.reaches(threshold)]
         return np.bincount(hits, minlength=graph.trees) >= answers
 
     return rule
