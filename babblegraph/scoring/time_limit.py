@@ -63,6 +63,10 @@ class TimeLimit:
             raise problem
         return result
 
+    def __del__(self) -> None:
+        if self._worker is not None:
+            self._worker.jobs.put((_leave, ()))  # the thread ends with its limit
+
 
 class NoLimit:
     """Calls functions where they are, without a thread, and waits for ever."""
