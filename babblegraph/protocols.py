@@ -69,9 +69,16 @@ class Chosen(NamedTuple):
     ids: NDArray[np.intp]  # [F]
     draws: NDArray[np.intp]  # [F] of all that take part in a contest of one tree, the same
     contest: Contest | None = None  # for `Draws.DISTINCT`
+    waiting: NDArray[np.bool_] | None = None  # [trees] whose turn is still to come; None for no tree
 
     def __len__(self) -> int:  # the number of nodes, so that an empty choice ends the search
         return len(self.ids)
+
+    def only(self, kept: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> Chosen:
+        """Some of these nodes, by their places or a mask; a contest goes on among them."""
+        if self.contest is not None:
+            self.contest.keep(kept)
+        return Chosen(self.ids[kept], self.draws[kept], self.contest, self.waiting)
 
 
 @runtime_checkable
@@ -98,7 +105,11 @@ class Scorer(Protocol):
 
 
 class Select(Protocol):
-    """Which nodes to expand next; an empty choice ends the search."""
+    """Which nodes to expand next; an empty choice ends the search.
+
+    It may be asked again before anything is expanded, as where prompts take turns: then it is the last answer that
+    counts, and nothing may be held back twice.
+    """
 
     def __call__(self, graph: BabbleGraph, meter: Meter) -> Chosen: ...
 
@@ -120,6 +131,8 @@ class Task(Protocol):
         value(prompt, text) -> float in [0, 1], where 0 means provably dead
         state(prompt, text) -> str | None, a key that is equal for partial texts with the same future
         done(prompt, text) -> bool, whether nothing more needs to be generated
+        seconds: float | None, that one call of `verify` may take, in a thread of its own; 30 by default, None for no
+            limit and no thread, as where the verifier sets signals
     """
 
     def verify(self, prompt: str, text: str) -> float:
@@ -140,6 +153,7 @@ class Strategy(NamedTuple):
     prune: Prune
     aim: str = "solve"  # or "estimate": unbiased weights, pruning is final
     draws: Draws = Draws.MULTINOMIAL
+    contest: bool = False  # the nodes of a tree compete on: nothing else may stop one or change its weight
 
 
 class ValueFunction(Protocol):
