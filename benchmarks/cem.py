@@ -79,6 +79,8 @@ ASKED_FOR = (LONG, NARROW, GRPO)  # hours, another task, an extra: nothing to be
 RIVALS = (  # (of whom, who is compared)
     ("RAFT", EXPERT),
     (RAFT_LONGER, EXPERT),
+    ("CEM, λ = 1", EXPERT),
+    ("CEM, λ = 0.5", EXPERT),
     (GRPO, EXPERT),
     (RECIPE, EXPERT),
     (EXPERT, BROAD),
