@@ -109,6 +109,23 @@ def test_subtrees_of_dvts_never_compete(seed):
         assert graph.depth[beam] == lm.length - 1
 
 
+def test_equal_states_of_two_subtrees_of_dvts_both_go_on():
+    """The state is the last letter, so that nearly every text would be another one's."""
+
+    class Last:
+        def verify(self, prompt, text):
+            return 1.0
+
+        def state(self, prompt, text):
+            return f"{len(text)}{text[-1]}"
+
+    for seed in range(5):
+        lm = TableLM(4, 5, seed=seed)
+        graph = run(lm, ["p"], dvts(subtrees=3, children=3, restarts=0), Last(), noisy_value(3), seed=seed)
+        assert all(graph.path(loser)[1] == graph.path(winner)[1] for loser, winner in graph.merges)
+        assert {graph.path(i)[1] for i in np.flatnonzero(graph.is_leaf()).tolist()} == set(graph.children(0))
+
+
 def worth(graph, node):
     """The best value where what was rolled out below a node ends."""
     return max((worth(graph, c) for c in graph.children(node)), default=float(graph.value[node]))
