@@ -168,6 +168,23 @@ def test_uniform_cost_search_finds_the_likeliest_text_before_any_other(seed):
     assert (graph.log_p_g[open_nodes] <= graph.log_p_g[leaf]).all()
 
 
+@pytest.mark.parametrize("seed", [3, 14, 23])
+def test_of_two_ways_to_a_state_the_likelier_goes_on_be_it_the_younger(seed):
+    """The same search where order is forgotten: there, the oldest way missed the likeliest text for 14 and 23."""
+    lm = TableLM(3, 4, seed=seed)
+    graph = run(lm, ["p"], a_star(), TableTask(lm, dead=False, state=True))
+    leaf = max(np.flatnonzero(graph.is_leaf()), key=lambda i: graph.log_p_g[i])
+    assert graph.merges
+    assert lm.generated(graph, leaf) == max(lm.log_p, key=lm.log_p.get)
+
+
+def test_where_all_values_are_0_a_star_ends_with_its_first_text():
+    lm = TableLM(3, 4, seed=1)
+    graph = run(lm, ["p"], a_star(), None, lambda graph, ids, meter: np.zeros(len(ids)))
+    assert graph.is_leaf().any()
+    assert graph.size < 3**4
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_an_admissible_heuristic_finds_the_optimum_with_fewer_nodes(seed):
     """V is the largest score of any text that begins like this, and the score itself at its end."""
