@@ -59,6 +59,8 @@ class Engine(Protocol):
     def windows(
         self,
     ) -> set[int | None] | None: ...  # that layers told of; None: the model sees to them itself
+    @property
+    def forgets(self) -> bool: ...  # whether every text goes through the model from its beginning
 
     def record(self, layers: Sequence[int]) -> None: ...
     def hidden(

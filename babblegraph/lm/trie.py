@@ -78,6 +78,11 @@ class Trie:
         """The sliding windows that the layers told of."""
         return self._forward.windows
 
+    @property
+    def forgets(self) -> bool:
+        """Whether every text goes through the model from its beginning: no, keys and values are kept."""
+        return False
+
     def record(self, layers: Sequence[int]) -> None:
         """From now on keeps the hidden states of some layers, for every token that is computed."""
         self._forward.hidden = HiddenStates(layers)
