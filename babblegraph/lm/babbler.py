@@ -30,6 +30,7 @@ from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.trie import Trie
+from babblegraph.lm.turn import turn_of
 from babblegraph.lm.warp import warper
 from babblegraph.protocols import Draws
 
@@ -330,8 +331,13 @@ class Babbler:
         nodes = np.asarray(ids, np.int64)
         with self._running(graph) as trie:
             if before:
-                return trie.around(graph, nodes, before, after, meter, self.tokenizer.bos_token_id)
+                return trie.around(graph, nodes, before, after, meter, self._first)
             return trie.after(graph, nodes, after, meter)
+
+    @property
+    def _first(self) -> int | None:
+        """The token that texts begin with, where there is one."""
+        return None if self.tokenizer is None else self.tokenizer.bos_token_id
 
     def record(self, layers: Sequence[int]) -> None:
         """From now on keeps hidden states of some layers (0 is the embedding), for `hidden`.
@@ -368,7 +374,8 @@ class Babbler:
             kept = SpanStates(*(states[:, picked] for states in kept))
             if known.all():
                 return kept
-        new = computed(self.model, graph, nodes[~known], layers, meter)
+        with turn_of(self.model):
+            new = computed(self.model, graph, nodes[~known], layers, meter)
         if kept is None:
             return new
         place = torch.as_tensor(np.argsort(np.r_[np.flatnonzero(known), np.flatnonzero(~known)]))
@@ -381,17 +388,23 @@ class Babbler:
     @contextmanager
     def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
         """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
-        trie = self._trie(graph)
-        try:
-            with (
-                self._rung.running(self.model),
-                self._packed.standing_in(),
-                nullcontext() if self._base is None else self._base.running(),
-            ):
-                yield trie
-        except BaseException:
-            trie.restore(graph.size)
-            raise
+        with turn_of(*self._models):
+            trie = self._trie(graph)
+            try:
+                with (
+                    self._rung.running(self.model),
+                    self._packed.standing_in(),
+                    nullcontext() if self._base is None else self._base.running(),
+                ):
+                    yield trie
+            except BaseException:
+                trie.restore(graph.size)
+                raise
+
+    @property
+    def _models(self) -> list[PreTrainedModel]:
+        """What runs: the model, and a base that is another one."""
+        return [self.model] if self._base is None or self._base.shared else [self.model, self._base.model]
 
     def _trie(self, graph: BabbleGraph) -> Engine | Pair:
         if graph not in self._tries:
