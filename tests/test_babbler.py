@@ -341,12 +341,47 @@ def test_a_graph_does_not_go_on_with_another_model(babbler):
     refused("the model that began it", other.expand, graph, chosen, Rng(0), meter)
 
 
+@torch.no_grad()
+def test_what_was_computed_from_weights_that_have_changed_is_not_used():
+    model = tiny_llama(byte_tokenizer())
+    babbler = Babbler(model, byte_tokenizer(), span=4)
+    old, first = grow(babbler, PROMPTS, rounds=1), babbler.fingerprint
+    babbler.release(old, [3])
+    model.load_state_dict(tiny_llama(byte_tokenizer(), seed=1).state_dict())
+    meter = Meter(Budget(tokens=1), 3)
+    refused("the model that began it", babbler.next_logits, old, [0], meter)
+    babbler.release(old, [0, 1])  # of nothing
+    new = babbler.start(PROMPTS)
+    assert new.meta["fingerprint"] == Babbler(model).fingerprint != first
+    check_frontier(babbler, new)
+    for weight in model.parameters():
+        weight.data.mul_(1.3)  # which no count of torch's tells
+    refused("the model that began it", babbler.next_logits, new, [0], meter)
+    check_frontier(babbler, babbler.start(PROMPTS))
+
+
 def check_frontier(babbler, graph):
     """The logits after the frontier are those of plain passes now."""
     ids = graph.frontier()
     ours = babbler.next_logits(graph, ids, Meter(Budget(tokens=1), graph.trees))
     plain = torch.stack([plain_logits(babbler.model, graph.path_tokens(int(i)))[-1] for i in ids])
     torch.testing.assert_close(ours, plain, atol=1e-3, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # by peft itself
+def test_a_graph_goes_on_with_the_adapters_that_are_at_work_now():
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(tiny_llama(byte_tokenizer()), config)
+    model.add_adapter("other", config)
+    babbler = Babbler(model.eval(), byte_tokenizer(), span=4)
+    graph = grow(babbler, PROMPTS, rounds=1)
+    before = plain_logits(model, graph.path_tokens(0))
+    model.set_adapter("other")
+    assert float((plain_logits(model, graph.path_tokens(0)) - before).abs().max()) > 0.1
+    check_frontier(babbler, graph)
+    model.merge_adapter()
+    check_frontier(babbler, babbler.start(PROMPTS))
 
 
 def test_a_model_in_training_mode_searches_without_dropout_and_is_left_in_it():

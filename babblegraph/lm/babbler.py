@@ -32,6 +32,7 @@ from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.trie import Trie
 from babblegraph.lm.turn import turn_of
 from babblegraph.lm.warp import warper
+from babblegraph.lm.weights import Stamp, stamp
 from babblegraph.protocols import Draws
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Babbler:
             memory_limit = memory_limit and memory_limit // 2  # the base has the other half
         self._bounds = memory_limit, cache_bytes
         self._memory = self._rung.memory(*self._bounds, self._token_bytes)
-        self.fingerprint = fingerprint(model)
+        self.fingerprint, self._stamps = fingerprint(model), [stamp(m) for m in self._models]
         self.sampling |= moved(self._base, mixture, self.warp is not None or bool(self.logits_processor))
         self._recorded: tuple[int, ...] = ()  # layers whose hidden states are kept
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
@@ -233,7 +234,8 @@ class Babbler:
     def again(self, model: PreTrainedModel | None = None, **changed: Any) -> Babbler:
         """The same with another model of the same tokenizer, or with other options.
 
-        A model whose weights have changed needs this too: what was known of it is not true any more.
+        The engine is checked anew, and limits of memory count from here. A model whose weights have changed needs no
+        new babbler: what was computed from them before is dropped, and graphs that they began are refused.
 
         Args:
             model: this one's by default.
@@ -257,6 +259,8 @@ class Babbler:
         Raises:
             BadInput: no prompt, an empty one, or one that leaves no room in the model's context.
         """
+        with turn_of(*self._models):
+            self._noticed()
         texts, tokens = [], []
         for prompt in one_or_more(prompts):
             text, ids = encoded(prompt, self.tokenizer, self.vocabulary)
@@ -305,7 +309,8 @@ class Babbler:
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
         """Gives up the keys and values of nodes; when no node holds any, their memory is free again."""
-        trie = self._trie(graph)
+        if (trie := self._tries.get(graph)) is None:
+            return
         trie.release(np.asarray(ids, np.int64))
         if not trie.held:
             del self._tries[graph]
@@ -389,17 +394,29 @@ class Babbler:
     def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
         """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
         with turn_of(*self._models):
+            now = self._noticed()
             trie = self._trie(graph)
             try:
                 with (
                     self._rung.running(self.model),
-                    self._packed.standing_in(),
-                    nullcontext() if self._base is None else self._base.running(),
+                    self._packed.standing_in(now[0].weights),
+                    nullcontext() if self._base is None else self._base.running(now[-1].weights),
                 ):
                     yield trie
             except BaseException:
                 trie.restore(graph.size)
                 raise
+
+    def _noticed(self) -> list[Stamp]:
+        """What the weights are now; if they have changed, all that was computed from them before is dropped."""
+        now = [stamp(model) for model in self._models]
+        if now != self._stamps:
+            self._stamps = now
+            self._tries.clear()
+            self.fingerprint = fingerprint(self.model)
+            if self._base is not None:
+                self.sampling = {**self.sampling, "base": self._base.fingerprint}
+        return now
 
     @property
     def _models(self) -> list[PreTrainedModel]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +59,19 @@ class Base:
             self._rung, _, reach, token_bytes = choose(base, engine)
         self.context = min(context_of(base), reach or context_of(base))
         self._memory = self._rung.memory(memory_limit and memory_limit // 2, cache_bytes, token_bytes)
-        self.fingerprint = f"{fingerprint(base)}{' without adapters' if self.shared else ''}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights as they are now."""
+        return f"{fingerprint(self.model)}{' without adapters' if self.shared else ''}"
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """The base in its place, beside the model."""
+    def running(self, weights: Hashable) -> Iterator[None]:
+        """The base in its place, beside the model; `weights` as for `Packed.standing_in`."""
         if self.shared:
             yield
         else:
-            with self._rung.running(self.model), self._packed.standing_in():
+            with self._rung.running(self.model), self._packed.standing_in(weights):
                 yield
 
     def beside(self, engine: Engine) -> Pair:
