@@ -84,7 +84,8 @@ def generate(
     transformers keeps `tokenizer`, `stop_strings`, `streamer` and `assistant_model` from custom functions. Where
     texts are needed, the tokenizer is loaded from the model's folder or cache, never from the network; or give it by
     `custom_generate=functools.partial(bg.generate, tokenizer=tokenizer)`. For stop strings, give transformers'
-    `StopStringCriteria`. A streamer would see the prompts only.
+    `StopStringCriteria`. A streamer would see the prompts only, and never the end: give `TextIteratorStreamer` a
+    timeout, or none at all.
 
     Args:
         model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: by transformers;
@@ -117,7 +118,9 @@ def generate(
     if seed < 0:
         raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
     copies = int(generation_config.num_return_sequences or 1)
-    prompts, mask = input_ids[::copies], _mask(input_ids, model_kwargs.get("attention_mask"))[::copies]
+    mask = _mask(input_ids, model_kwargs.get("attention_mask"))
+    _refuse_positions(model_kwargs.get("position_ids"), mask)
+    prompts, mask = input_ids[::copies], mask[::copies]
     new = int(generation_config.max_length) - prompts.shape[1]
     stop = stop or getattr(task, "stop", ())
     if tokenizer is None and (task is not None or stop or value not in (None, likelihood)):
@@ -175,6 +178,19 @@ def _refuse(
 def _mask(input_ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Which tokens of the prompts count, of the shape of `input_ids`; transformers drops a mask of ones."""
     return torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
+
+
+def _refuse_positions(given: torch.Tensor | None, mask: torch.Tensor) -> None:
+    """Positions of one's own, which a search does not take: it counts the tokens of each prompt from 0."""
+    if given is None:
+        return
+    ours = mask.long().cumsum(-1) - 1
+    if bool(((given == ours) | ~mask).all()):
+        return
+    raise BadInput(
+        f"position_ids must count the tokens of a prompt from 0, got {given.reshape(-1, mask.shape[1])[0].tolist()}: "
+        "leave them out"
+    )
 
 
 def _own_tokenizer(model: PreTrainedModel) -> PreTrainedTokenizerBase:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, family_model, plain_logits, tiny_model
+from tiny_models import FAMILIES, SIZES, family_model, plain_logits, tiny_model
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.lm import Babbler, layout, pools
@@ -163,6 +163,19 @@ def test_a_window_that_the_layers_do_not_tell_of_bounds_the_text(family, sizes, 
     babbler = Babbler(model, characters, span=4, stop=" ")
     assert babbler.context == 24, "longer texts would silently see more than the plain model"
     assert worst_error(babbler, seed=1) < LIMIT
+
+
+def test_longrope_bounds_the_text_where_keys_are_kept(characters):
+    """A text beyond the original length has other keys from its beginning on, and so has all that runs with it."""
+    factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 24}
+    rope = {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, **factors}}
+    sizes = SIZES | FAMILIES["phi3"] | rope | {"original_max_position_embeddings": 24}
+    model = tiny_model("phi3", vocab_size=len(characters), **sizes)
+    for engine in ("cascade", "dense"):
+        babbler = Babbler(model, characters, span=4, stop=" ", max_new_tokens=20, engine=engine)
+        assert babbler.context == 24
+        assert worst_error(babbler, seed=1) < LIMIT
+    assert Babbler(model, characters, engine="recompute").context == 96, "it reads every text anew"
 
 
 def test_padding_never_reaches_the_logits(llama, characters):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import threading
 import weakref
 from collections import Counter
+from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -337,6 +339,97 @@ def test_a_graph_does_not_go_on_with_another_model(babbler):
     other = Babbler(tiny_llama(babbler.tokenizer, seed=1), babbler.tokenizer)
     chosen, meter = Chosen(np.array([0]), np.array([1])), Meter(Budget(tokens=9), 3)
     refused("the model that began it", other.expand, graph, chosen, Rng(0), meter)
+
+
+@torch.no_grad()
+def test_what_was_computed_from_weights_that_have_changed_is_not_used():
+    model = tiny_llama(byte_tokenizer())
+    babbler = Babbler(model, byte_tokenizer(), span=4)
+    old, first = grow(babbler, PROMPTS, rounds=1), babbler.fingerprint
+    babbler.release(old, [3])
+    model.load_state_dict(tiny_llama(byte_tokenizer(), seed=1).state_dict())
+    meter = Meter(Budget(tokens=1), 3)
+    refused("the model that began it", babbler.next_logits, old, [0], meter)
+    babbler.release(old, [0, 1])  # of nothing
+    new = babbler.start(PROMPTS)
+    assert new.meta["fingerprint"] == Babbler(model).fingerprint != first
+    check_frontier(babbler, new)
+    for weight in model.parameters():
+        weight.data.mul_(1.3)  # which no count of torch's tells
+    refused("the model that began it", babbler.next_logits, new, [0], meter)
+    check_frontier(babbler, babbler.start(PROMPTS))
+
+
+def check_frontier(babbler, graph):
+    """The logits after the frontier are those of plain passes now."""
+    ids = graph.frontier()
+    ours = babbler.next_logits(graph, ids, Meter(Budget(tokens=1), graph.trees))
+    plain = torch.stack([plain_logits(babbler.model, graph.path_tokens(int(i)))[-1] for i in ids])
+    torch.testing.assert_close(ours, plain, atol=1e-3, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # by peft itself
+def test_a_graph_goes_on_with_the_adapters_that_are_at_work_now():
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(tiny_llama(byte_tokenizer()), config)
+    model.add_adapter("other", config)
+    babbler = Babbler(model.eval(), byte_tokenizer(), span=4)
+    graph = grow(babbler, PROMPTS, rounds=1)
+    before = plain_logits(model, graph.path_tokens(0))
+    model.set_adapter("other")
+    assert float((plain_logits(model, graph.path_tokens(0)) - before).abs().max()) > 0.1
+    check_frontier(babbler, graph)
+    model.merge_adapter()
+    check_frontier(babbler, babbler.start(PROMPTS))
+
+
+def test_a_model_in_training_mode_searches_without_dropout_and_is_left_in_it():
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    model = tiny_model("gpt2", vocab_size=300, **sizes)
+    babbler = Babbler(model, byte_tokenizer(), span=4)
+    model.train()
+    model.transformer.h[1].eval()
+    graph = grow(babbler, PROMPTS)
+    assert model.transformer.h[0].training
+    assert not model.transformer.h[1].mlp.training
+    model.eval()
+    check_frontier(babbler, graph)
+
+
+def test_a_model_in_two_threads_takes_turns():
+    model = tiny_llama(byte_tokenizer())
+    one, two = (Babbler(model, byte_tokenizer(), span=4) for _ in range(2))
+    first, second, found = one.start(PROMPTS), grow(two, PROMPTS), []
+    other = threading.Thread(target=lambda: found.append(check_frontier(two, second)))
+    with one._running(first):
+        other.start()
+        other.join(0.2)
+        assert other.is_alive(), "it waits for the model"
+        with two._running(second):
+            pass  # what one thread does within its turn does not wait
+    other.join(60)
+    assert found == [None]
+
+
+@pytest.mark.parametrize("around", [torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_rounds_in_inference_mode_or_autocast_go_with_rounds_outside(around):
+    babbler = Babbler(tiny_llama(byte_tokenizer()), byte_tokenizer(), span=4)
+    for outer in (around, nullcontext), (nullcontext, around):
+        graph = babbler.start(PROMPTS)
+        for context in outer:
+            with context():
+                ids, meter = graph.frontier(), Meter(Budget(tokens=10**6), 3)
+                graph.add(babbler.expand(graph, Chosen(ids, np.full(len(ids), 2)), Rng(0), meter))
+        check_frontier(babbler, graph)
+
+
+def test_words_go_before_texts_also_without_a_tokenizer():
+    babbler = Babbler(tiny_llama(byte_tokenizer()))
+    graph, meter = babbler.start([[5, 6, 7]]), Meter(Budget(tokens=1), 1)
+    ours = babbler.logits_after(graph, [0], [8], meter, before=[9])
+    plain = plain_logits(babbler.model, [9, 5, 6, 7, 8])[-1:]
+    torch.testing.assert_close(ours, plain, atol=1e-3, rtol=0)
 
 
 def test_a_model_with_more_ids_than_its_tokenizer_babbles():

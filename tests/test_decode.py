@@ -18,7 +18,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler, babbler, fly, forward, layout
 from babblegraph.lm.attention import NAME, around_attention, trie_attention
-from babblegraph.lm.decode import Decoder
+from babblegraph.lm.decode import Decoder, Step
 from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
@@ -116,6 +116,31 @@ def test_whole_searches_give_the_same_graphs(characters, monkeypatch):
 
 def digits(texts):
     return [sum(c in "13579" for c in text) / max(len(text), 1) for text in texts]
+
+
+def test_logits_are_not_written_over_by_the_next_step(characters, tables, monkeypatch):
+    """A captured graph puts the logits of every step into the same memory; here they are copied there."""
+    plain, memory = Step.run, {}
+
+    def run(step):
+        logits = plain(step)
+        return memory.setdefault((id(step), logits.shape), torch.empty_like(logits)).copy_(logits)
+
+    judge = Babbler(tiny_llama(characters), characters, span=4, max_new_tokens=40)
+    monkeypatch.setattr(Step, "run", run)
+    monkeypatch.setattr(babbler, "may_fly", lambda *given: False)
+    graph, meter = judge.start(["3 5>8\n"]), Meter(Budget(tokens=1), 1)
+    first = judge.logits_after(graph, [0], [3], meter)
+    kept = first.clone()
+    judge.logits_after(graph, [0], [4], meter)
+    assert torch.equal(first, kept)
+    tight = forward.Forward.__init__
+    monkeypatch.setattr(  # as if the device had memory for three tokens a pass
+        forward.Forward,
+        "__init__",
+        lambda self, model, store, tokens, *rest: tight(self, model, store, 3, *rest),
+    )
+    assert worst_error(judge, seed=3) < LIMIT
 
 
 def test_draws_that_agree_are_one_node_and_one_path(characters, tables):

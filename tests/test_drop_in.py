@@ -303,6 +303,15 @@ def test_what_a_search_cannot_do_is_refused_in_one_line(options, message, llama,
     assert "\n" not in str(caught.value)
 
 
+def test_positions_of_ones_own_are_refused_and_those_that_a_search_counts_are_not(llama, padded):
+    mask = padded["attention_mask"]
+    ours = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)  # as transformers counts them
+    assert searched(llama, padded, position_ids=ours, max_new_tokens=2).sequences.shape == (2, 9)
+    with pytest.raises(BadInput, match=r"position_ids must count .* got \[20, 21") as caught:
+        searched(llama, padded, position_ids=ours + 20, max_new_tokens=2)
+    assert "\n" not in str(caught.value)
+
+
 def test_texts_of_several_lengths_need_padding(characters, padded):
     model = tiny_llama(characters)
     model.generation_config.pad_token_id = model.config.pad_token_id = None

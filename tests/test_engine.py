@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import family_model, tiny_llama, tiny_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from tiny_models import GROUPED, SIZES, family_model, tiny_llama, tiny_model
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration
 
 from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler, caches, engine
@@ -42,6 +42,21 @@ def test_a_family_gets_the_first_engine_that_is_right_and_is_left_as_it_was(fami
     assert isinstance(made, Trie) if step is None else type(made.step) is step
     assert model.config._attn_implementation == before != NAME
     assert babbler.error < 1e-4
+
+
+def test_each_part_of_a_composite_model_is_left_as_it_was():
+    text = SIZES | GROUPED | {"vocab_size": 64, "head_dim": 16}
+    vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    images = {"mm_tokens_per_image": 4, "image_token_index": 60, "boi_token_index": 61, "eoi_token_index": 62}
+    sizes = {"image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=text, vision_config=vision | sizes, **images)
+    model = Gemma3ForConditionalGeneration(config).eval().float()
+    for ways in (("sdpa", "eager"), ("eager", "sdpa")):
+        model.set_attn_implementation({"": "sdpa", "text_config": ways[0], "vision_config": ways[1]})
+        assert Babbler(model, end_ids=()).engine == "cascade"
+        parts = (model.config.text_config, model.config.vision_config)
+        assert tuple(part._attn_implementation for part in parts) == ways
+        assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_that_no_engine_can_take_is_refused_in_one_line_with_every_reason(characters):

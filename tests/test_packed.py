@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.prune import l1_unstructured
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
@@ -15,6 +16,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler
 from babblegraph.lm.packed import LEAST_WEIGHTS, PACK_BYTES, Packed, _available
+from babblegraph.lm.weights import stamp
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 
@@ -34,6 +36,15 @@ def layers() -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(64, 4096), Conv1D(64, 4096), nn.Linear(64, 4096, bias=False), nn.Linear(4096, 8), Doubled(8, 32768)
     )  # fmt: skip
+
+
+CHANGES = {
+    "in place": lambda layer: layer.weight.mul_(3),
+    "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(layer.weight * 3)),
+    "in place through .data": lambda layer: layer.weight.data.mul_(3),
+    "another .data": lambda layer: setattr(layer.weight, "data", layer.weight * 3),
+    "pruned": lambda layer: l1_unstructured(layer, "weight", 0.5),
+}
 
 
 def llama(seed: int = 0) -> LlamaForCausalLM:
@@ -70,19 +81,19 @@ def test_the_model_is_left_as_it_was_also_after_an_error_and_only_by_the_outer_b
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("change", ["in place", "another parameter"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_weight_that_has_changed_is_packed_again(change):
     model, x = layers(), torch.ones(1, 64)
-    packed = Packed(model)
-    with packed.standing_in():
-        before = model(x)
-    if change == "in place":
-        model[0].weight.mul_(3)
-    else:
-        model[0].weight = nn.Parameter(model[0].weight * 3)
+    packed, calls = Packed(model), []
+    for _ in range(2):
+        with packed.standing_in(stamp(model).weights):
+            before = model(x)
+            calls.append(model[0].__dict__["forward"])
+    assert calls[0] is calls[1], "what has not changed is not packed again"
+    CHANGES[change](model[0])
     after = model(x)
     assert not torch.allclose(before, after, rtol=1e-2)
-    with packed.standing_in():
+    with packed.standing_in(stamp(model).weights):
         torch.testing.assert_close(model(x), after, rtol=1e-4, atol=1e-4)
 
 
@@ -109,6 +120,14 @@ def test_nothing_is_copied_that_does_not_gain():
     with Packed(nn.Sequential(small, half)).standing_in():
         assert "forward" not in small.__dict__
         assert "forward" not in half.__dict__
+
+
+@torch.no_grad()
+def test_a_pruned_layer_keeps_its_own_product():
+    model = layers()
+    l1_unstructured(model[0], "weight", 0.5)
+    with Packed(model).standing_in():
+        assert ["forward" in layer.__dict__ for layer in model] == [False, True, True, False, False]
 
 
 def test_a_layer_with_a_forward_of_its_own_keeps_it():

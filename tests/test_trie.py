@@ -204,6 +204,19 @@ def test_logits_that_the_cache_has_lost_are_computed_again(llama, characters):
     assert float((ours - plain).abs().max() / plain.abs().max()) < LIMIT
 
 
+def test_logits_that_were_computed_just_now_are_not_computed_again(llama, characters):
+    """More prompts than the cache remembers logits for."""
+    babbler = Babbler(llama, characters)
+    graph = babbler.start([[1 + i % 9, 1 + i // 9] for i in range(80)])
+    meter, ids = Meter(Budget(tokens=1), graph.trees), np.arange(80)[::-1]
+    babbler._tries[graph] = lm.trie.Trie(llama, logit_bytes=1)  # of 64
+    for extra in (0, 16):  # that were lost are computed again, next to those that are remembered
+        ours = babbler.next_logits(graph, ids, meter)
+        plain = torch.stack([plain_logits(llama, graph.path_tokens(int(i)))[-1] for i in ids])
+        assert float((ours - plain).abs().max() / plain.abs().max()) < LIMIT
+        assert meter.read().prefilled == 160 + extra
+
+
 def test_a_path_shared_by_nodes_of_one_batch_is_computed_once(llama, characters):
     babbler = Babbler(llama, characters, span=4, max_new_tokens=30)
     graph, meter = widened(babbler, rounds=3, draws=4, keep=4)

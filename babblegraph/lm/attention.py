@@ -20,7 +20,7 @@ from babblegraph.lm.decode import Step
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from babblegraph.lm.plan import Piece, Plan
 
@@ -129,15 +129,24 @@ def _piece(piece: Piece, layer: int, query: torch.Tensor, tree: Plan, how: dict[
 @contextmanager
 def attending(model: PreTrainedModel) -> Iterator[None]:
     """Within this block the model attends along tries; afterwards as it did before."""
-    before = model.config._attn_implementation
-    if before == NAME:
+    if model.config._attn_implementation == NAME:
         yield
         return
+    before = _implementations(model.config)
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def _implementations(config: PreTrainedConfig) -> Any:
+    """How a model attends, as `set_attn_implementation` takes it: a composite one (text, vision) by its parts."""
+    if not config.sub_configs:
+        return config._attn_implementation
+    parts = {name: getattr(config, name) for name in config.sub_configs}
+    inner = {name: _implementations(part) for name, part in parts.items() if part is not None}
+    return {"": config._attn_implementation, **inner}
 
 
 def around_attention(model: PreTrainedModel) -> Callable[..., Any]:

@@ -30,7 +30,9 @@ from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.trie import Trie
+from babblegraph.lm.turn import turn_of
 from babblegraph.lm.warp import warper
+from babblegraph.lm.weights import Stamp, stamp
 from babblegraph.protocols import Draws
 
 if TYPE_CHECKING:
@@ -174,7 +176,7 @@ class Babbler:
             memory_limit = memory_limit and memory_limit // 2  # the base has the other half
         self._bounds = memory_limit, cache_bytes
         self._memory = self._rung.memory(*self._bounds, self._token_bytes)
-        self.fingerprint = fingerprint(model)
+        self.fingerprint, self._stamps = fingerprint(model), [stamp(m) for m in self._models]
         self.sampling |= moved(self._base, mixture, self.warp is not None or bool(self.logits_processor))
         self._recorded: tuple[int, ...] = ()  # layers whose hidden states are kept
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
@@ -232,7 +234,8 @@ class Babbler:
     def again(self, model: PreTrainedModel | None = None, **changed: Any) -> Babbler:
         """The same with another model of the same tokenizer, or with other options.
 
-        A model whose weights have changed needs this too: what was known of it is not true any more.
+        The engine is checked anew, and limits of memory count from here. A model whose weights have changed needs no
+        new babbler: what was computed from them before is dropped, and graphs that they began are refused.
 
         Args:
             model: this one's by default.
@@ -256,6 +259,8 @@ class Babbler:
         Raises:
             BadInput: no prompt, an empty one, or one that leaves no room in the model's context.
         """
+        with turn_of(*self._models):
+            self._noticed()
         texts, tokens = [], []
         for prompt in one_or_more(prompts):
             text, ids = encoded(prompt, self.tokenizer, self.vocabulary)
@@ -304,7 +309,8 @@ class Babbler:
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
         """Gives up the keys and values of nodes; when no node holds any, their memory is free again."""
-        trie = self._trie(graph)
+        if (trie := self._tries.get(graph)) is None:
+            return
         trie.release(np.asarray(ids, np.int64))
         if not trie.held:
             del self._tries[graph]
@@ -330,8 +336,13 @@ class Babbler:
         nodes = np.asarray(ids, np.int64)
         with self._running(graph) as trie:
             if before:
-                return trie.around(graph, nodes, before, after, meter, self.tokenizer.bos_token_id)
+                return trie.around(graph, nodes, before, after, meter, self._first)
             return trie.after(graph, nodes, after, meter)
+
+    @property
+    def _first(self) -> int | None:
+        """The token that texts begin with, where there is one."""
+        return None if self.tokenizer is None else self.tokenizer.bos_token_id
 
     def record(self, layers: Sequence[int]) -> None:
         """From now on keeps hidden states of some layers (0 is the embedding), for `hidden`.
@@ -368,7 +379,8 @@ class Babbler:
             kept = SpanStates(*(states[:, picked] for states in kept))
             if known.all():
                 return kept
-        new = computed(self.model, graph, nodes[~known], layers, meter)
+        with turn_of(self.model):
+            new = computed(self.model, graph, nodes[~known], layers, meter)
         if kept is None:
             return new
         place = torch.as_tensor(np.argsort(np.r_[np.flatnonzero(known), np.flatnonzero(~known)]))
@@ -381,17 +393,35 @@ class Babbler:
     @contextmanager
     def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
         """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
-        trie = self._trie(graph)
-        try:
-            with (
-                self._rung.running(self.model),
-                self._packed.standing_in(),
-                nullcontext() if self._base is None else self._base.running(),
-            ):
-                yield trie
-        except BaseException:
-            trie.restore(graph.size)
-            raise
+        with turn_of(*self._models):
+            now = self._noticed()
+            trie = self._trie(graph)
+            try:
+                with (
+                    self._rung.running(self.model),
+                    self._packed.standing_in(now[0].weights),
+                    nullcontext() if self._base is None else self._base.running(now[-1].weights),
+                ):
+                    yield trie
+            except BaseException:
+                trie.restore(graph.size)
+                raise
+
+    def _noticed(self) -> list[Stamp]:
+        """What the weights are now; if they have changed, all that was computed from them before is dropped."""
+        now = [stamp(model) for model in self._models]
+        if now != self._stamps:
+            self._stamps = now
+            self._tries.clear()
+            self.fingerprint = fingerprint(self.model)
+            if self._base is not None:
+                self.sampling = {**self.sampling, "base": self._base.fingerprint}
+        return now
+
+    @property
+    def _models(self) -> list[PreTrainedModel]:
+        """What runs: the model, and a base that is another one."""
+        return [self.model] if self._base is None or self._base.shared else [self.model, self._base.model]
 
     def _trie(self, graph: BabbleGraph) -> Engine | Pair:
         if graph not in self._tries:

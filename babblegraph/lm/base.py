@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,15 +61,19 @@ class Base:
             self._rung, _, reach, token_bytes = choose(base, engine)
         self.context = min(context_of(base), reach or context_of(base))
         self._memory = self._rung.memory(memory_limit and memory_limit // 2, cache_bytes, token_bytes)
-        self.fingerprint = f"{fingerprint(base)}{' without adapters' if self.shared else ''}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights as they are now."""
+        return f"{fingerprint(self.model)}{' without adapters' if self.shared else ''}"
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """The base in its place, beside the model."""
+    def running(self, weights: Hashable) -> Iterator[None]:
+        """The base in its place, beside the model; `weights` as for `Packed.standing_in`."""
         if self.shared:
             yield
         else:
-            with self._rung.running(self.model), self._packed.standing_in():
+            with self._rung.running(self.model), self._packed.standing_in(weights):
                 yield
 
     def beside(self, engine: Engine) -> Pair:

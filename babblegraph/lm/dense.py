@@ -73,6 +73,11 @@ class Dense:
         """Node -> its text; the last token may not be computed yet."""
         return self.store.of
 
+    @property
+    def forgets(self) -> bool:
+        """Whether every text goes through the model from its beginning."""
+        return self.step.forgets
+
     def record(self, layers: Sequence[int]) -> None:
         """Nothing: these caches keep no hidden states."""
 

@@ -22,6 +22,7 @@ from babblegraph.lm.attention import attending
 from babblegraph.lm.dense import Dense
 from babblegraph.lm.steps import Alone, Cached, OneByOne, Recomputed, Step
 from babblegraph.lm.trie import Trie
+from babblegraph.lm.turn import turn_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,6 +60,8 @@ class Engine(Protocol):
     def windows(
         self,
     ) -> set[int | None] | None: ...  # that layers told of; None: the model sees to them itself
+    @property
+    def forgets(self) -> bool: ...  # whether every text goes through the model from its beginning
 
     def record(self, layers: Sequence[int]) -> None: ...
     def hidden(
@@ -124,7 +127,8 @@ def choose(model: PreTrainedModel, only: str | None = None) -> Choice:
         if only not in (None, rung.name):
             continue
         try:
-            choice = Choice(rung, *selfcheck.check(model, rung.tried, rung.running))
+            with turn_of(model):
+                choice = Choice(rung, *selfcheck.check(model, rung.tried, rung.running))
         except torch.OutOfMemoryError:
             raise  # says nothing about the model
         except Exception as problem:  # models fail in ways of their own

@@ -129,7 +129,8 @@ class Forward:
         paths = [r.path for r in batch]
         layout = Layout(padded(paths), np.array([len(p) for p in paths]), new, self.least)
         if self._decodes and _apart(batch, new, len(self.store.references)):
-            return self._step(layout, *np.array([(r.tokens[0], r.path[-1]) for r in batch], np.int64).T)
+            logits = self._step(layout, *np.array([(r.tokens[0], r.path[-1]) for r in batch], np.int64).T)
+            return logits.clone()  # the next batch's step writes over the decoder's
         ids, slots, positions = (np.zeros((len(batch), int(new.max())), np.int64) for _ in range(3))
         for b, i in enumerate(layout.order.tolist()):
             path, tokens, _, _ = batch[i]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from babblegraph.lm.babbler import Babbler
 from babblegraph.lm.base import without_adapters
+from babblegraph.lm.turn import turn_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -46,12 +47,12 @@ class Frozen(Babbler):
 
     def hidden(self, graph: BabbleGraph, ids: ArrayLike, layers: Sequence[int], meter: Meter) -> SpanStates:
         """As the base has them; see `Babbler.hidden`."""
-        with self._off():
+        with turn_of(self.model), self._off():
             return super().hidden(graph, ids, layers, meter)
 
     @contextmanager
     def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
-        with self._off(), super()._running(graph) as trie:
+        with turn_of(self.model), self._off(), super()._running(graph) as trie:
             yield trie
 
     def _off(self) -> AbstractContextManager[Any]:

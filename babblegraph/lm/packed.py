@@ -6,9 +6,8 @@ is faster on one that it has laid out anew, which takes the weight's memory a se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,21 +15,16 @@ from transformers.pytorch_utils import Conv1D
 
 from babblegraph.errors import BadInput
 
+Call = Callable[[torch.Tensor], torch.Tensor]
 PACK_BYTES = 1 << 30
 LEAST_WEIGHTS = 1 << 17  # of a layer; a smaller one lies in the cache, and gains less than the call costs
-
-
-class _Pack(NamedTuple):
-    weight: nn.Parameter
-    version: int  # of the weight when it was packed
-    call: Callable[[torch.Tensor], torch.Tensor]
 
 
 class Packed:
     """Copies of a model's weights, made when they are first needed; the model itself stays as it is.
 
     Only single precision on an x86 CPU gains; anywhere else, and for layers of other classes or with hooks of their
-    own, nothing is copied. A weight that has changed is packed again.
+    own, nothing is copied. When weights have changed, they are packed again.
 
     Args:
         model: any model.
@@ -44,39 +38,47 @@ class Packed:
         if most_bytes < 0:
             raise BadInput(f"pack_bytes must not be negative, got {most_bytes}: use 0 for no copies")
         self._model, self._most_bytes = model, most_bytes
-        self._packs: dict[nn.Module, _Pack] = {}
+        self._weights: Hashable = None  # that the copies are of
+        self._packs: dict[nn.Module, Call] | None = None
+        self._nbytes = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes that the copies take."""
-        return sum(pack.weight.numel() * pack.weight.element_size() for pack in self._packs.values())
+        return self._nbytes
 
     @contextmanager
-    def standing_in(self) -> Iterator[None]:
-        """Within this block the copies compute; a block within a block changes nothing."""
+    def standing_in(self, weights: Hashable = None) -> Iterator[None]:
+        """Within this block the copies compute; a block within a block changes nothing.
+
+        Args:
+            weights: what tells them from what they were before, of `weights.stamp`.
+        """
+        if self._packs is None or weights != self._weights:
+            self._packs, self._weights = self._packed(), weights
         mine = []
         try:
-            for layer, pack in self._current().items():
+            for layer, call in self._packs.items():
                 if "forward" not in layer.__dict__:
-                    layer.__dict__["forward"] = pack.call
+                    layer.__dict__["forward"] = call
                     mine.append(layer)
             yield
         finally:
             for layer in mine:
                 del layer.__dict__["forward"]
 
-    def _current(self) -> dict[nn.Module, _Pack]:
+    def _packed(self) -> dict[nn.Module, Call]:
         """A copy of every layer that gains by one, as its weight is now."""
-        left, packs = self._most_bytes, self._packs
-        for layer in self._model.modules() if not packs else list(packs):
+        packs: dict[nn.Module, Call] = {}
+        self._nbytes = 0
+        for layer in self._model.modules():
             weight = _weight(layer)
-            if weight is None or (size := weight.numel() * weight.element_size()) > left:
-                packs.pop(layer, None)
+            if weight is None:
                 continue
-            left -= size
-            known = packs.get(layer)
-            if known is None or known.weight is not weight or known.version != weight._version:
-                packs[layer] = _Pack(weight, weight._version, _call(layer, weight))
+            size = weight.numel() * weight.element_size()
+            if self._nbytes + size <= self._most_bytes:
+                self._nbytes += size
+                packs[layer] = _call(layer, weight)
         return packs
 
 
@@ -84,7 +86,7 @@ def _weight(layer: nn.Module) -> nn.Parameter | None:
     """The weight of a layer that gains by a copy."""
     if type(layer) not in (nn.Linear, Conv1D) or not _available():
         return None
-    weight = layer._parameters["weight"]
+    weight = layer._parameters.get("weight")  # none where torch prunes or reparametrizes it
     if type(weight) is not nn.Parameter or weight.device.type != "cpu" or weight.dtype is not torch.float32:
         return None
     return weight if weight.numel() >= LEAST_WEIGHTS else None
@@ -95,7 +97,7 @@ def _available() -> bool:
 
 
 @torch.no_grad()
-def _call(layer: nn.Module, weight: nn.Parameter) -> Callable[[torch.Tensor], torch.Tensor]:
+def _call(layer: nn.Module, weight: nn.Parameter) -> Call:
     """The layer's product with a copy of its weight."""
     original: Callable[..., torch.Tensor] = type(layer).forward
     multiply = torch.ops.mkldnn._linear_pointwise.default

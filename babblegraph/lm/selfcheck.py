@@ -48,8 +48,9 @@ def check(
         running: the state of the model in which the engine runs.
 
     Returns:
-        The error; and how long texts may be where some layers see less than the whole text without telling the
-        attention function how much (llama4's chunks, qwen2_moe's window): up to there it makes no difference.
+        The error; and how long texts may be where that is less than the model's context: where some layers see less
+        than the whole text without telling the attention function how much (llama4's chunks, qwen2_moe's window), or
+        where the keys of a longer text are others from its beginning on (phi3's LongRoPE).
     Raises:
         ValueError: the logits differ.
         Exception: whatever the model raises when it cannot run this way.
@@ -69,9 +70,7 @@ def check(
         raise ValueError(
             f"its logits along a tree are off by {error:.1e} of the largest, more than {limit:.1e}"
         )
-    return Checked(
-        error, None if engine.windows is None else _reach(model, engine.windows), engine.store.token_bytes
-    )
+    return Checked(error, _reach(model, engine), engine.store.token_bytes)
 
 
 def _grown(engine: Engine, vocabulary: int) -> dict[Tokens, torch.Tensor]:
@@ -130,14 +129,34 @@ def _forward(model: PreTrainedModel, text: Tokens) -> torch.Tensor:
     return model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0].float().cpu()
 
 
-def _reach(model: PreTrainedModel, windows: set[int | None]) -> int | None:
+def _reach(model: PreTrainedModel, engine: Engine) -> int | None:
+    """Up to how many tokens the check holds; see `check`."""
+    bounds = _untold(model, engine.windows) if engine.windows is not None else []
+    if not engine.forgets:
+        bounds += _turns(model)
+    return min(bounds, default=None)
+
+
+def _untold(model: PreTrainedModel, windows: set[int | None]) -> list[int]:
+    """How far layers see that have not told of it."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
     bounds = {
         "sliding_attention": getattr(config, "sliding_window", None),
         "chunked_attention": getattr(config, "attention_chunk_size", None),
     }
-    untold = [
+    return [
         b for kind, b in bounds.items() if kind in kinds and isinstance(b, int) and b and b not in windows
     ]
-    return min(untold, default=None)
+
+
+def _turns(model: PreTrainedModel) -> list[int]:
+    """Up to how many tokens LongRoPE turns keys by its short factors; those of a longer text by others, all of them."""
+    given = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [
+        given,
+        *(kind for kind in given.values() if isinstance(kind, dict)),
+    ]  # of layers, in some families
+    return [
+        int(kind["original_max_position_embeddings"]) for kind in kinds if kind.get("rope_type") == "longrope"
+    ]

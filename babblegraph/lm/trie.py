@@ -78,6 +78,11 @@ class Trie:
         """The sliding windows that the layers told of."""
         return self._forward.windows
 
+    @property
+    def forgets(self) -> bool:
+        """Whether every text goes through the model from its beginning: no, keys and values are kept."""
+        return False
+
     def record(self, layers: Sequence[int]) -> None:
         """From now on keeps the hidden states of some layers, for every token that is computed."""
         self._forward.hidden = HiddenStates(layers)
@@ -209,16 +214,20 @@ class Trie:
     def next_logits(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """The logits of what follows each node, [F, V]; computes what is not there."""
         self._paths.touch(ids)
-        self._compute_paths(graph, ids, meter)
+        newest, fresh = self._compute_paths(graph, ids, meter)
         paths = [self.held[int(i)] for i in ids]
         ends = np.array([p[-1] for p in paths], np.int64)
         last, first, which = np.unique(ends, return_index=True, return_inverse=True)
         known = self.store.has_logits(last)
+        lost = ~known & ~np.isin(last, newest)
         again = [
             Row(paths[i], last_token(graph, int(ids[i])), int(graph.root[ids[i]]), "prefilled")
-            for i in first[~known]
+            for i in first[lost]
         ]
-        return self._known_or_computed(last[known], known, again, meter)[which]
+        computed = np.concatenate([newest, last[lost]])
+        order = np.argsort(computed)
+        place = order[np.searchsorted(computed, last[~known], sorter=order)]
+        return self._known_or_computed(last[known], known, again, meter, place, fresh)[which]
 
     def after(self, graph: BabbleGraph, ids: Ints, words: Sequence[int], meter: Meter) -> torch.Tensor:
         """The logits that would follow if each node went on with some words, [F, V]; nothing of it is kept."""
@@ -296,10 +305,17 @@ class Trie:
         self.store.sweep(np.concatenate(taken))
         return logits
 
-    def _compute_paths(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> None:
-        """Makes sure that every token of the nodes' paths has its keys and values, and holds them."""
-        self._forward(list(self._paths.completing(graph, ids)), meter)
+    def _compute_paths(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> tuple[Slots, torch.Tensor]:
+        """Makes sure that every token of the nodes' paths has its keys and values, and holds them.
+
+        Returns:
+            The slots of last tokens that had to be computed, [B], and the logits that follow, [B, V], which are more
+            than the store may remember.
+        """
+        rows = list(self._paths.completing(graph, ids))
+        logits = self._forward(rows, meter)
         self._paths.completed()
+        return np.array([row.path[-1] for row in rows], np.int64), logits
 
     def _fill(self, slots: Slots, before: Slots, tokens: Ints) -> None:
         """Fills in slots for the tokens that are not in the trie, the same one for the same token."""
@@ -318,17 +334,20 @@ class Trie:
         known: NDArray[np.bool_],
         rows: list[Row],
         meter: Meter,
-        place: Ints | slice = slice(None),
+        place: Ints,
+        fresh: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits of `len(known)` slots: remembered ones where known, elsewhere those after `rows[place]`, in turn."""
+        """Logits of `len(known)` slots: remembered ones where known, elsewhere the next of `[*fresh, *rows][place]`."""
         kept = self.store.logits(remembered) if len(remembered) else None  # before the rows push them out
-        computed = self._forward(rows, meter)[place]
+        computed = self._forward(rows, meter)
+        if fresh is not None and len(fresh):
+            computed = torch.cat([fresh, computed]) if rows else fresh
         if kept is None:
-            return computed
+            return computed[place]
         logits = kept.new_empty(len(known), kept.shape[1])
         logits[torch.as_tensor(known)] = kept
-        if rows:
-            logits[torch.as_tensor(~known)] = computed
+        if len(place):
+            logits[torch.as_tensor(~known)] = computed[place]
         return logits
 
 
