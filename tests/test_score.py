@@ -176,8 +176,6 @@ def test_a_verifier_that_hangs_costs_its_node_only():
 
 def test_a_verifier_without_a_limit_runs_in_the_thread_that_asks():
     class Here(Task):
-        seconds = None
-
         def verify(self, prompt, text):
             return float(threading.current_thread() is threading.main_thread())
 

@@ -13,7 +13,6 @@ from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.scoring.function import function_value
 from babblegraph.scoring.score import Score
-from babblegraph.scoring.time_limit import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +127,7 @@ class _Continued:
 
     def __getattr__(self, name: str) -> Any:
         if name == "seconds":
-            return getattr(self._task, name, SECONDS)
+            return getattr(self._task, name, None)
         if name not in ("value", "done", "state"):
             raise AttributeError(name)
         return None if getattr(self._task, name, None) is None else self._whole(name)

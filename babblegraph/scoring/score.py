@@ -14,7 +14,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Task, ValueFunction, verifies
 from babblegraph.randomness import text_key
 from babblegraph.scoring.contain import KEY, NUMBER, YES_OR_NO, contained
-from babblegraph.scoring.time_limit import SECONDS, limited
+from babblegraph.scoring.time_limit import limited
 from babblegraph.status import Flag, Gate, Status
 
 Connectivity = Callable[[BabbleGraph], NDArray[np.float32]]
@@ -46,7 +46,7 @@ class Score:
         threshold: float | None = None,
     ) -> None:
         self.task, self.value, self.connectivity, self.threshold = task, value, connectivity, threshold
-        self._call = limited(getattr(task, "seconds", SECONDS))
+        self._call = limited(getattr(task, "seconds", None))
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.int32], meter: Meter) -> None:
         """One round's new nodes, [M]."""

@@ -42,7 +42,6 @@ class Chain:
 
     name = "chain"
     stop: tuple[str, ...] = ("\n",)
-    seconds: float | None = None  # the rules always end: no thread to watch them
 
     def __init__(self, prompts: Sequence[str] = ("38+57*4-19+86*7-45",)) -> None:
         self.prompts: Sequence[str] = list(prompts)

@@ -46,7 +46,6 @@ class Countdown:
 
     name = "countdown"
     stop: tuple[str, ...] = ("\n",)
-    seconds: float | None = None  # the rules always end: no thread to watch them
 
     def __init__(self, prompts: Sequence[str] = ("3 5 7 11>24",)) -> None:
         self.prompts: Sequence[str] = list(prompts)

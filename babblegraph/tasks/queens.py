@@ -40,7 +40,6 @@ class Queens:
 
     name = "queens"
     stop: tuple[str, ...] = ("\n",)
-    seconds: float | None = None  # the rules always end: no thread to watch them
 
     def __init__(self, prompts: Sequence[str] = ("..e.....",)) -> None:
         self.prompts: Sequence[str] = list(prompts)
