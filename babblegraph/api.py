@@ -56,7 +56,7 @@ class Result:
     def passed(self) -> list[bool]:
         """For each prompt, whether a leaf reached the threshold; any finished leaf where there is none."""
         graph, floor = self.graph, -np.inf if self.threshold is None else self.threshold
-        hits = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & (graph.score >= floor)
+        hits = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & graph.reaches(floor)
         return (np.bincount(graph.root[hits], minlength=graph.trees) > 0).tolist()
 
     @property
@@ -188,7 +188,9 @@ def score_of(
 
 def threshold_of(task: Task | None, threshold: float | None) -> float | None:
     """What a score has to reach: what was asked for, 1 where there is a verifier."""
-    return 1.0 if threshold is None and verifies(task) else threshold
+    if threshold is None:
+        return 1.0 if verifies(task) else None
+    return float(threshold)  # a plain number: the graph's meta keeps it
 
 
 def prompts_of(prompts: Any, task: Task | None) -> Sequence[Any]:

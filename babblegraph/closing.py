@@ -24,7 +24,7 @@ class Closing:
     weight to as many as the rest of the budget can finish (never fewer than one), and each is drawn on once a
     round, pruned again where the estimate of its cost was too low. Expansions are never cut short: what a cut
     draws again would depend on what was drawn. So a tree may end a little above its budget, by at most the last
-    expansions' spans; `graph.meta["closing"]` counts it.
+    expansions' spans; `graph.meta["closing"]` counts it. A tree that waits for its turn is not closed before.
 
     Args:
         meter: the search's, with its budget.
@@ -45,6 +45,8 @@ class Closing:
         busy = np.bincount(graph.root[chosen.ids], minlength=graph.trees) > 0
         left = np.bincount(graph.root[live], minlength=graph.trees) > 0
         begins = left & ~busy & ~self.closing
+        if chosen.waiting is not None:
+            begins &= ~chosen.waiting
         self.begun[begins] = self.meter.counts["sampled"][begins]
         self.closing |= begins
         self.stopped = self._prune(graph)
@@ -92,9 +94,7 @@ class Closing:
         meter = self._within_reserve()
         left = np.minimum(meter.tokens_left(), meter.nodes_left())
         paid = np.sort(order[before < left[tree[order]]])
-        if chosen.contest is not None:
-            chosen.contest.keep(paid)
-        return Chosen(chosen.ids[paid], chosen.draws[paid], chosen.contest)
+        return chosen.only(paid)
 
     def _prune(self, graph: BabbleGraph) -> NDArray[np.intp]:
         """Prunes each closing tree to as many nodes as its budget can finish, at least one."""

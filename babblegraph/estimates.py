@@ -98,7 +98,7 @@ def probability(
     With several prompts the value is the mean over them, each prompt's trees being a stratum. The threshold must
     not come from the same trees (see `thresholds.cross_fit`). Where no tree has a hit there is no value but a
     one-sided bound: exact where each tree's weights sum to 1 (pruning by weight alone), else scaled by the
-    largest sum, with a warning.
+    largest sum, with a warning. It goes by the prompt with the fewest trees.
 
     Args:
         graph: a closed forest of a search with the aim `estimate`.
@@ -114,7 +114,7 @@ def probability(
     """
 
     def hit(graph: BabbleGraph, leaves: Ids) -> NDArray[np.bool_]:
-        return np.nan_to_num(graph.score[leaves], nan=-np.inf) >= threshold
+        return graph.reaches(threshold, leaves)
 
     return expectation(graph, hit, under=under, prompt=prompt, ratio=ratio, chance=True)
 
@@ -158,9 +158,12 @@ def expectation(
     strata = np.unique([graph.prompts[i] for i in trees], return_inverse=True)[1]
     hits = int((np.bincount(root, values != 0, minlength=len(trees)) > 0).sum())
     base = replace(base, hits=hits, per_tree=per_tree, tree_ids=trees)
-    said = doubts(base.effective, base.heaviest, hits, per_tree, total, np.bincount(strata), ratio)
+    per_prompt = np.bincount(strata)
+    said = doubts(base.effective, base.heaviest, hits, per_tree, total, per_prompt, ratio)
+    most = 1.0 if ratio else max(1.0, float(total.max(initial=1.0)))  # that a tree could say
+    even = len(per_prompt) * int(per_prompt.min())  # what a prompt with few trees hides, others do not tell
     if chance and hits == 0:
-        high = none_in(len(trees)) * max(1.0, float(total.max()))
+        high = none_in(even) * most
         cost, _ = _tokens(graph, trees, leaves, log_w, values, None)
         reason = f"no hit in {len(trees)} trees"
         return replace(
@@ -170,11 +173,10 @@ def expectation(
         per_tree, biases = ratios(per_tree, total, strata)
         said = (*said, f"a ratio of means is biased, here by about {biases:.1g}")
     value, error, degrees = stratified(per_tree, strata)
-    share = 1.0 / (np.bincount(strata)[strata] * (strata.max() + 1))  # of each tree in the mean
+    share = 1.0 / (per_prompt[strata] * len(per_prompt))  # of each tree in the mean
     log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
-    most = 1.0 if ratio else max(1.0, float(total.max(initial=1.0)))
     low, end = _interval(
-        value, error, degrees, len(trees), values, most, chance, not graph.log_inclusion[leaves].any()
+        value, error, degrees, even, values, most, chance, not graph.log_inclusion[leaves].any()
     )
     tokens, independent = _tokens(graph, trees, leaves, log_w, values, error)
     return replace(
@@ -196,7 +198,7 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
         strategy, aim = (
             graph.meta.get(name, unknown) for name, unknown in (("strategy", "?"), ("aim", "solve"))
         )
-        return f"the strategy {strategy!r} has the aim {aim}, its weights are biased"
+        return f"the search had the aim {aim}, last with the strategy {strategy!r}: its weights are biased"
     if (graph.flags & Flag.BIASED).any():
         return "nodes were pruned by a biased gate"
     if reason := truncation(graph, under):

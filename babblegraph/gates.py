@@ -43,7 +43,7 @@ def table(graph: BabbleGraph, threshold: float) -> list[GateRow]:
     Source: design/scoring.md, "Gates"; Wilson, 1927.
     """
     elite = graph.is_leaf() & (graph.status != Status.LEAF_DEAD)
-    elite &= np.nan_to_num(graph.score, nan=-np.inf) >= threshold
+    elite &= graph.reaches(threshold)
     weight = np.where(elite, np.exp(np.minimum(graph.log_weight(), 700.0)), 0.0)
     weighted = graph.meta.get("aim") == "estimate" and weight.sum() > 0
     rows = []

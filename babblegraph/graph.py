@@ -164,6 +164,10 @@ class BabbleGraph:
         status = self.status[ids]
         return (status >= Status.LEAF_END) & (status <= Status.LEAF_DEAD)
 
+    def reaches(self, threshold: float, ids: Ids = slice(None)) -> NDArray[np.bool_]:
+        """Whether scores are at least a threshold, compared in the 32 bits that they are kept in; NaN never is."""
+        return self.score[ids] >= float(threshold)  # with NumPy's own 64 bits 0.7 would not reach 0.7
+
     def frontier(self) -> NDArray[np.intp]:
         """The ids of live nodes that were never expanded."""
         return np.flatnonzero(self.status == Status.FRONTIER)

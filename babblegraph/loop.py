@@ -51,7 +51,8 @@ def search(
         strategy: whom to expand and whom to stop.
         budget: what may be spent; sampled tokens and nodes count for each prompt.
         seed: a non-negative integer.
-        graph: go on with this graph instead of starting one for prompts.
+        graph: go on with this graph instead of starting one for prompts. One that was searched to solve keeps that
+            aim, whatever goes on with it: what biased its weights stays in them.
         close: leave no weight on unfinished nodes, so that an estimate is possible: a quarter of the budget is
             kept back, what is unfinished then is pruned without bias to what that can pay, and rolled out. A tree
             may go over its budget of tokens, only to finish such rollouts; `graph.meta["closing"]` counts it.
@@ -66,7 +67,8 @@ def search(
     if close and strategy.aim != "estimate":
         raise BadInput(f"only an estimate can be closed, got {strategy.name!r} that solves: take frontier()")
     graph, meter, rng = _begin(generator, prompts, budget, seed, graph)
-    graph.meta |= {"strategy": strategy.name, "aim": strategy.aim, "budget": asdict(budget)}
+    aim = strategy.aim if strategy.aim == "solve" else graph.meta.get("aim", strategy.aim)
+    graph.meta |= {"strategy": strategy.name, "aim": aim, "budget": asdict(budget)}
     closing = Closing(meter, rng) if close else None
     paying = meter if closing is None else closing.unbounded
     try:

@@ -103,7 +103,7 @@ def settled(graph: BabbleGraph) -> tuple[str, Tally | None]:
     threshold = graph.meta.get("threshold")
     if threshold is None:
         return "passed", None
-    hits = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & (graph.score >= threshold)
+    hits = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & graph.reaches(threshold)
     return "passed", _tally((np.bincount(graph.root[hits], minlength=graph.trees) > 0)[begun(graph)].tolist())
 
 

@@ -20,7 +20,8 @@ def pass_at(
 
     The value is unbiased with k trees a prompt or more: the mean of 1 − Π(1 − x) over all sets of k trees, which
     for trees of one text each is the usual 1 − C(n−c, k) / C(n, k). With fewer it is 1 − (1 − P)^k, with a
-    warning. The interval is that of P, mapped.
+    warning. The interval is that of P, mapped; of several prompts it is that of the log-odds, and where the trees of
+    each prompt agree, between the means of what may have gone unseen in each: never of width zero.
 
     Args:
         graph, threshold, under, prompt: as in `probability`.
@@ -34,10 +35,8 @@ def pass_at(
     found = probability(graph, threshold, under=under, prompt=prompt)
     if found.value is None or k == 1:
         return found if found.high is None else replace(found, high=_at_least_one(found.high, k))
-    of_prompt = [
-        found.per_tree[[graph.prompts[t] == one for t in found.tree_ids]]
-        for one in dict.fromkeys(graph.prompts[t] for t in found.tree_ids)
-    ]
+    prompts = list(dict.fromkeys(graph.prompts[t] for t in found.tree_ids))
+    of_prompt = [found.per_tree[[graph.prompts[t] == one for t in found.tree_ids]] for one in prompts]
     few = min(map(len, of_prompt)) < k
     each = [_at_least_one(x.mean(), k) if few else some_of(x, k) for x in of_prompt]
     value = float(np.mean(each))
@@ -47,6 +46,10 @@ def pass_at(
     error = math.sqrt(sum(e**2 for _, e, _ in means if e)) / len(means) if found.error is not None else None
     if len(of_prompt) == 1 or error is None:
         low, high = (None if x is None else _at_least_one(x, k) for x in (found.low, found.high))
+    elif error <= 1e-12:
+        alone = [probability(graph, threshold, under=under, prompt=one) for one in prompts]
+        low = float(np.mean([_at_least_one(p.low or 0.0, k) for p in alone]))
+        high = float(np.mean([_at_least_one(1.0 if p.high is None else p.high, k) for p in alone]))
     else:
         low, high = log_odds(value, error, sum(map(len, of_prompt)) - len(of_prompt))
     if low is not None and high is not None:  # the sets of k trees may say a little more than the mean does

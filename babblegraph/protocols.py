@@ -69,9 +69,16 @@ class Chosen(NamedTuple):
     ids: NDArray[np.intp]  # [F]
     draws: NDArray[np.intp]  # [F] of all that take part in a contest of one tree, the same
     contest: Contest | None = None  # for `Draws.DISTINCT`
+    waiting: NDArray[np.bool_] | None = None  # [trees] whose turn is still to come; None for no tree
 
     def __len__(self) -> int:  # the number of nodes, so that an empty choice ends the search
         return len(self.ids)
+
+    def only(self, kept: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> Chosen:
+        """Some of these nodes, by their places or a mask; a contest goes on among them."""
+        if self.contest is not None:
+            self.contest.keep(kept)
+        return Chosen(self.ids[kept], self.draws[kept], self.contest, self.waiting)
 
 
 @runtime_checkable
@@ -98,7 +105,11 @@ class Scorer(Protocol):
 
 
 class Select(Protocol):
-    """Which nodes to expand next; an empty choice ends the search."""
+    """Which nodes to expand next; an empty choice ends the search.
+
+    It may be asked again before anything is expanded, as where prompts take turns: then it is the last answer that
+    counts, and nothing may be held back twice.
+    """
 
     def __call__(self, graph: BabbleGraph, meter: Meter) -> Chosen: ...
 
@@ -140,6 +151,7 @@ class Strategy(NamedTuple):
     prune: Prune
     aim: str = "solve"  # or "estimate": unbiased weights, pruning is final
     draws: Draws = Draws.MULTINOMIAL
+    contest: bool = False  # the nodes of a tree compete on: nothing else may stop one or change its weight
 
 
 class ValueFunction(Protocol):

@@ -56,7 +56,7 @@ def hold_back(graph: BabbleGraph, ids: ArrayLike, share: float = 0.5) -> NDArray
             count=np.ones(m, np.int32),
             status=np.full(m, Status.STEM, np.uint8),
             flags=np.zeros(m, np.uint8),
-            key=chain(graph.key[nodes], STEM + _stems_below(graph)[nodes]),
+            key=chain(graph.key[nodes], STEM + stems_below(graph)[nodes]),
             expanded=np.zeros(0, np.int32),  # the nodes themselves go on as they are
             draws=np.zeros(0, np.int32),
             parent_flags=np.zeros(0, np.uint8),
@@ -70,7 +70,7 @@ def hold_back(graph: BabbleGraph, ids: ArrayLike, share: float = 0.5) -> NDArray
     return stems
 
 
-def _stems_below(graph: BabbleGraph) -> NDArray[np.int64]:
+def stems_below(graph: BabbleGraph) -> NDArray[np.int64]:
     """How many stems each node has, [N]: the next one needs another random key."""
     empty = graph.start == graph.stop
     empty[: graph.trees] = False

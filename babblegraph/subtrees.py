@@ -86,7 +86,7 @@ def passing(graph: BabbleGraph) -> NDArray[np.bool_]:
     threshold = graph.meta.get("threshold")
     if threshold is None:
         return np.zeros(graph.size, np.bool_)
-    return graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & (graph.score >= threshold)
+    return graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & graph.reaches(threshold)
 
 
 def worth(graph: BabbleGraph) -> NDArray[np.float32]:

@@ -46,6 +46,26 @@ def test_a_saved_graph_gives_the_same_table_again(saved, capsys):
     assert "no hit in 6 trees: at most" in capsys.readouterr().out
 
 
+def test_of_several_prompts_the_one_that_is_asked_for_is_estimated(tmp_path, capsys):
+    from test_estimate import leaves_by_hand
+
+    graph = leaves_by_hand([[0.5, 0.5]] * 40, [[0.0, 0.0]] * 20 + [[1.0, 0.0]] * 20, ["a"] * 20 + ["b"] * 20)
+    graph.save(tmp_path / "two.bg")
+
+    def estimated(*arguments):
+        assert (
+            main(["estimate", *arguments, "--graph", str(tmp_path / "two.bg"), "--threshold", "1", "--json"])
+            == 0
+        )
+        return json.loads(capsys.readouterr().out)
+
+    never, half = estimated("a"), estimated("b", "--pass-at", "2")
+    assert (never["prompt"], never["value"], never["trees"], never["hits"]) == ("a", None, 20, 0)
+    assert (half["prompt"], half["value"], half["trees"], half["pass_at"]["value"]) == ("b", 0.5, 20, 0.75)
+    both = estimated()
+    assert (both["prompt"], both["value"]) == ("2 prompts, their mean", 0.25)
+
+
 def test_pass_at_k_and_the_ratio_are_there_for_the_asking(saved, capsys):
     more = ["--threshold", "0", "--pass-at", "3", "--ratio"]
     assert main(["estimate", "--graph", str(saved), *more]) == 0
@@ -92,4 +112,7 @@ def test_a_graph_that_was_searched_to_solve_is_refused_with_the_reason(tmp_path,
     graph.meta |= {"aim": "solve", "strategy": "babble"}
     graph.save(tmp_path / "solve.safetensors")
     assert main(["estimate", "--graph", str(tmp_path / "solve.safetensors"), "--threshold", "1"]) == 2
-    assert "'babble' has the aim solve, its weights are biased" in capsys.readouterr().err
+    assert (
+        "had the aim solve, last with the strategy 'babble': its weights are biased"
+        in capsys.readouterr().err
+    )

@@ -125,6 +125,18 @@ def test_where_everything_hits_the_interval_is_one_sided_too():
     assert found.low == pytest.approx(0.05 ** (1 / 20))
 
 
+def test_bounds_go_by_the_prompt_with_the_fewest_trees():
+    """What two trees of a prompt may have missed, sixty of another one do not tell."""
+    prompts = ["p"] * 60 + ["q"] * 2
+    nothing = probability(leaves_by_hand([[1.0]] * 62, [[0.0]] * 62, prompts), 1.0)
+    assert nothing.high == pytest.approx(none_in(4))
+    assert nothing.reason == "no hit in 62 trees"
+    graph = leaves_by_hand([[1.0]] * 62, [[0.0]] * 60 + [[1.0]] * 2, prompts)
+    graph.log_p_f[62:] = graph.log_inclusion[62:] = -3.0  # each tree is one draw
+    found = probability(graph, 1.0)
+    assert (found.low, found.high) == pytest.approx((0.5 - 0.5 * none_in(4), 0.5 + 0.5 * none_in(4)))
+
+
 def test_trees_that_happen_to_agree_give_no_interval_of_width_zero():
     graph = leaves_by_hand([[0.5, 0.5]] * 40, [[1.0, 0.0]] * 40)
     graph.log_p_f[40:] -= 1
@@ -224,6 +236,11 @@ def test_the_stated_bias_of_a_ratio_is_that_of_the_jackknife():
     assert bias == pytest.approx(399 * (left_out.mean() - whole), rel=0.05)
 
 
+def test_a_ratio_without_a_hit_has_a_bound_without_a_scale():
+    weights, misses = [[0.5, 0.7], [0.25, 0.35], [0.9, 0.3]], [[0, 0]] * 3
+    assert probability(leaves_by_hand(weights, misses), 1.0, ratio=True).high == pytest.approx(none_in(3))
+
+
 def test_prompts_have_a_ratio_each():
     graph = leaves_by_hand(
         [[0.2, 0.2], [0.4, 0.4], [0.9, 0.1], [0.7, 0.3]], [[1, 0]] * 4, ["p", "p", "q", "q"]
@@ -248,8 +265,11 @@ def test_a_path_of_4096_spans_keeps_its_logarithms_exactly():
 
 
 def test_a_score_equal_to_the_threshold_passes_though_the_graph_keeps_it_short():
-    """0.7 as a 32-bit number lies below 0.7 as a 64-bit one."""
-    assert probability(leaves_by_hand([[0.5, 0.5]] * 2, [[0.7, 0.1]] * 2), 0.7).value == pytest.approx(0.5)
+    """0.7 as a 32-bit number lies below 0.7 as a 64-bit one, and NumPy's own numbers have 64 bits."""
+    graph = leaves_by_hand([[0.5, 0.5]] * 2, [[0.7, 0.1]] * 2)
+    for threshold in (0.7, np.float64(0.7), np.quantile([0.7, 0.7], 0.5), np.float32(0.7)):
+        assert probability(graph, threshold).value == pytest.approx(0.5)
+        assert graph.reaches(threshold, [2, 3]).tolist() == [True, False]
 
 
 def test_one_heavy_tree_is_warned_of():

@@ -16,7 +16,7 @@ from babblegraph.graph_file import load, save
 from babblegraph.protocols import Strategy
 from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Gate, Status
-from babblegraph.strategies import babble, frontier
+from babblegraph.strategies import babble, frontier, stochastic_beam
 from babblegraph.strategies.gated import Stage, by_connectivity, by_value, gated
 
 NEVER = Strategy("none", lambda graph, meter: None, lambda graph, rng: np.zeros(0, np.intp))
@@ -149,3 +149,9 @@ def test_wrong_gates_are_refused_in_one_line(stages, probe, rule):
     with pytest.raises(BadInput, match=rule) as error:
         gated(frontier(), stages, probe=probe)
     assert "\n" not in str(error.value)
+
+
+def test_nodes_that_compete_on_are_refused():
+    """A beam sets the weights of all that are in it anew in each round: what a probe did to one would be lost."""
+    with pytest.raises(BadInput, match=r"do not compete .* 'stochastic-beam': take frontier"):
+        gated(stochastic_beam(), [Stage("a", by_value, 0.5)])

@@ -18,7 +18,7 @@ from babblegraph.protocols import ALL
 from babblegraph.randomness import text_key
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
-from babblegraph.strategies import babble, best_of_n, frontier
+from babblegraph.strategies import adaptive, babble, best_of_n, frontier
 
 Z = 5.7
 
@@ -198,6 +198,17 @@ def test_a_biased_strategy_gives_no_estimate():
     lm = TableLM(3, 4, seed=2)
     graph = run(lm, ["p"], babble(), TableTask(lm), budget=30)
     assert "aim solve" in str(probability(graph, 0.5))
+
+
+@pytest.mark.parametrize("strategy", [babble(), best_of_n(), adaptive()])
+def test_what_was_searched_to_solve_is_never_an_estimate_whatever_goes_on_with_it(strategy):
+    lm = TableLM(3, 4, seed=1)
+    graph = run(lm, ["p"], strategy, TableTask(lm), budget=10)
+    score, more = Score(TableTask(lm)), {"strategy": frontier(), "budget": Budget(tokens=900)}
+    for _ in search(lm, graph=graph, score=score, close=True, **more):
+        pass
+    assert graph.meta["strategy"] == "frontier"
+    assert "the search had the aim solve, last with the strategy 'frontier'" in why_not(graph)
 
 
 @pytest.mark.parametrize("strategy", [babble(width=2), frontier(width=2, keep=3), best_of_n(n=9)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import comb
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from test_estimate import leaves_by_hand, run
 
 from babblegraph.errors import BadInput
 from babblegraph.estimates import probability
-from babblegraph.intervals import pass_at_k, some_of
+from babblegraph.intervals import none_in, pass_at_k, some_of
 from babblegraph.passes import pass_at
 from babblegraph.strategies import frontier
 
@@ -60,6 +61,29 @@ def test_prompts_are_averaged_after_they_are_mapped():
     found = pass_at(graph, 1.0, 2)
     assert found.value == pytest.approx((1 - 0.8 * 0.6 + 1 - 0.1 * 0.3) / 2)
     assert found.low < found.value < found.high
+
+
+def test_prompts_whose_trees_agree_give_no_interval_of_width_zero():
+    """One never passes, the other one always: each may have missed its other kind of text."""
+    graph = leaves_by_hand([[1.0]] * 16, [[0.0]] * 8 + [[1.0]] * 8, ["p"] * 8 + ["q"] * 8)
+    graph.log_p_f[16:] = graph.log_inclusion[16:] = -3.0  # each tree is one draw
+    found, unseen = pass_at(graph, 1.0, 4), none_in(8)
+    assert found.value == 0.5
+    assert found.low == pytest.approx((0 + 1 - unseen**4) / 2)
+    assert found.high == pytest.approx((1 - (1 - unseen) ** 4 + 1) / 2)
+
+
+def test_the_interval_of_a_rare_and_a_sure_prompt_covers_as_often_as_it_says():
+    """Two prompts of 8 trees of one text each, P = .24 and 1, over all counts of hits: 1 in 9 forests has none."""
+    p, missed = 0.24, 0.0
+    truth = (1 - (1 - p) ** 4 + 1) / 2
+    for hits in range(9):
+        scores = [[float(i < hits)] for i in range(8)] + [[1.0]] * 8
+        graph = leaves_by_hand([[1.0]] * 16, scores, ["p"] * 8 + ["q"] * 8)
+        graph.log_p_f[16:] = graph.log_inclusion[16:] = -3.0
+        found = pass_at(graph, 1.0, 4)
+        missed += (not found.low <= truth <= found.high) * comb(8, hits) * p**hits * (1 - p) ** (8 - hits)
+    assert missed < 0.05
 
 
 def test_without_a_hit_there_is_a_bound_for_k_too():

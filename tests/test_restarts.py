@@ -12,7 +12,7 @@ from babblegraph.estimates import probability
 from babblegraph.loop import search
 from babblegraph.scoring import Score, entropy_to_go, novelty
 from babblegraph.status import Status
-from babblegraph.strategies import babble, frontier
+from babblegraph.strategies import babble, frontier, stochastic_beam
 from babblegraph.strategies.restarts import with_restarts
 
 
@@ -71,6 +71,11 @@ def test_a_search_with_restarts_ends_and_repeats_itself():
     one, two = (run(lm, strategy, trees=3, budget=40) for _ in range(2))
     np.testing.assert_array_equal(one.tokens, two.tokens)
     np.testing.assert_array_equal(one.parent, two.parent)
+
+
+def test_nodes_that_compete_on_are_refused():
+    with pytest.raises(BadInput, match=r"restarts need nodes that do not compete .* 'stochastic-beam'"):
+        with_restarts(stochastic_beam(), novelty())
 
 
 @pytest.mark.parametrize("share", [0, 1.5])

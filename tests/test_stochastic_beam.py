@@ -19,6 +19,7 @@ from babblegraph.resample import reached
 from babblegraph.scoring import Score
 from babblegraph.status import Gate, Status
 from babblegraph.strategies import best_of_n, stochastic_beam
+from babblegraph.strategies.stops import stopping
 
 
 def rounds_of(lm, width, prompts=("p",), tokens=10**6, close=False, seed=0, graph=None):
@@ -150,6 +151,23 @@ def test_what_the_race_stops_remembers_gate_and_round_and_is_told_of():
     assert (graph.gate[pruned] == Gate.NODE).all()
     at_birth = pruned[graph.died[pruned] == graph.born[pruned]]
     assert set(at_birth) - set(scored), "what is lost inside an expansion costs no judge anything"
+
+
+def test_a_rule_that_stops_one_prompt_lets_the_beams_of_others_go_on():
+    lm = TableLM(3, 5, seed=1)
+
+    def second_is_done(graph, meter):
+        return np.arange(graph.trees) == 1
+
+    options = {"score": Score(TableTask(lm)), "budget": Budget(tokens=10**6)}
+    *_, stopped = search(lm, "ab", strategy=stopping(stochastic_beam(width=4), second_is_done), **options)
+    *_, alone = search(lm, "a", strategy=stochastic_beam(width=4), **options)
+    graph = stopped.graph
+    leaves = np.flatnonzero(graph.is_leaf())
+    assert (graph.root[leaves] == 0).all()
+    assert len(leaves) == 4
+    theirs = np.flatnonzero(alone.graph.is_leaf())
+    np.testing.assert_array_equal(graph.log_inclusion[leaves], alone.graph.log_inclusion[theirs])
 
 
 class Deaf(TableLM):

@@ -10,15 +10,20 @@ import pytest
 from table_lm import TableLM
 from test_loop import TableTask, noisy_value, run
 
+import babblegraph as bg
 from babblegraph.born import Born
-from babblegraph.budget import Budget
+from babblegraph.budget import Budget, Meter
+from babblegraph.cli import output
 from babblegraph.errors import BadInput
 from babblegraph.estimates import why_not
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import search
-from babblegraph.scoring import Score
+from babblegraph.randomness import Rng
+from babblegraph.scoring import Score, function_value
 from babblegraph.status import Status
-from babblegraph.strategies import STRATEGIES, best_of_n
+from babblegraph.strategies import STRATEGIES, best_of_n, step_beam
+from babblegraph.strategies.best_first import log_promise
+from babblegraph.strategies.common import log_priority
 from babblegraph.strategies.stops import converged, leads, reached, stopping
 from babblegraph.votes import margins, votes
 
@@ -138,6 +143,37 @@ def test_numbers_that_make_no_sense_are_refused_in_one_line(name, options):
     with pytest.raises(BadInput, match="got") as error:
         STRATEGIES[name](**options)
     assert "\n" not in str(error.value)
+
+
+def test_a_node_whose_value_failed_ranks_last():
+    lm = TableLM(3, 3, seed=1)
+    graph = lm.start(["p"])
+    graph.round = 1
+    ids = graph.add(Born.of_spans([0] * 3, [[0], [1], [2]], [-1.0] * 3))
+
+    def value(texts):
+        return [{"a": 0.9, "c": 0.2}[text[-1]] for text in texts]
+
+    Score(None, function_value(value))(graph, ids, Meter(Budget(tokens=9), 1))
+    assert np.isnan(graph.value[ids[1]])
+    assert np.argsort(-log_priority(graph, ids, 1.0, 0.0)[ids]).tolist() == [0, 2, 1]
+    assert np.argsort(-log_promise(graph, ids, 1.0, 1.0)).tolist() == [0, 2, 1]
+    assert step_beam(width=1).prune(graph, Rng(0)).tolist() == ids[1:].tolist()
+    assert log_priority(graph, np.array([0]), 1.0, 1.0)[0] == pytest.approx(
+        0
+    )  # nobody was asked about the root
+
+
+def test_a_threshold_out_of_numpy_ends_the_search_as_a_plain_one_does():
+    class Same:
+        def verify(self, prompt, text):
+            return 0.7
+
+    for threshold in (0.7, np.quantile([0.7, 0.7], 0.5)):
+        found = bg.babble(TableLM(3, 4, seed=1), "p", task=Same(), threshold=threshold, budget=200)
+        assert found.passed == [True]
+        assert found.spent.sampled == 4
+        assert output._result(found.graph, 0, "p")["passed"]
 
 
 def test_a_stop_rule_leaves_other_prompts_searching():

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from table_lm import TableLM
+from test_loop import TableTask, noisy_value
 
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
+from babblegraph.estimates import why_not
+from babblegraph.graph import BabbleGraph
+from babblegraph.loop import search
 from babblegraph.randomness import Rng
+from babblegraph.scoring import Score, novelty
 from babblegraph.status import Status
-from babblegraph.strategies import STRATEGIES, best_of_n, together
+from babblegraph.strategies import STRATEGIES, best_of_n, frontier, stochastic_beam, together, with_restarts
 
 PUZZLES = ["2 3 4>24", "3 5 7>38", "2 5 6>60", "4 5 6>26", "1 2 3>6", "2 2 6>24"]
 
@@ -59,6 +66,17 @@ def test_every_strategy_searches_all_prompts_two_at_a_time(name):
     assert (graph.status[: graph.trees] == Status.EXPANDED).all()
 
 
+def test_closing_leaves_prompts_alone_that_wait_for_their_turn():
+    """A prompt that is closed before its turn is only rolled out: one text."""
+    lm = TableLM(3, 6, seed=1, span=2)
+    options = {"score": Score(TableTask(lm), noisy_value(2)), "budget": Budget(tokens=80), "close": True}
+    for strategy in (frontier(width=3, keep=4), stochastic_beam(width=6)):
+        *_, last = search(lm, ["p"] * 8, strategy=together(strategy, 2), **options)
+        graph = last.graph
+        assert np.bincount(graph.root[graph.is_leaf()]).min() > 3
+        assert why_not(graph) == ""
+
+
 def test_a_search_that_took_turns_can_go_on_with_a_larger_budget():
     first = searched(together(best_of_n(), 2), budget=60)
     again = bg.babble(
@@ -70,6 +88,43 @@ def test_a_search_that_took_turns_can_go_on_with_a_larger_budget():
         graph=first.graph,
     )
     assert again.spent.sampled > 60 * 6
+
+
+HELD = {
+    "restarts of a frontier": frontier(width=2, keep=2, restarts=3),
+    "stems of the best connected": with_restarts(frontier(width=2, keep=3), novelty(), share=0.5),
+}
+
+
+@pytest.mark.parametrize("strategy", HELD.values(), ids=HELD)
+def test_what_holds_weight_back_does_so_once_a_round_however_often_it_is_asked(strategy, tmp_path):
+    """Where a prompt is over the strategy is asked again; after a resume, once more for those that were over."""
+    lm, way = TableLM(3, 5, seed=1, span=2), together(strategy, 2)
+    score, budget = Score(TableTask(lm, state=True), noisy_value(2)), Budget(tokens=40)
+    options = {"score": score, "strategy": way, "budget": budget}
+    *_, whole = search(lm, list("pqrst"), seed=4, **options)
+    for stop in range(2, whole.graph.round, 3):
+        rounds = search(lm, list("pqrst"), seed=4, **options)
+        for _ in range(stop):
+            graph = next(rounds).graph
+        rounds.close()
+        graph.save(tmp_path / "part.bg")
+        *_, last = search(lm, graph=BabbleGraph.load(tmp_path / "part.bg"), **options)
+        for name in ("parent", "log_q", "log_inclusion", "status"):
+            np.testing.assert_array_equal(getattr(last.graph, name), getattr(whole.graph, name))
+
+
+@pytest.mark.parametrize("strategy", HELD.values(), ids=HELD)
+def test_a_strategy_that_is_asked_twice_answers_the_same_and_holds_back_once(strategy):
+    meter, score = Meter(Budget(tokens=90), 1), Score(None, noisy_value(2))
+    graph, more = TableLM(3, 5).start(["p"]), {"strategy": strategy, "budget": meter.budget}
+    for _ in range(6):
+        first, weights = strategy.select(graph, meter), graph.log_inclusion.copy()
+        again = strategy.select(graph, meter)
+        np.testing.assert_array_equal(first.ids, again.ids)
+        np.testing.assert_array_equal(graph.log_inclusion, weights)
+        for _ in zip(range(1), search(TableLM(3, 5), graph=graph, score=score, **more), strict=False):
+            pass
 
 
 def test_a_search_that_was_left_leaves_nothing_to_the_next_with_the_same_strategy():

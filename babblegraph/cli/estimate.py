@@ -130,7 +130,8 @@ def estimate(
     searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
     if save is not None:
         searched.save(save)
-    return _print(searched, prompt, threshold, ratio, pass_at, json)
+    only = None if graph is None else prompt  # what was grown has one prompt, as the task prepared it
+    return _print(searched, only, threshold, ratio, pass_at, json)
 
 
 def _check(trees: int, keep: int, k: int | None, top_k: int | None, top_p: float | None) -> None:
@@ -194,9 +195,9 @@ def _print(
         threshold = graph.meta.get("threshold")
     if threshold is None:
         raise BadInput("an estimate needs a threshold, got none: add --threshold")
-    found = probability(graph, threshold, ratio=ratio)
-    one_of = None if k is None else (k, pass_at(graph, threshold, k))
-    said = graph.prompts[0].strip() if prompt is None else prompt
+    found = probability(graph, threshold, prompt=prompt, ratio=ratio)
+    one_of = None if k is None else (k, pass_at(graph, threshold, k, prompt=prompt))
+    said = _said(graph, prompt)
     if json:
         print(
             json_format.dumps(
@@ -212,6 +213,12 @@ def _print(
     signs = signs_of(console.encoding)
     console.print(estimate_report(said, threshold, found, width=console.width, signs=signs, one_of=one_of))
     return 0
+
+
+def _said(graph: BabbleGraph, prompt: str | None) -> str:
+    """Whose estimate it is: the prompt's, or that of so many together."""
+    prompts = list(dict.fromkeys(graph.prompts)) if prompt is None else [prompt]
+    return prompts[0].strip() if len(prompts) == 1 else f"{len(prompts)} prompts, their mean"
 
 
 def _as_json(

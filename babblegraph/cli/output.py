@@ -112,7 +112,7 @@ def _summary(graph: BabbleGraph) -> dict[str, Any]:
 
 def _passed(graph: BabbleGraph, tree: int, threshold: float) -> bool:
     best = graph.best(1, tree=tree)
-    return bool(best) and float(graph.score[best[0]]) >= threshold
+    return bool(best) and bool(graph.reaches(threshold, best[0]))
 
 
 def _safe(text: str) -> str:

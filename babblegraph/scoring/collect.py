@@ -140,7 +140,7 @@ def _rolled(
     label[place], weight[place] = found.label, found.weight
     ratio = np.exp(graph.log_weight() - graph.log_weight(np.maximum(graph.parent, 0)))
     leaf = np.flatnonzero(graph.is_leaf())
-    good = leaf[np.nan_to_num(graph.score[leaf], nan=-np.inf) >= threshold]
+    good = leaf[graph.reaches(threshold, leaf)]
     settled = np.bincount(graph.parent[good], ratio[good], minlength=graph.size)
     return Collected(
         features=torch.cat(states) if states else torch.zeros(0, 0),

@@ -73,7 +73,7 @@ def elite_weight(graph: BabbleGraph, threshold: float) -> NDArray[np.float64]:
     A node that was merged counts what its winner has reached; merges below the winner are left out.
     """
     elite = graph.is_leaf() & (graph.status != Status.LEAF_DEAD)
-    elite &= np.nan_to_num(graph.score, nan=-np.inf) >= threshold
+    elite &= graph.reaches(threshold)
     own = np.where(elite, graph.count, 0).astype(np.float64)
     if not len(graph.merges):
         return summed(graph, own)

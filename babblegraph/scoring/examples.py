@@ -47,7 +47,7 @@ def examples(graph: BabbleGraph, threshold: float, *, clip: float = CLIP) -> Exa
             f"values are learned from finished texts, got {len(open_nodes)} unfinished ones: close the search"
         )
     leaf = np.flatnonzero(graph.is_leaf())
-    passed = np.nan_to_num(graph.score[leaf], nan=-np.inf) >= threshold
+    passed = graph.reaches(threshold, leaf)
     passed &= graph.status[leaf] != Status.LEAF_DEAD
     ancestor, which = _pairs(graph, leaf)
     log_weight = graph.log_weight()

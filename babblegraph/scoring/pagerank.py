@@ -102,7 +102,7 @@ def edges(graph: BabbleGraph) -> NDArray[np.int64]:
 def restarts(graph: BabbleGraph, threshold: float) -> NDArray[np.float64]:
     """Where walks begin again: every tree has the weight 1, shared by its elite leaves, else at its root, [N]."""
     elite = graph.is_leaf() & (graph.status != Status.LEAF_DEAD)
-    elite &= np.nan_to_num(graph.score, nan=-np.inf) >= threshold
+    elite &= graph.reaches(threshold)
     found = np.bincount(graph.root[elite], minlength=graph.trees)
     weight = np.zeros(graph.size)
     weight[elite] = 1.0 / found[graph.root[elite]]

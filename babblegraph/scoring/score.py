@@ -99,7 +99,7 @@ class Score:
                 graph.score[i] = np.nan if score is None else score
                 graph.value[i] = np.clip(graph.score[i], 0, 1)
         if self.threshold is not None:
-            failed = leaves[~(graph.score[leaves] >= self.threshold)]
+            failed = leaves[~graph.reaches(self.threshold, leaves)]
             graph.gate[failed] = Gate.LEAF
 
 

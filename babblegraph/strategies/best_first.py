@@ -11,7 +11,15 @@ from babblegraph.protocols import ALL, Chosen, Draws, Strategy
 from babblegraph.prune import keep_best, merge_into_first
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
-from babblegraph.strategies.common import FLOOR, first_of_each, idle_places, need_positive, nothing, room_left
+from babblegraph.strategies.common import (
+    FLOOR,
+    first_of_each,
+    idle_places,
+    need_positive,
+    nothing,
+    room_left,
+    values,
+)
 
 
 def best_first(
@@ -108,7 +116,7 @@ def a_star(
         np.maximum.at(best, graph.root[ended], log_promise(graph, ended, value_power, 1.0, floor=0.0))
         promise = log_promise(graph, chosen.ids, value_power, 1.0, floor=0.0)
         open_still = promise > best[graph.root[chosen.ids]]
-        return Chosen(chosen.ids[open_still], chosen.draws[open_still])
+        return chosen.only(open_still)
 
     return search._replace(name="a-star", select=select)
 
@@ -120,8 +128,8 @@ def log_promise(
     likelihood_power: float,
     floor: float = FLOOR,
 ) -> NDArray[np.float64]:
-    """a log V + l log p of nodes, [M]; unknown values count as 1."""
-    value = floor + (1 - floor) * np.nan_to_num(graph.value[ids].astype(np.float64), nan=1.0)
+    """a log V + l log p of nodes, [M]."""
+    value = floor + (1 - floor) * values(graph, ids)
     with np.errstate(divide="ignore"):
         return value_power * np.log(value) + likelihood_power * graph.log_p_g[ids]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
-from babblegraph.protocols import Chosen
+from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Status
 
 FLOOR = 0.05  # of any value: a confidently wrong value costs more than none
@@ -31,7 +31,7 @@ def room_left(graph: BabbleGraph, meter: Meter, threshold: float | None) -> NDAr
 
 def solved(graph: BabbleGraph, threshold: float) -> NDArray[np.bool_]:
     """Which trees have a leaf that reaches the threshold, [trees]."""
-    hits = graph.root[graph.is_leaf() & (graph.score >= threshold)]
+    hits = graph.root[graph.is_leaf() & graph.reaches(threshold)]
     return np.bincount(hits, minlength=graph.trees) > 0
 
 
@@ -42,12 +42,19 @@ def log_priority(
     connectivity_power: float,
     floor: float = FLOOR,
 ) -> NDArray[np.float64]:
-    """a log V + b log C of some nodes, with floors; unknown values count as 1. Of the others 0, [N]."""
+    """a log V + b log C of some nodes, with floors; an unknown C counts as 1. Of the others 0, [N]."""
     priority = np.zeros(graph.size)
-    for power, scores in ((value_power, graph.value), (connectivity_power, graph.connectivity)):
-        known = np.nan_to_num(scores[ids].astype(np.float64), nan=1.0)
+    connectivity = np.nan_to_num(graph.connectivity[ids].astype(np.float64), nan=1.0)
+    for power, known in ((value_power, values(graph, ids)), (connectivity_power, connectivity)):
         priority[ids] += power * np.log(floor + (1 - floor) * known)
     return priority
+
+
+def values(graph: BabbleGraph, ids: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Values of nodes, [M]: 0 where the value function failed, 1 where none was asked, as of a root."""
+    value = graph.value[ids].astype(np.float64)
+    failed = (graph.flags[ids] & Flag.SCORER_FAILED) != 0
+    return np.where(np.isnan(value), np.where(failed, 0.0, 1.0), value)
 
 
 def idle_places(graph: BabbleGraph, room: NDArray[np.int64]) -> Ids:
@@ -106,6 +113,15 @@ def ancestors(graph: BabbleGraph, ids: Ids, depth: int | NDArray[np.integer]) ->
     while (deeper := graph.depth[up] > depth).any():
         up = np.where(deeper & (graph.parent[up] != NO_PARENT), graph.parent[up], up)
     return up
+
+
+def refuse_contest(what: str, strategy: Strategy) -> None:
+    """One line for the user when nodes that compete on would be stopped, or weighted, by something else."""
+    if strategy.contest:
+        raise BadInput(
+            f"{what} need nodes that do not compete with each other, got the strategy {strategy.name!r}: "
+            "take frontier(draws='distinct')"
+        )
 
 
 def need_positive(name: str, number: float | None) -> None:

@@ -14,7 +14,7 @@ from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import Order, merge_by_weight, resample_frontier
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
-from babblegraph.stem import hold_back
+from babblegraph.stem import hold_back, stems_below
 from babblegraph.strategies.common import FLOOR, log_priority, need_positive, nothing, solved
 
 Ids = NDArray[np.intp]
@@ -102,14 +102,17 @@ def frontier(
 def _started_anew(graph: BabbleGraph, restarts: int, threshold: float | None, trees: Ids) -> Ids:
     """Holds back what later starts need; returns the stems that begin now."""
     busy = np.bincount(graph.root[graph.frontier()], minlength=graph.trees) > 0
-    fresh = trees[graph.status[trees] == Status.FRONTIER]
+    asked = stems_below(graph) > 0  # before, in this round: they hold back already
+    fresh = trees[(graph.status[trees] == Status.FRONTIER) & ~asked[trees]]
     if len(fresh):
         hold_back(graph, fresh, restarts / (restarts + 1))
     stems = np.flatnonzero(graph.status == Status.STEM)
     stems = stems[np.isin(graph.root[stems], trees) & ~busy[graph.root[stems]]]
+    stems = stems[graph.status[graph.parent[stems]] != Status.STEM]  # one below another waits for it
     done = np.zeros(graph.trees, np.bool_) if threshold is None else solved(graph, threshold)
     made = np.bincount(graph.root[_stems(graph)], minlength=graph.trees)  # starts so far
     left = np.where(done, 1, restarts + 1 - made)[graph.root[stems]]
+    left = np.where(asked[stems], 1, left)
     for starts in np.unique(left[left > 1]).tolist():
         hold_back(graph, stems[left == starts], (starts - 1) / starts)
     return stems

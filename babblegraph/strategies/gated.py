@@ -14,6 +14,7 @@ from babblegraph.protocols import Strategy
 from babblegraph.prune import roulette
 from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Gate, Status
+from babblegraph.strategies.common import refuse_contest
 
 Ids = NDArray[np.intp]
 TURN = 100  # of the roulettes: beyond those that strategies take
@@ -45,8 +46,8 @@ def gated(strategy: Strategy, stages: Sequence[Stage], *, probe: float = 0.05) -
         probe: the probability that a rejected node lives, from 0 to 1; with 0 the gates are biased.
 
     Raises:
-        BadInput: no stage, a share, floor or probe out of bounds, two stages of one name, or no probe where
-            weights count.
+        BadInput: no stage, a share, floor or probe out of bounds, two stages of one name, no probe where weights
+            count, or a strategy whose nodes compete on, such as `stochastic_beam`.
     """
     _check(strategy, stages, probe)
 
@@ -116,6 +117,7 @@ def _note(graph: BabbleGraph, name: str, entered: int, rejected: Ids, killed: Id
 
 
 def _check(strategy: Strategy, stages: Sequence[Stage], probe: float) -> None:
+    refuse_contest("gates", strategy)
     if not len(stages):
         raise BadInput("a cascade needs at least one gate, got none: give a Stage")
     if len({stage.name for stage in stages}) < len(stages):

@@ -12,7 +12,8 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Status
-from babblegraph.stem import hold_back
+from babblegraph.stem import hold_back, stems_below
+from babblegraph.strategies.common import refuse_contest, values
 
 Ids = NDArray[np.intp]
 Measure = Callable[[BabbleGraph], NDArray[np.floating]]  # graph -> [N] in [0, 1]
@@ -37,8 +38,9 @@ def with_restarts(strategy: Strategy, measure: Measure, *, share: float = 0.2) -
         share: of the rounds (`solve`) or of the expanded nodes (`estimate`), above 0 and at most 1.
 
     Raises:
-        BadInput: another share.
+        BadInput: another share, or a strategy whose nodes compete on, such as `stochastic_beam`.
     """
+    refuse_contest("restarts", strategy)
     if not 0 < share <= 1:
         raise BadInput(f"a share of restarts must be above 0 and at most 1, got {share:g}: 0.2 is a fifth")
 
@@ -50,12 +52,14 @@ def with_restarts(strategy: Strategy, measure: Measure, *, share: float = 0.2) -
         kept = ~np.isin(graph.root[chosen.ids], graph.root[again])
         ids, draws = np.r_[chosen.ids[kept], again], np.r_[chosen.draws[kept], np.ones(len(again), np.intp)]
         order = np.argsort(ids)
-        return Chosen(ids[order], draws[order])
+        return Chosen(ids[order], draws[order], waiting=chosen.waiting)
 
     def estimate(graph: BabbleGraph, meter: Meter) -> Chosen:
         chosen = strategy.select(graph, meter)
         fresh = chosen.ids[graph.status[chosen.ids] == Status.FRONTIER]
-        held = _best_connected(graph, measure, fresh[~_restarted(graph)[graph.root[fresh]]], share)
+        over = _restarted(graph)
+        over[graph.root[fresh[stems_below(graph)[fresh] > 0]]] = True  # these were asked before in this round
+        held = _best_connected(graph, measure, fresh[~over[graph.root[fresh]]], share)
         if len(held):
             hold_back(graph, held)
         room = np.minimum(meter.tokens_left(), meter.nodes_left())
@@ -63,7 +67,8 @@ def with_restarts(strategy: Strategy, measure: Measure, *, share: float = 0.2) -
         stems = np.flatnonzero(graph.status == Status.STEM)
         stems = stems[~busy[graph.root[stems]] & (room[graph.root[stems]] > 0)]
         draws = np.full(len(stems), int(np.median(chosen.draws)) if len(chosen) else 1)
-        return Chosen(np.r_[chosen.ids, stems], np.r_[chosen.draws, draws].astype(np.intp))
+        draws = np.r_[chosen.draws, draws].astype(np.intp)
+        return Chosen(np.r_[chosen.ids, stems], draws, waiting=chosen.waiting)
 
     select = estimate if strategy.aim == "estimate" else solve
     return strategy._replace(name=f"{strategy.name}+restarts", select=select)
@@ -75,7 +80,7 @@ def _best_inner(graph: BabbleGraph, measure: Measure, trees: NDArray[np.int32]) 
     inner &= (graph.flags & Flag.EXHAUSTED == 0) & np.isin(graph.root, trees)
     inner[: graph.trees] = False
     ids = np.flatnonzero(inner)
-    worth = measure(graph)[ids] * np.nan_to_num(graph.value[ids], nan=1.0) / (1.0 + graph.draws[ids])
+    worth = measure(graph)[ids] * values(graph, ids) / (1.0 + graph.draws[ids])
     order = np.lexsort((ids, -worth, graph.root[ids]))
     return ids[order[np.unique(graph.root[ids[order]], return_index=True)[1]]]
 

@@ -78,7 +78,7 @@ def stochastic_beam(*, width: int = 16) -> Strategy:
         beam.save(graph)
         return stopped
 
-    return Strategy("stochastic-beam", select, prune, "estimate", Draws.DISTINCT)
+    return Strategy("stochastic-beam", select, prune, "estimate", Draws.DISTINCT, contest=True)
 
 
 @dataclass

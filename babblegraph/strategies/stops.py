@@ -41,7 +41,7 @@ def stopping(strategy: Strategy, *rules: Stop) -> Strategy:
         for rule in rules:
             done |= rule(graph, meter)
         on = ~done[graph.root[chosen.ids]]
-        return Chosen(chosen.ids[on], chosen.draws[on])
+        return chosen.only(on)
 
     return strategy._replace(select=select, aim="solve")
 
@@ -59,7 +59,7 @@ def reached(threshold: float, *, answers: int = 1) -> Stop:
     need_positive("answers", answers)
 
     def rule(graph: BabbleGraph, meter: Meter) -> NDArray[np.bool_]:
-        hits = graph.root[graph.is_leaf() & (graph.score >= threshold)]
+        hits = graph.root[graph.is_leaf() & graph.reaches(threshold)]
         return np.bincount(hits, minlength=graph.trees) >= answers
 
     return rule

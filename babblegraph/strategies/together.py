@@ -43,7 +43,9 @@ def together(strategy: Strategy, most: int) -> Strategy:
             chosen = strategy.select(graph, _Some(meter, turn))
             idle = np.setdiff1d(turn, graph.root[chosen.ids])
             if not len(idle):
-                return chosen
+                waiting = state == OPEN
+                waiting[turn] = False
+                return Chosen(chosen.ids, chosen.draws, chosen.contest, waiting)
             state[idle] = LEAVING
         return nothing()
 

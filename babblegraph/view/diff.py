@@ -190,7 +190,7 @@ def _sign(graph: BabbleGraph, node: int, signs: Signs) -> tuple[str, str]:
     threshold = graph.meta.get("threshold")
     status = Status(int(graph.status[node]))
     live = graph.is_leaf(node) and status != Status.LEAF_DEAD
-    if live and threshold is not None and graph.score[node] >= threshold:
+    if live and threshold is not None and graph.reaches(threshold, node):
         return signs.passed, PASSED
     return signs.status[status], STYLES[status]
 

@@ -88,7 +88,7 @@ def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE)
         line = _settled(graph, tree, score, width, signs)
     elif threshold is None:
         line = line_of(("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG))
-    elif score >= threshold:
+    elif graph.reaches(threshold, best):
         passed = f"{signs.passed} passed"
         line = line_of(
             ("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG), ("  ", ""), (passed, PASSED)
