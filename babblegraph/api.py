@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate, probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
+from babblegraph.outcome import failed
 from babblegraph.protocols import Generator, Strategy, Task, verifies
 from babblegraph.scoring import Score, entropy_to_go, function_value, likelihood
 from babblegraph.scoring.score import Connectivity
@@ -117,6 +119,9 @@ def babble(
     Raises:
         BadInput: see `search` and the generator's `start`.
 
+    Warns:
+        RuntimeWarning: the value or the task failed on some texts; `graph.failures` has them.
+
     >>> import babblegraph as bg
     >>> result = bg.babble(bg.Babbler.embedded(), "3 5 7 11>24", task=bg.Countdown(), budget=4000)
     >>> result.passed, result.text.splitlines()[-1][-3:]
@@ -131,7 +136,10 @@ def babble(
         "close": close,
     }
     found = rounds(generator, prompts, threshold=threshold, seed=seed, graph=graph, **options)
+    before = 0 if graph is None else graph.meta.get("scorer_failures", 0)
     if last := deque(found, maxlen=1):
+        if last[0].graph.meta.get("scorer_failures", 0) > before:
+            warnings.warn(f"{failed(last[0].graph)}; see graph.failures", RuntimeWarning, stacklevel=2)
         return Result(last[0].graph, last[0].spent)
     if graph is None:
         raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")

@@ -107,6 +107,24 @@ def settled(graph: BabbleGraph) -> tuple[str, Tally | None]:
     return "passed", _tally((np.bincount(graph.root[hits], minlength=graph.trees) > 0)[begun(graph)].tolist())
 
 
+def failed(graph: BabbleGraph) -> str | None:
+    """How often the value or the task's functions failed, and how at first, in one line; None where none did.
+
+    >>> graph = BabbleGraph(["?"], [[0]], {0: b"?"})
+    >>> graph.failures.append({"node": 0, "error": "verify raised ValueError: no number", "text": ""})
+    >>> failed(graph)
+    'the value or the task failed 1 time, first on node 0: verify raised ValueError: no number'
+    """
+    if not graph.failures:
+        return None
+    n, first = int(graph.meta.get("scorer_failures", len(graph.failures))), graph.failures[0]
+    line = (
+        f"the value or the task failed {n} time{'s' if n > 1 else ''}, "
+        f"first on node {first.get('node', '?')}: {first.get('error', '')}"
+    )
+    return " ".join(line.split())
+
+
 def begun(graph: BabbleGraph) -> NDArray[np.bool_]:
     """Which prompts have been expanded at all, [trees]; an interrupted search may have left some out."""
     return graph.first_child[: graph.trees] != NO_PARENT

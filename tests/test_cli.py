@@ -289,6 +289,23 @@ def test_no_answer_that_passes_is_status_1(capsys, player):
     assert result["passed"] is False
 
 
+def test_a_verifier_that_raises_is_told_and_is_no_success(capsys, player, tmp_path):
+    file = tmp_path / "mine.py"
+    code = "from babblegraph import Countdown\n\nclass Mine(Countdown):\n"
+    file.write_text(f"{code}    def verify(self, prompt, text):\n        raise ValueError('my bug')\n")
+    asked = ["search", "2 3>6", "--task", f"{file}:Mine", "--tokens", "60"]
+    out, err = said(capsys, *asked, "--json", status=1)
+    summary = json.loads(out)["summary"]
+    assert summary["failures"] > 0
+    assert summary["first_failure"] == "verify raised ValueError: my bug"
+    line = f"the value or the task failed {summary['failures']} times, first on node "
+    assert line in err
+    out, err = said(capsys, *asked, "--quiet", status=1)
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"babblegraph: {line}")
+    assert err.endswith(": verify raised ValueError: my bug\n")
+
+
 def test_the_report_has_tree_answer_path_gates_and_budget(capsys, player):
     out, err = said(capsys, "search", "2 3 4>24", status=0)
     for word in (

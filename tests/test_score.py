@@ -192,7 +192,10 @@ def test_a_search_survives_a_value_function_that_always_raises(llama, characters
         raise ValueError("never works")
 
     babbler = bg.Babbler(llama, characters, span=4, max_new_tokens=8)
-    result = bg.babble(babbler, "1 2>3", value=broken, budget=60)
+    with pytest.warns(
+        RuntimeWarning, match=r"failed \d+ times, first on node 1: broken raised ValueError: never"
+    ):
+        result = bg.babble(babbler, "1 2>3", value=broken, budget=60)
     assert result.spent.sampled == 60
     assert result.graph.meta["scorer_failures"] == result.graph.size - 1
 

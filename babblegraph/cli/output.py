@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from babblegraph.cli.loading import Prompt
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.outcome import begun, chosen, settled
+from babblegraph.outcome import begun, chosen, failed, settled
 from babblegraph.status import Status
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: V
 
     if graph is None:
         return
+    if (json or quiet) and (failure := failed(graph)) is not None:  # the report tells it itself
+        print(f"babblegraph: {failure}", file=sys.stderr)
     if json:
         seconds = graph.meta.get("spent", {}).get("seconds", 0.0)
         run = {"seconds": seconds, "seed": plan.seed, "model": plan.model, "strategy": plan.strategy}
@@ -96,7 +98,7 @@ def _result(graph: BabbleGraph, tree: int, prompt: Prompt) -> dict[str, Any]:
 
 
 def _summary(graph: BabbleGraph) -> dict[str, Any]:
-    """How many prompts came out well, by what, and what one cost on average."""
+    """How many prompts came out well, by what, how often a score failed, and what a prompt cost on average."""
     word, tally = settled(graph)
     sampled = sum(graph.meta.get("spent", {}).get("counts", {}).get("sampled", ()))
     counted = (
@@ -106,6 +108,8 @@ def _summary(graph: BabbleGraph) -> dict[str, Any]:
         "prompts": graph.trees,
         "begun": int(begun(graph).sum()),
         **counted,
+        "failures": int(graph.meta.get("scorer_failures", 0)),
+        "first_failure": graph.failures[0].get("error") if graph.failures else None,
         "tokens_per_prompt": sampled / graph.trees,
     }
 
