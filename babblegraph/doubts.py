@@ -21,6 +21,7 @@ def doubts(
     total: Floats,
     per_prompt: NDArray[np.intp],
     ratio: bool = False,
+    failed: float = 0.0,
 ) -> tuple[str, ...]:
     """All that speaks against an estimate.
 
@@ -32,8 +33,11 @@ def doubts(
         total: Σ w of each tree, [trees].
         per_prompt: trees of each prompt.
         ratio: whether weights are divided by their sum.
+        failed: the share of all weight on leaves that could not be scored.
     """
     said = []
+    if failed > 0:
+        said.append(f"leaves with {failed:.2g} of all weight could not be scored, and count as misses")
     few = int(per_prompt.min())
     if few < 2:
         said.append("one tree a prompt gives no interval")

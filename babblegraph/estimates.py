@@ -159,7 +159,9 @@ def expectation(
     hits = int((np.bincount(root, values != 0, minlength=len(trees)) > 0).sum())
     base = replace(base, hits=hits, per_tree=per_tree, tree_ids=trees)
     per_prompt = np.bincount(strata)
-    said = doubts(base.effective, base.heaviest, hits, per_tree, total, per_prompt, ratio)
+    failed = np.isnan(graph.score[leaves]) & ((graph.flags[leaves] & Flag.SCORER_FAILED) != 0)
+    lost = float(w[failed].sum()) / (float(w.sum()) or 1.0)
+    said = doubts(base.effective, base.heaviest, hits, per_tree, total, per_prompt, ratio, lost)
     most = 1.0 if ratio else max(1.0, float(total.max(initial=1.0)))  # that a tree could say
     even = len(per_prompt) * int(per_prompt.min())  # what a prompt with few trees hides, others do not tell
     if chance and hits == 0:

@@ -131,6 +131,8 @@ class Task(Protocol):
         value(prompt, text) -> float in [0, 1], where 0 means provably dead
         state(prompt, text) -> str | None, a key that is equal for partial texts with the same future
         done(prompt, text) -> bool, whether nothing more needs to be generated
+        seconds: float | None, that one call of `verify` may take, in a thread of its own; 30 by default, None for no
+            limit and no thread, as where the verifier sets signals
     """
 
     def verify(self, prompt: str, text: str) -> float:

@@ -163,6 +163,23 @@ def test_it_warns_of_degenerate_weights_and_of_few_hits():
     assert fine.warnings == ()
 
 
+def test_it_warns_of_leaves_that_could_not_be_scored_with_their_weight():
+    lm = TableLM(3, 3, seed=1)
+
+    class Fails(TableTask):
+        def verify(self, prompt, text):
+            return None if text.startswith("a") else 1.0
+
+    rounds = search(lm, ["p"] * 40, score=Score(Fails(lm)), strategy=frontier(), budget=Budget(tokens=10**6))
+    *_, last = rounds
+    graph = last.graph
+    lost = graph.is_leaf() & np.isnan(graph.score)
+    share = np.exp(graph.log_weight(lost)).sum() / np.exp(graph.log_weight(graph.is_leaf())).sum()
+    said = f"leaves with {share:.2g} of all weight could not be scored, and count as misses"
+    assert probability(graph, 1.0).warnings[0] == said
+    assert graph.meta["scorer_failures"] == lost.sum() > 0
+
+
 def test_evidence_too_small_for_a_float_has_a_logarithm():
     found = probability(leaves_by_hand([[0.5, 0.5]] * 4, [[0, 1]] * 4, log_scale=-3000.0), 1.0)
     assert found.value == 0.0

@@ -7,6 +7,7 @@ import pytest
 from tiny_models import character_tokenizer, tiny_llama
 
 import babblegraph as bg
+from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.protocols import Chosen
@@ -63,6 +64,20 @@ def test_values_do_not_depend_on_who_else_is_asked_about(grown):
     together = value(graph, ids, meter_of(graph))
     alone = [value(graph, ids[k : k + 1], meter_of(graph))[0] for k in range(len(ids))]
     np.testing.assert_allclose(together, alone)
+
+
+def test_equal_texts_of_two_prompts_are_scored_as_of_their_own():
+    """ "1" with a 2 and "12" read alike; the task tells them apart."""
+
+    class Shorter:
+        def verify(self, prompt, text):
+            return float(prompt == "1" and text.startswith("2"))
+
+    babbler = bg.Babbler(tiny_llama(TOKENIZER), TOKENIZER, span=2, max_new_tokens=4)
+    graph = babbler.start(["1", "12"])
+    (node,) = graph.add(Born.of_spans([0], [TOKENIZER("2")["input_ids"]], [-1.0]))
+    value = LookaheadValue(babbler, task=Shorter(), rollouts=2, spans=8)
+    assert value(graph, np.array([1, node]), meter_of(graph)).tolist() == [0.0, 1.0]
 
 
 def test_rollouts_are_paid_for_and_leave_the_graph_as_it_was(grown):

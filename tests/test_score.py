@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -136,6 +137,53 @@ def test_a_task_that_raises_costs_the_node_only(name):
     assert graph.flags[ids[0]] & Flag.SCORER_FAILED
     assert not graph.flags[ids[1]] & Flag.SCORER_FAILED
     assert "no idea" in graph.failures[0]["error"]
+
+
+@pytest.mark.parametrize("name", ["verify", "value", "done"])
+@pytest.mark.parametrize(
+    "odd", ["yes", [1.0, 0.0], {"a": 1}, np.array([1.0, 0.0]), 1j, None, float("nan")], ids=str
+)
+def test_what_a_task_returns_and_cannot_be_read_costs_the_node_only(name, odd):
+    graph, ids, meter = words("abz", "cdz")
+    task = Task()
+    real = getattr(task, name)
+    setattr(task, name, lambda prompt, text: odd if text.startswith("ab") else real(prompt, text))
+    Score(task)(graph, ids, meter)
+    assert graph.score[ids[1]] == np.float32(0.3)
+    assert not graph.flags[ids[1]] & Flag.SCORER_FAILED
+    if name != "done":
+        assert "must return a finite number" in graph.failures[0]["error"]
+        assert graph.meta["scorer_failures"] == 1
+    elif isinstance(odd, np.ndarray):  # all others are true or false in their way
+        assert "must return true or false" in graph.failures[0]["error"]
+
+
+def test_a_verifier_that_hangs_costs_its_node_only():
+    class Hangs(Task):
+        seconds = 0.05
+
+        def verify(self, prompt, text):
+            while text == "abz":
+                pass
+            return 1.0
+
+    graph, ids, meter = words("abz", "cdz")
+    Score(Hangs())(graph, ids, meter)
+    assert np.isnan(graph.score[ids[0]])
+    assert graph.score[ids[1]] == 1.0
+    assert "no answer within 0.05 s" in graph.failures[0]["error"]
+
+
+def test_a_verifier_without_a_limit_runs_in_the_thread_that_asks():
+    class Here(Task):
+        seconds = None
+
+        def verify(self, prompt, text):
+            return float(threading.current_thread() is threading.main_thread())
+
+    graph, ids, meter = words("abz")
+    Score(Here())(graph, ids, meter)
+    assert graph.score[ids[0]] == 1.0
 
 
 def test_many_failures_are_counted_but_not_all_kept():

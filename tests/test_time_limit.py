@@ -103,3 +103,12 @@ def test_without_a_limit_the_function_runs_where_it_is_called():
 def test_a_time_that_is_none_is_refused(seconds):
     with pytest.raises(BadInput, match="time limit must be above zero"):
         function_value(len, seconds=seconds)
+
+
+def test_the_thread_ends_with_its_limit():
+    limit = TimeLimit(5.0)
+    thread = limit(threading.current_thread)
+    assert thread.is_alive()
+    del limit
+    thread.join(5.0)
+    assert not thread.is_alive()

@@ -14,9 +14,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import ValueFunction
 from babblegraph.scoring.contain import note_failure, raised
-from babblegraph.scoring.time_limit import TimeLimit, TimeUp
-
-SECONDS = 30.0  # that a call of a user's function may take, where nothing else is said
+from babblegraph.scoring.time_limit import SECONDS, NoLimit, TimeLimit, TimeUp, limited
 
 
 def function_value(function: Callable[..., Any], *, seconds: float | None = SECONDS) -> ValueFunction:
@@ -39,15 +37,13 @@ def function_value(function: Callable[..., Any], *, seconds: float | None = SECO
     """
     if not callable(function):
         raise BadInput(f"a value must be a function, got {type(function).__name__}: pass f(texts) -> numbers")
-    if seconds is not None and not seconds > 0:
-        raise BadInput(f"a time limit must be above zero, got {seconds:g} s: None is no limit")
+    call = limited(seconds)
     arguments = _required(function)
     if arguments == 3:
         return _of_nodes(function)
     if arguments != 1:
         raise BadInput(f"a value function takes (texts) or (graph, ids, meter), got {arguments} arguments")
 
-    call = _Direct() if seconds is None else TimeLimit(seconds)
     hung = False
 
     def value(graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
@@ -81,21 +77,14 @@ def _of_nodes(function: Callable[..., Any]) -> ValueFunction:
             pass
         alone = [(graph, ids[k : k + 1], meter) for k in range(len(ids))]
         return np.array(
-            [_one(graph, int(i), _Direct(), function, *a) for i, a in zip(ids, alone, strict=True)]
+            [_one(graph, int(i), NoLimit(), function, *a) for i, a in zip(ids, alone, strict=True)]
         )
 
     return value
 
 
-class _Direct:
-    """A call without a time limit."""
-
-    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return function(*arguments)
-
-
 def _one(
-    graph: BabbleGraph, node: int, call: TimeLimit | _Direct, function: Callable[..., Any], *arguments: Any
+    graph: BabbleGraph, node: int, call: TimeLimit | NoLimit, function: Callable[..., Any], *arguments: Any
 ) -> float:
     text = graph.prompt(node) + graph.text(node)
     try:

@@ -13,6 +13,7 @@ from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.scoring.function import function_value
 from babblegraph.scoring.score import Score
+from babblegraph.scoring.time_limit import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +69,12 @@ class LookaheadValue:
         texts = [graph.path_tokens(i).tolist() for i in ids.tolist()]
         ahead = self.generator.start(texts, self.seed)
         ahead.meta["fingerprint"] = graph.meta.get("fingerprint")
+        ahead.prompts = [
+            _Began(p, graph.prompt(i), graph.text(i))
+            for p, i in zip(ahead.prompts, ids.tolist(), strict=True)
+        ]
         own = Meter(Budget(seconds=np.inf), ahead.trees)
-        self._roll(graph, ids, ahead, own)
+        self._roll(ahead, own)
         for name in COUNTED:
             meter.count(name, graph.root[ids], own.counts[name])
         ends = np.setdiff1d(np.arange(ahead.trees, ahead.size), ahead.parent)  # nothing was drawn below
@@ -78,10 +83,10 @@ class LookaheadValue:
         total = np.bincount(ahead.root[ends], ahead.count[ends] * np.clip(worth, 0, 1), minlength=ahead.trees)
         return np.where(drawn > 0, total / np.maximum(drawn, 1), np.nan)
 
-    def _roll(self, graph: BabbleGraph, ids: NDArray[np.intp], ahead: BabbleGraph, own: Meter) -> None:
+    def _roll(self, ahead: BabbleGraph, own: Meter) -> None:
         """Draws on below every node, one span a round."""
         value = _nothing if self.value is None else function_value(self.value)
-        score = Score(self.task and _Continued(self.task, graph, ids, ahead), value)
+        score = Score(self.task and _Continued(self.task), value)
         rng = Rng(self.seed)
         going: NDArray[Any] = np.arange(ahead.trees)
         draws = np.full(ahead.trees, self.rollouts)
@@ -100,28 +105,39 @@ class LookaheadValue:
             self.generator.release(ahead, np.arange(ahead.size))
 
 
+class _Began(str):
+    """The whole text of a node, which knows where its prompt ends: "12" may be "1" and "2", or a prompt alone."""
+
+    prompt: str
+    text: str
+
+    def __new__(cls, whole: str, prompt: str, text: str) -> _Began:
+        began = super().__new__(cls, whole)
+        began.prompt, began.text = prompt, text
+        return began
+
+
 class _Continued:
     """A task as it is asked about texts that began as the text of a node."""
 
-    def __init__(self, task: Task, graph: BabbleGraph, ids: NDArray[np.intp], ahead: BabbleGraph) -> None:
+    def __init__(self, task: Task) -> None:
         self._task = task
-        began = ((graph.prompt(i), graph.text(i)) for i in ids.tolist())
-        self._began = dict(zip(ahead.prompts, began, strict=True))
 
-    def verify(self, prompt: str, text: str) -> float:
+    def verify(self, prompt: Any, text: str) -> float:  # a `_Began`, as all prompts are here
         return self._whole("verify")(prompt, text)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "seconds":
+            return getattr(self._task, name, SECONDS)
         if name not in ("value", "done", "state"):
             raise AttributeError(name)
         return None if getattr(self._task, name, None) is None else self._whole(name)
 
-    def _whole(self, name: str) -> Callable[[str, str], Any]:
+    def _whole(self, name: str) -> Callable[[_Began, str], Any]:
         asked = getattr(self._task, name)
 
-        def whole(prompt: str, text: str) -> Any:
-            first, begun = self._began[prompt]
-            return asked(first, begun + text)
+        def whole(prompt: _Began, text: str) -> Any:
+            return asked(prompt.prompt, prompt.text + text)
 
         return whole
 

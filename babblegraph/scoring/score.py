@@ -13,7 +13,8 @@ from babblegraph.budget import Meter
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Task, ValueFunction, verifies
 from babblegraph.randomness import text_key
-from babblegraph.scoring.contain import contained, note_failure
+from babblegraph.scoring.contain import KEY, NUMBER, YES_OR_NO, contained
+from babblegraph.scoring.time_limit import SECONDS, limited
 from babblegraph.status import Flag, Gate, Status
 
 Connectivity = Callable[[BabbleGraph], NDArray[np.float32]]
@@ -32,6 +33,9 @@ class Score:
         connectivity: of all nodes, graph -> [N]; asked every round in a small forest, in a large one each time
             that it has grown by an eighth. Until then a new node has its parent's, a leaf 0.
         threshold: what a leaf's score must reach to pass the leaf gate; None for no such gate.
+
+    Raises:
+        BadInput: a task whose verifier may take no time at all.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Score:
         threshold: float | None = None,
     ) -> None:
         self.task, self.value, self.connectivity, self.threshold = task, value, connectivity, threshold
+        self._call = limited(getattr(task, "seconds", SECONDS))
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.int32], meter: Meter) -> None:
         """One round's new nodes, [M]."""
@@ -67,15 +72,20 @@ class Score:
         """The task's own rules: dead, done, state."""
         value, done, state = (getattr(self.task, name, None) for name in ("value", "done", "state"))
         for i in ids.tolist():
-            prompt, text = graph.prompt(i), graph.text(i)
-            if value is not None and contained(graph, i, text, value, prompt, text) == 0:
+            text = graph.text(i)
+            both = graph.prompt(i), text
+            if value is not None and contained(graph, i, text, NUMBER, value, *both) == 0:
                 graph.stop_nodes(i, Status.LEAF_DEAD, Gate.NODE)
                 graph.value[i] = graph.score[i] = 0.0
                 continue
-            if done is not None and not graph.is_leaf(i) and contained(graph, i, text, done, prompt, text):
+            if (
+                done is not None
+                and not graph.is_leaf(i)
+                and contained(graph, i, text, YES_OR_NO, done, *both)
+            ):
                 graph.stop_nodes(i, Status.LEAF_STOP)
-            if state is not None and (key := contained(graph, i, text, state, prompt, text)) is not None:
-                graph.state_key[i] = text_key(str(key))
+            if state is not None and (key := contained(graph, i, text, KEY, state, *both)) is not None:
+                graph.state_key[i] = text_key(key)
 
     def _values(self, graph: BabbleGraph, ids: NDArray[Any], meter: Meter) -> NDArray[np.float64]:
         """Values in [0, 1]; NaN, which counts as the floor, where the function failed."""
@@ -92,10 +102,8 @@ class Score:
         else:
             for i in leaves.tolist():
                 text = graph.text(i)
-                score = contained(graph, i, text, self.task.verify, graph.prompt(i), text)
-                if score is not None and not np.isfinite(score):
-                    note_failure(graph, i, f"the verifier must return a finite number, got {score}", text)
-                    score = None
+                asked = (NUMBER, self.task.verify, graph.prompt(i), text)
+                score = contained(graph, i, text, *asked, call=self._call)
                 graph.score[i] = np.nan if score is None else score
                 graph.value[i] = np.clip(graph.score[i], 0, 1)
         if self.threshold is not None:

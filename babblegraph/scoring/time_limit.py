@@ -8,6 +8,10 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from babblegraph.errors import BadInput
+
+SECONDS = 30.0  # that a call of a user's function may take, where nothing else is said
+
 T = TypeVar("T")
 
 
@@ -58,6 +62,29 @@ class TimeLimit:
         if problem is not None:
             raise problem
         return result
+
+    def __del__(self) -> None:
+        if self._worker is not None:
+            self._worker.jobs.put((_leave, ()))  # the thread ends with its limit
+
+
+class NoLimit:
+    """Calls functions where they are, without a thread, and waits for ever."""
+
+    def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
+        """`function(*arguments)`."""
+        return function(*arguments)
+
+
+def limited(seconds: float | None) -> TimeLimit | NoLimit:
+    """How to call a function that may take so many seconds; None for no limit.
+
+    Raises:
+        BadInput: a time that is not above zero.
+    """
+    if seconds is not None and not seconds > 0:
+        raise BadInput(f"a time limit must be above zero, got {seconds:g} s: None is no limit")
+    return NoLimit() if seconds is None else TimeLimit(seconds)
 
 
 class _Worker:
