@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -187,6 +188,7 @@ def _print(
     graph: BabbleGraph, prompt: str | None, threshold: float | None, ratio: bool, k: int | None, json: bool
 ) -> int:
     from babblegraph.estimates import probability, why_not
+    from babblegraph.outcome import failed
     from babblegraph.passes import pass_at
 
     if reason := why_not(graph):
@@ -196,6 +198,11 @@ def _print(
     if threshold is None:
         raise BadInput("an estimate needs a threshold, got none: add --threshold")
     found = probability(graph, threshold, prompt=prompt, ratio=ratio)
+    failure = failed(graph)
+    if found.value is None and found.high is None:
+        raise BadInput(f"an estimate needs finished texts with a score, got none: {failure}")
+    if failure is not None:
+        print(f"babblegraph: {failure}", file=sys.stderr)
     one_of = None if k is None else (k, pass_at(graph, threshold, k, prompt=prompt))
     said = _said(graph, prompt)
     if json:
