@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import THEIRS, BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.intervals import wilson
 from babblegraph.protocols import Task, verifies
@@ -145,6 +145,6 @@ def _is_right(graph: BabbleGraph, tree: int, task: Task, threshold: float) -> bo
         return bool(task.verify(graph.prompts[tree], graph.text(node)) >= threshold)
     except BadInput:
         raise
-    except Exception as problem:
+    except THEIRS as problem:
         said = f"{type(problem).__name__}: {problem}"
         raise BadInput(f"a verifier must score every text, got {graph.text(node)!r:.60}: {said}") from problem

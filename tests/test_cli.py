@@ -186,6 +186,7 @@ def test_a_damaged_graph_file_is_bad_input(capsys, saved):
         ("ff = 3", "which is a int"),
         ("def ff(:", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError"),
+        ("exit(0)", "SystemExit"),
     ],
 )
 def test_a_value_file_that_is_no_use_is_bad_input(capsys, tmp_path, code, words):

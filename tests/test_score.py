@@ -121,14 +121,17 @@ def test_a_value_of_the_wrong_length_costs_only_the_nodes_it_cannot_answer():
 
 
 @pytest.mark.parametrize("name", ["verify", "value", "done", "state"])
-def test_a_task_that_raises_costs_the_node_only(name):
+@pytest.mark.parametrize(
+    "error", [RuntimeError, SystemExit]
+)  # what runs a generated program may meet its exit()
+def test_a_task_that_raises_costs_the_node_only(name, error):
     graph, ids, meter = words("abz", "cdz")
     task = Task()
     real = getattr(task, name)
 
     def sometimes(prompt, text):
         if text.startswith("ab"):
-            raise RuntimeError("no idea")
+            raise error("no idea")
         return real(prompt, text)
 
     setattr(task, name, sometimes)
