@@ -55,7 +55,7 @@ class Pretrained:
 
 
 def prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Makes padding safe, and says how many tokens a text may have."""
+    """Makes padding safe, and says how many tokens a text may have: cut off, its end would count for nothing."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id  # decoders find the last token by it
