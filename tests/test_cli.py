@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +27,7 @@ from babblegraph.cli.options import RESTARTS, SearchOptions
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.graph_file import load, save
+from babblegraph.lm.babbler import EMBEDDED
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.tasks.countdown import legal_lines
 
@@ -524,3 +529,42 @@ def test_a_value_function_of_a_file_scores_the_nodes(capsys, tmp_path):
     graph = load(saved)
     inner = graph.value[graph.status <= Status.EXPANDED][1:]
     assert set(inner.tolist()) == {0.5}
+
+
+@pytest.mark.parametrize("how", ["--json", "--quiet"])
+def test_an_output_that_cannot_hold_every_letter_gets_them_escaped(how, player, monkeypatch):
+    monkeypatch.setattr(BabbleGraph, "text", lambda graph, node: "2*3=6 ✓")
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
+    assert main(["search", "2 3>6", how]) == 0
+    sys.stdout.flush()
+    out = raw.getvalue().decode("cp1252")
+    assert (json.loads(out)["results"][0]["answer"] if how == "--json" else out) == (
+        "2*3=6 ✓" if how == "--json" else "2*3=6 \\u2713" + os.linesep
+    )
+
+
+def test_a_closed_output_is_no_error(saved):
+    command = f"{sys.executable} -m babblegraph.cli show {saved} >&-"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert found.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"), [("empty", "it has no config.json"), ("cut", "SafetensorError|deserializing header")]
+)
+def test_a_model_that_is_damaged_is_bad_input(capsys, tmp_path, damage, word):
+    folder = tmp_path / "model"
+    if damage == "empty":
+        folder.mkdir()
+    else:
+        shutil.copytree(EMBEDDED, folder)
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    _, err = said(capsys, "search", "2 3>6", "--model", str(folder), status=2)
+    assert re.search(word, err)
+
+
+def test_a_device_that_is_not_there_is_bad_input(capsys):
+    _, err = said(capsys, "search", "2 3>6", "--device", "nonsense", status=2)
+    assert "a device must be one that torch has here, got 'nonsense'" in err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Annotated, Any
@@ -187,6 +186,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
 def _print(
     graph: BabbleGraph, prompt: str | None, threshold: float | None, ratio: bool, k: int | None, json: bool
 ) -> int:
+    from babblegraph.cli.output import one_line
     from babblegraph.estimates import probability, why_not
     from babblegraph.outcome import failed
     from babblegraph.passes import pass_at
@@ -206,11 +206,7 @@ def _print(
     one_of = None if k is None else (k, pass_at(graph, threshold, k, prompt=prompt))
     said = _said(graph, prompt)
     if json:
-        print(
-            json_format.dumps(
-                _as_json(graph, said, threshold, found, one_of), ensure_ascii=False, allow_nan=False
-            )
-        )
+        print(one_line(_as_json(graph, said, threshold, found, one_of)))
         return 0
     from babblegraph.view.console import PlainConsole
     from babblegraph.view.estimates import estimate_report

@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: what would go there is for nobody
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         status = _run([a for a in arguments if a != "--debug"])
         sys.stdout.flush()

@@ -54,7 +54,13 @@ def as_json(graph: BabbleGraph, prompts: Sequence[Prompt] | None, **run: Any) ->
     given = graph.prompts if prompts is None else prompts
     results = [_result(graph, tree, given[tree]) for tree in range(graph.trees)]
     whole = {"results": results, "summary": _summary(graph), **run}
-    return json_format.dumps(whole, ensure_ascii=False, allow_nan=False)
+    return one_line(whole)
+
+
+def one_line(found: dict[str, Any]) -> str:
+    """A JSON object, its letters as they are where standard output can show all."""
+    encoding = (sys.stdout.encoding or "").lower()
+    return json_format.dumps(found, ensure_ascii=not encoding.startswith("utf"), allow_nan=False)
 
 
 def status(graph: BabbleGraph | None, plan: Plan) -> int:
@@ -120,11 +126,12 @@ def _passed(graph: BabbleGraph, tree: int, threshold: float) -> bool:
 
 
 def _safe(text: str) -> str:
-    """The text as it is for a pipe; on a terminal without anything that the terminal would obey."""
+    """The text as it is for a pipe that can hold it; on a terminal without anything that the terminal would obey."""
     from babblegraph.view.signs import signs_of
     from babblegraph.view.text import visible
 
     if not sys.stdout.isatty():
-        return text.rstrip("\n")
+        encoding = sys.stdout.encoding or "utf-8"
+        return text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding)
     signs = signs_of(sys.stdout.encoding)
     return "\n".join(visible(line, signs) for line in text.rstrip("\n").split("\n"))
