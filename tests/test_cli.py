@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import random
 import re
 import shutil
@@ -342,6 +341,32 @@ def test_quiet_prints_the_answer_only(capsys, player):
     assert err == ""
 
 
+def test_answers_of_several_prompts_have_a_line_each_whether_there_are_any_or_not(capsys, player, tmp_path):
+    file = tmp_path / "p.txt"
+    file.write_text("1 1>99\n2 3 4>24\n2 3>6\n")
+    out, _ = said(capsys, "search", "-q", "--prompts", str(file), "--tokens", "400", status=1)
+    none, two, one = out.splitlines()
+    assert (none, two.count("\\n"), two[-3:], one[-2:]) == ("", 1, ":24", ":6")
+
+
+def test_without_a_threshold_a_prompt_without_an_answer_is_status_1(capsys):
+    short = ["search", "hi", "--model", str(EMBEDDED), "--tokens", "1", "--json"]
+    (result,) = json.loads(said(capsys, *short, status=1).out)["results"]
+    assert (result["answer"], result["passed"]) == (None, None)
+
+
+@pytest.mark.parametrize("how", ["--json", "--quiet"])
+def test_what_a_users_function_prints_is_no_answer(how, capsys, player, tmp_path):
+    file = tmp_path / "mine.py"
+    code = "from babblegraph import Countdown\n\nprint('loaded')\n\nclass Mine(Countdown):\n"
+    file.write_text(f"{code}    def verify(self, *both):\n        print('asked')\n        return 1\n")
+    out, err = said(capsys, "search", "2 3>6", "--task", f"{file}:Mine", how, status=0)
+    assert "loaded" in err
+    assert "asked" in err
+    assert len(out.splitlines()) == 1
+    assert "asked" not in out
+
+
 def test_many_prompts_have_a_line_each(capsys, player, tmp_path):
     file = tmp_path / "p.txt"
     file.write_text("2 3>6\n4 5>9\n1 1>99\n")
@@ -534,14 +559,17 @@ def test_a_value_function_of_a_file_scores_the_nodes(capsys, tmp_path):
 @pytest.mark.parametrize("how", ["--json", "--quiet"])
 def test_an_output_that_cannot_hold_every_letter_gets_them_escaped(how, player, monkeypatch):
     monkeypatch.setattr(BabbleGraph, "text", lambda graph, node: "2*3=6 ✓")
+    for name in ("value", "done", "verify"):
+        monkeypatch.setattr(f"babblegraph.tasks.Countdown.{name}", lambda task, prompt, text: 1.0)
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
     assert main(["search", "2 3>6", how]) == 0
     sys.stdout.flush()
-    out = raw.getvalue().decode("cp1252")
-    assert (json.loads(out)["results"][0]["answer"] if how == "--json" else out) == (
-        "2*3=6 ✓" if how == "--json" else "2*3=6 \\u2713" + os.linesep
-    )
+    out = raw.getvalue().decode("cp1252").strip()
+    if how == "--json":
+        assert json.loads(out)["results"][0]["answer"] == "2*3=6 ✓"
+    else:
+        assert out == "2*3=6 \\u2713"
 
 
 def test_a_closed_output_is_no_error(saved):

@@ -99,6 +99,7 @@ def estimate(
     Exit status: 0 done (also where no text passed: then there is a bound), 2 bad input or biased weights.
     """
     from babblegraph.cli.loading import check_writable
+    from babblegraph.cli.output import aside
 
     _check(trees, keep, pass_at, top_k, top_p)
     if save is not None:
@@ -127,7 +128,8 @@ def estimate(
         strategy="frontier",
     )
     options.check()
-    searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
+    with aside(json):
+        searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
     if save is not None:
         searched.save(save)
     only = None if graph is None else prompt  # what was grown has one prompt, as the task prepared it

@@ -6,6 +6,7 @@ import json as json_format
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.cli.loading import Prompt
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 TOKENS = ("sampled", "forwarded", "prefilled", "scored")
 DONE, NONE_PASSES = 0, 1
+
+
+def aside(only_answers: bool) -> AbstractContextManager[Any]:
+    """Where standard output has only the answers, what a user's functions print goes to standard error."""
+    return redirect_stdout(sys.stderr) if only_answers else nullcontext()
 
 
 def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: View) -> None:
@@ -37,8 +43,13 @@ def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: V
         print(as_json(graph, plan.prompts, **run, version=__version__))
     elif quiet:
         for tree in range(graph.trees):
-            if (node := chosen(graph, tree)) is not None:
+            node = chosen(graph, tree)
+            if graph.trees == 1 and node is not None:
                 print(_safe(graph.text(node)))
+            elif (
+                graph.trees > 1
+            ):  # one line for each prompt, in their order; an empty one where there is no answer
+                print("" if node is None else _safe(graph.text(node)).replace("\n", "\\n"))
     else:
         view.report(graph)
 
@@ -48,10 +59,11 @@ def as_json(graph: BabbleGraph, prompts: Sequence[Prompt] | None, **run: Any) ->
 
     Args:
         graph: what was found.
-        prompts: as the user gave them; None where only the graph knows them.
+        prompts: as the user gave them; None where only the graph knows them, or what was asked in them.
         run: seconds, seed, model, strategy, engine, version.
     """
-    given = graph.prompts if prompts is None else prompts
+    asked = graph.meta.get("asked", {})  # where a chat template made the prompts
+    given = [asked.get(prompt, prompt) for prompt in graph.prompts] if prompts is None else prompts
     results = [_result(graph, tree, given[tree]) for tree in range(graph.trees)]
     whole = {"results": results, "summary": _summary(graph), **run}
     return one_line(whole)
@@ -64,10 +76,11 @@ def one_line(found: dict[str, Any]) -> str:
 
 
 def status(graph: BabbleGraph | None, plan: Plan) -> int:
-    """The exit status: whether every prompt has a leaf that passes; nothing asked is nothing failed."""
-    if plan.threshold is None:
-        return DONE
-    every = graph is not None and all(_passed(graph, tree, plan.threshold) for tree in range(graph.trees))
+    """The exit status: whether every prompt has an answer, one that passes where there is a threshold."""
+    if graph is None:
+        return NONE_PASSES
+    floor = -math.inf if plan.threshold is None else plan.threshold
+    every = all(_passed(graph, tree, floor) for tree in range(graph.trees))
     return DONE if every else NONE_PASSES
 
 
