@@ -39,6 +39,7 @@ class RewardModelValue(rewards.Pretrained):
         BadInput: a template that cannot be filled in.
     """
 
+    what = "reward model"
     auto, kind = "AutoModelForSequenceClassification", "sequence classifier"
 
     def __init__(
