@@ -130,9 +130,20 @@ def merge_by_weight(graph: BabbleGraph, rng: Uniforms, *, turn: int = 0) -> Ids:
     return _merge(graph, ids[~keep], np.repeat(ids[keep], members)[~keep])
 
 
-def merge_into_first(graph: BabbleGraph) -> Ids:
-    """Merges new nodes into the oldest node of their tree and state; for the aim `solve` (biased)."""
-    ids, members = _same_state(graph, _inner_with(graph, graph.state_key[graph.frontier()]))
+def merge_into_first(
+    graph: BabbleGraph,
+    *,
+    group: NDArray[np.integer] | None = None,
+    rank: NDArray[np.float64] | None = None,
+) -> Ids:
+    """Merges new nodes into the oldest node of their tree and state; for the aim `solve` (biased).
+
+    Args:
+        group: of every node, [N]: only nodes of one group are the same.
+        rank: of every node, [N]: the largest takes the place of the oldest, which stays where it was expanded.
+    """
+    near = _inner_with(graph, graph.state_key[graph.frontier()])
+    ids, members = _same_state(graph, near, group, rank)
     first = ids[np.cumsum(members) - members]
     graph.flags[first] |= np.uint8(Flag.BIASED)
     winner = np.repeat(first, members)
@@ -234,11 +245,20 @@ def _ranked(graph: BabbleGraph, priority: NDArray[np.float64]) -> tuple[Ids, NDA
     return order, graph.root[order]
 
 
-def _same_state(graph: BabbleGraph, ids: Ids) -> tuple[Ids, NDArray[np.intp]]:
-    """Nodes that share tree and state with another one, group after group, ascending; members of each group."""
-    ids = ids[graph.state_key[ids] != NO_STATE]
-    order = ids[np.lexsort((ids, graph.state_key[ids], graph.root[ids]))]
-    new = (np.diff(graph.state_key[order]) != 0) | (np.diff(graph.root[order]) != 0)
+def _same_state(
+    graph: BabbleGraph,
+    ids: Ids,
+    group: NDArray[np.integer] | None = None,
+    rank: NDArray[np.float64] | None = None,
+) -> tuple[Ids, NDArray[np.intp]]:
+    """Nodes that share group (by default the tree) and state with another one, group after group; members of each.
+
+    Within a group the largest rank comes first, then the oldest node.
+    """
+    ids, group = ids[graph.state_key[ids] != NO_STATE], graph.root if group is None else group
+    falling = np.zeros(len(ids)) if rank is None else -rank[ids]
+    order = ids[np.lexsort((ids, falling, graph.state_key[ids], group[ids]))]
+    new = (np.diff(graph.state_key[order]) != 0) | (np.diff(group[order]) != 0)
     first = np.flatnonzero(np.r_[np.ones(min(len(order), 1), np.bool_), new])
     members = np.diff(np.r_[first, len(order)])
     return order[np.repeat(members > 1, members)], members[members > 1]

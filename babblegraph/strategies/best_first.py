@@ -34,7 +34,8 @@ def best_first(
     """Expands the node of the frontier with the highest V^a · p^l, once, and never forgets the others.
 
     With l = 0 it goes by values alone, with a = 0 by the likelihood of the text. When the frontier is empty and
-    budget is left, new first steps are drawn at the root. Equal states are one.
+    budget is left, new first steps are drawn at the root. Equal states are one: the oldest, or the likeliest where
+    that counts.
 
     Aim `solve`; weights are biased. Complexity: O(N log N) a round.
     Good for: values that tell a dead end soon; it may stay near the root for long where values fall with depth.
@@ -67,7 +68,8 @@ def best_first(
         return Chosen(chosen, np.full(len(chosen), children)) if len(chosen) else nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
-        merged, priority = merge_into_first(graph), np.full(graph.size, -np.inf)
+        merged = merge_into_first(graph, rank=graph.log_p_g if likelihood_power else None)
+        priority = np.full(graph.size, -np.inf)
         live = graph.frontier()
         priority[live] = log_promise(graph, live, value_power, likelihood_power)
         return np.r_[merged, keep_best(graph, priority, keep)]
@@ -111,12 +113,13 @@ def a_star(
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         chosen = search.select(graph, meter)
-        ended = np.flatnonzero(graph.is_leaf())
+        ended = np.flatnonzero(graph.is_leaf() & (graph.status != Status.LEAF_DEAD))
         best = np.full(graph.trees, -np.inf)
         np.maximum.at(best, graph.root[ended], log_promise(graph, ended, value_power, 1.0, floor=0.0))
         promise = log_promise(graph, chosen.ids, value_power, 1.0, floor=0.0)
-        open_still = promise > best[graph.root[chosen.ids]]
-        return chosen.only(open_still)
+        none = np.bincount(graph.root[ended], minlength=graph.trees) == 0
+        tree = graph.root[chosen.ids]
+        return chosen.only(none[tree] | (promise > best[tree]))
 
     return search._replace(name="a-star", select=select)
 

@@ -32,7 +32,8 @@ def dvts(
     """Splits the search at the root: each first step has a subtree of its own, in which the best child goes on.
 
     A subtree is a first step that was drawn at the root, so `subtrees` draws give at most so many, and every
-    subtree ends with at most `children` texts. When all have ended and budget is left, others begin.
+    subtree ends with at most `children` texts. Equal states are one within a subtree only. When all have ended and
+    budget is left, others begin.
 
     Aim `solve`; weights are biased (hard top-1). Complexity: O(N + F log F) a round.
     Good for: what a step beam is good for, where its texts become too alike; large budgets.
@@ -62,7 +63,7 @@ def dvts(
         return Chosen(ids, np.where(first, subtrees, children)) if len(ids) else nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
-        merged = merge_into_first(graph)
+        merged = merge_into_first(graph, group=ancestors(graph, np.arange(graph.size), 1))
         live = graph.frontier()
         rank = log_priority(graph, live, value_power, connectivity_power)[live]
         return np.r_[merged, keep_best_of(graph, live, ancestors(graph, live, 1), rank, 1)]
