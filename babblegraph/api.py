@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from babblegraph.budget import Budget, Spent
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate, probability
 from babblegraph.graph import BabbleGraph
+from babblegraph.lm.prompts import one_or_more
 from babblegraph.loop import Round, search
+from babblegraph.outcome import failed
 from babblegraph.protocols import Generator, Strategy, Task, verifies
 from babblegraph.scoring import Score, entropy_to_go, function_value, likelihood
 from babblegraph.scoring.score import Connectivity
@@ -117,6 +120,9 @@ def babble(
     Raises:
         BadInput: see `search` and the generator's `start`.
 
+    Warns:
+        RuntimeWarning: the value or the task failed on some texts; `graph.failures` has them.
+
     >>> import babblegraph as bg
     >>> result = bg.babble(bg.Babbler.embedded(), "3 5 7 11>24", task=bg.Countdown(), budget=4000)
     >>> result.passed, result.text.splitlines()[-1][-3:]
@@ -131,7 +137,10 @@ def babble(
         "close": close,
     }
     found = rounds(generator, prompts, threshold=threshold, seed=seed, graph=graph, **options)
+    before = 0 if graph is None else graph.meta.get("scorer_failures", 0)
     if last := deque(found, maxlen=1):
+        if last[0].graph.meta.get("scorer_failures", 0) > before:
+            warnings.warn(f"{failed(last[0].graph)}; see graph.failures", RuntimeWarning, stacklevel=2)
         return Result(last[0].graph, last[0].spent)
     if graph is None:
         raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")
@@ -163,8 +172,8 @@ def rounds(
         generator,
         prompts,
         score=score_of(task, value, threshold, connectivity),
-        strategy=strategy or default_strategy(threshold=threshold),
-        budget=Budget(tokens=budget) if isinstance(budget, int) else budget,
+        strategy=default_strategy(threshold=threshold) if strategy is None else checked(strategy),
+        budget=budget_of(budget),
         seed=seed,
         graph=graph,
         close=close,
@@ -180,7 +189,14 @@ def score_of(
     threshold: float | None,
     connectivity: Connectivity | None = entropy_to_go,
 ) -> Score:
-    """How a search scores: by the task and the value, by likelihood where there is neither verifier nor value."""
+    """How a search scores: by the task and the value, by likelihood where there is neither verifier nor value.
+
+    Raises:
+        BadInput: a task without `verify`, which would search for nothing, or a value that is none.
+    """
+    if task is not None and not (hasattr(task, "verify") and (task.verify is None or callable(task.verify))):
+        got = repr(task) if isinstance(task, str) else type(task).__name__
+        raise BadInput(f"a task must have verify(prompt, text), or verify = None, got {got:.80}: add it")
     if value is None and not verifies(task):
         value = likelihood
     return Score(task, None if value is None else function_value(value), connectivity, threshold)
@@ -193,9 +209,39 @@ def threshold_of(task: Task | None, threshold: float | None) -> float | None:
     return float(threshold)  # a plain number: the graph's meta keeps it
 
 
+def budget_of(budget: Budget | int) -> Budget:
+    """What may be spent; a whole number of any type is sampled tokens for each prompt.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    if isinstance(budget, Budget):
+        return budget
+    try:
+        tokens = int(budget)
+    except (TypeError, ValueError, OverflowError):
+        tokens = None
+    if tokens is None or tokens != budget:
+        raise BadInput(f"a budget must be a Budget or a whole number of tokens, got {budget!r:.80}: give one")
+    return Budget(tokens=tokens)
+
+
+def checked(strategy: Strategy) -> Strategy:
+    """The strategy itself.
+
+    Raises:
+        BadInput: it is none, such as its name or the function that makes it.
+    """
+    if not isinstance(strategy, Strategy):
+        raise BadInput(
+            f"a strategy must be made by a function of babblegraph.strategies, got {strategy!r:.80}: "
+            "pass best_of_n(), say"
+        )
+    return strategy
+
+
 def prompts_of(prompts: Any, task: Task | None) -> Sequence[Any]:
     """A list of prompts, each as the task wants it; chats and token ids are as they are."""
-    one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
-    many = [prompts] if one else list(prompts)
+    many = list(one_or_more(prompts))
     prepare = getattr(task, "prepare", None)
     return many if prepare is None else [prepare(p) if isinstance(p, str) else p for p in many]

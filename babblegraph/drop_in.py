@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, MaxTimeCriteria
 from transformers.utils import ModelOutput
 
-from babblegraph.api import babble
+from babblegraph.api import babble, budget_of
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
@@ -224,7 +224,7 @@ def _ids(ids: int | Iterable[int] | None) -> list[int]:
 
 def _within_time(budget: Budget | int, criteria: Sequence[Any]) -> Budget:
     """The budget, ended too by the time that `max_time` allows."""
-    budget = Budget(tokens=budget) if isinstance(budget, int) else budget
+    budget = budget_of(budget)
     ends = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     if not ends:
         return budget

@@ -1,5 +1,7 @@
 """Errors that a user can mend: one line that states the rule, the value got and the fix."""
 
+THEIRS = (Exception, SystemExit)  # what a user's function may raise: it may call exit(), which ends no search
+
 
 class BadInput(ValueError):
     """Something the user gave cannot be used. The command prints it as one line and exits with status 2."""

@@ -98,7 +98,8 @@ def probability(
     With several prompts the value is the mean over them, each prompt's trees being a stratum. The threshold must
     not come from the same trees (see `thresholds.cross_fit`). Where no tree has a hit there is no value but a
     one-sided bound: exact where each tree's weights sum to 1 (pruning by weight alone), else scaled by the
-    largest sum, with a warning. It goes by the prompt with the fewest trees.
+    largest sum, with a warning. It goes by the prompt with the fewest trees. Where no leaf could be scored there is
+    neither.
 
     Args:
         graph: a closed forest of a search with the aim `estimate`.
@@ -167,6 +168,8 @@ def expectation(
     if chance and hits == 0:
         high = none_in(even) * most
         cost, _ = _tokens(graph, trees, leaves, log_w, values, None)
+        if failed.all():  # nothing was seen, so nothing bounds it either
+            return replace(base, reason="no finished text could be scored", tokens=cost, warnings=said)
         reason = f"no hit in {len(trees)} trees"
         return replace(
             base, reason=reason, high=min(high, 1.0), log_value=-math.inf, tokens=cost, warnings=said

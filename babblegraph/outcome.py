@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import THEIRS, BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.intervals import wilson
 from babblegraph.protocols import Task, verifies
@@ -107,6 +107,24 @@ def settled(graph: BabbleGraph) -> tuple[str, Tally | None]:
     return "passed", _tally((np.bincount(graph.root[hits], minlength=graph.trees) > 0)[begun(graph)].tolist())
 
 
+def failed(graph: BabbleGraph) -> str | None:
+    """How often the value or the task's functions failed, and how at first, in one line; None where none did.
+
+    >>> graph = BabbleGraph(["?"], [[0]], {0: b"?"})
+    >>> graph.failures.append({"node": 0, "error": "verify raised ValueError: no number", "text": ""})
+    >>> failed(graph)
+    'the value or the task failed 1 time, first on node 0: verify raised ValueError: no number'
+    """
+    if not graph.failures:
+        return None
+    n, first = int(graph.meta.get("scorer_failures", len(graph.failures))), graph.failures[0]
+    line = (
+        f"the value or the task failed {n} time{'s' if n > 1 else ''}, "
+        f"first on node {first.get('node', '?')}: {first.get('error', '')}"
+    )
+    return " ".join(line.split())
+
+
 def begun(graph: BabbleGraph) -> NDArray[np.bool_]:
     """Which prompts have been expanded at all, [trees]; an interrupted search may have left some out."""
     return graph.first_child[: graph.trees] != NO_PARENT
@@ -127,6 +145,6 @@ def _is_right(graph: BabbleGraph, tree: int, task: Task, threshold: float) -> bo
         return bool(task.verify(graph.prompts[tree], graph.text(node)) >= threshold)
     except BadInput:
         raise
-    except Exception as problem:
+    except THEIRS as problem:
         said = f"{type(problem).__name__}: {problem}"
         raise BadInput(f"a verifier must score every text, got {graph.text(node)!r:.60}: {said}") from problem

@@ -136,7 +136,11 @@ class Task(Protocol):
     """
 
     def verify(self, prompt: str, text: str) -> float:
-        """The score of a finished text, in [0, 1]. None in place of the method: a value scores finished texts."""
+        """The score of a finished text, in [0, 1]. None in place of the method: a value scores finished texts.
+
+        Any finite number is kept as the score, ranked and compared with the threshold; outside of [0, 1] the search
+        takes it for 0 or 1.
+        """
         ...
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from transformers import BatchEncoding
 
 import babblegraph as bg
 from babblegraph.estimates import why_not
@@ -27,6 +29,11 @@ class EndsInDigit:
 
     def verify(self, prompt, text):
         return float(text[-1:].isdigit())
+
+
+class Misspelt:
+    def verfy(self, prompt, text):
+        return 0.0
 
 
 def test_public_names_are_what_they_say():
@@ -163,9 +170,23 @@ def test_the_judge_can_be_the_value(llama, characters):
         ({"prompts": "1", "budget": bg.Budget(tokens=5), "seed": -1}, "must not be negative"),
         ({"prompts": [[{"role": "user", "content": "1"}]]}, "chat template"),
         ({"prompts": None}, "either prompts or a graph"),
+        ({"prompts": BatchEncoding({"input_ids": [[1]], "attention_mask": [[1]]})}, "got a BatchEncoding"),
+        ({"prompts": [1, 5000]}, "token ids must be those of the tokenizer, got 1 to 5000"),
+        ({"prompts": "1", "task": "countdown"}, "must have verify.*got 'countdown'"),
+        ({"prompts": "1", "task": Misspelt()}, "must have verify.*got Misspelt"),
+        ({"prompts": "1", "budget": 10.5}, "whole number of tokens, got 10.5"),
+        ({"prompts": "1", "strategy": "best-of-n"}, "must be made by.*got 'best-of-n'"),
     ],
 )
 def test_bad_input_is_one_clear_line(babbler, arguments, message):
     with pytest.raises(bg.BadInput, match=message) as error:
         bg.babble(babbler, **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("prompt", [torch.tensor([1, 2]), np.array([1, 2]), list(np.array([1, 2])), [1, 2]])
+@pytest.mark.parametrize("budget", [30.0, np.int64(30)])
+def test_token_ids_and_whole_numbers_of_any_type_are_taken(babbler, prompt, budget):
+    graph = bg.babble(babbler, prompt, budget=budget).graph
+    assert graph.path_tokens(0).tolist() == [1, 2]
+    assert graph.meta["budget"]["tokens"] == 30

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +26,7 @@ from babblegraph.cli.options import RESTARTS, SearchOptions
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.graph_file import load, save
+from babblegraph.lm.babbler import EMBEDDED
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.tasks.countdown import legal_lines
 
@@ -186,6 +190,7 @@ def test_a_damaged_graph_file_is_bad_input(capsys, saved):
         ("ff = 3", "which is a int"),
         ("def ff(:", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError"),
+        ("exit(0)", "SystemExit"),
     ],
 )
 def test_a_value_file_that_is_no_use_is_bad_input(capsys, tmp_path, code, words):
@@ -289,6 +294,23 @@ def test_no_answer_that_passes_is_status_1(capsys, player):
     assert result["passed"] is False
 
 
+def test_a_verifier_that_raises_is_told_and_is_no_success(capsys, player, tmp_path):
+    file = tmp_path / "mine.py"
+    code = "from babblegraph import Countdown\n\nclass Mine(Countdown):\n"
+    file.write_text(f"{code}    def verify(self, prompt, text):\n        raise ValueError('my bug')\n")
+    asked = ["search", "2 3>6", "--task", f"{file}:Mine", "--tokens", "60"]
+    out, err = said(capsys, *asked, "--json", status=1)
+    summary = json.loads(out)["summary"]
+    assert summary["failures"] > 0
+    assert summary["first_failure"] == "verify raised ValueError: my bug"
+    line = f"the value or the task failed {summary['failures']} times, first on node "
+    assert line in err
+    out, err = said(capsys, *asked, "--quiet", status=1)
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"babblegraph: {line}")
+    assert err.endswith(": verify raised ValueError: my bug\n")
+
+
 def test_the_report_has_tree_answer_path_gates_and_budget(capsys, player):
     out, err = said(capsys, "search", "2 3 4>24", status=0)
     for word in (
@@ -317,6 +339,32 @@ def test_quiet_prints_the_answer_only(capsys, player):
     out, err = said(capsys, "search", "--quiet", "2 3>6", status=0)
     assert out.strip() in ("2*3=6:6", "3*2=6:6")
     assert err == ""
+
+
+def test_answers_of_several_prompts_have_a_line_each_whether_there_are_any_or_not(capsys, player, tmp_path):
+    file = tmp_path / "p.txt"
+    file.write_text("1 1>99\n2 3 4>24\n2 3>6\n")
+    out, _ = said(capsys, "search", "-q", "--prompts", str(file), "--tokens", "400", status=1)
+    none, two, one = out.splitlines()
+    assert (none, two.count("\\n"), two[-3:], one[-2:]) == ("", 1, ":24", ":6")
+
+
+def test_without_a_threshold_a_prompt_without_an_answer_is_status_1(capsys):
+    short = ["search", "hi", "--model", str(EMBEDDED), "--tokens", "1", "--json"]
+    (result,) = json.loads(said(capsys, *short, status=1).out)["results"]
+    assert (result["answer"], result["passed"]) == (None, None)
+
+
+@pytest.mark.parametrize("how", ["--json", "--quiet"])
+def test_what_a_users_function_prints_is_no_answer(how, capsys, player, tmp_path):
+    file = tmp_path / "mine.py"
+    code = "from babblegraph import Countdown\n\nprint('loaded')\n\nclass Mine(Countdown):\n"
+    file.write_text(f"{code}    def verify(self, *both):\n        print('asked')\n        return 1\n")
+    out, err = said(capsys, "search", "2 3>6", "--task", f"{file}:Mine", how, status=0)
+    assert "loaded" in err
+    assert "asked" in err
+    assert len(out.splitlines()) == 1
+    assert "asked" not in out
 
 
 def test_many_prompts_have_a_line_each(capsys, player, tmp_path):
@@ -506,3 +554,45 @@ def test_a_value_function_of_a_file_scores_the_nodes(capsys, tmp_path):
     graph = load(saved)
     inner = graph.value[graph.status <= Status.EXPANDED][1:]
     assert set(inner.tolist()) == {0.5}
+
+
+@pytest.mark.parametrize("how", ["--json", "--quiet"])
+def test_an_output_that_cannot_hold_every_letter_gets_them_escaped(how, player, monkeypatch):
+    monkeypatch.setattr(BabbleGraph, "text", lambda graph, node: "2*3=6 ✓")
+    for name in ("value", "done", "verify"):
+        monkeypatch.setattr(f"babblegraph.tasks.Countdown.{name}", lambda task, prompt, text: 1.0)
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
+    assert main(["search", "2 3>6", how]) == 0
+    sys.stdout.flush()
+    out = raw.getvalue().decode("cp1252").strip()
+    if how == "--json":
+        assert json.loads(out)["results"][0]["answer"] == "2*3=6 ✓"
+    else:
+        assert out == "2*3=6 \\u2713"
+
+
+def test_a_closed_output_is_no_error(saved):
+    command = f"{sys.executable} -m babblegraph.cli show {saved} >&-"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert found.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"), [("empty", "it has no config.json"), ("cut", "SafetensorError|deserializing header")]
+)
+def test_a_model_that_is_damaged_is_bad_input(capsys, tmp_path, damage, word):
+    folder = tmp_path / "model"
+    if damage == "empty":
+        folder.mkdir()
+    else:
+        shutil.copytree(EMBEDDED, folder)
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    _, err = said(capsys, "search", "2 3>6", "--model", str(folder), status=2)
+    assert re.search(word, err)
+
+
+def test_a_device_that_is_not_there_is_bad_input(capsys):
+    _, err = said(capsys, "search", "2 3>6", "--device", "nonsense", status=2)
+    assert "a device must be one that torch has here, got 'nonsense'" in err

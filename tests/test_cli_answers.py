@@ -516,3 +516,11 @@ def test_nothing_of_this_loads_torch_before_the_model_is_loaded(problems):
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "False\n"
     )
+
+
+def test_a_resumed_chat_is_printed_as_what_was_asked(capsys, models, tmp_path):
+    chat = ["search", "How much?", "--chat", "--model", models / "lm-chat", "--save", tmp_path / "graph"]
+    more = ["--tokens", "60", "--max-new-tokens", "4"]
+    found = results(capsys, *chat, *more)
+    again = results(capsys, "search", "--resume", tmp_path / "graph", "--tokens", "90")
+    assert found["results"][0]["prompt"] == again["results"][0]["prompt"] == "How much?"

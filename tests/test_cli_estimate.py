@@ -105,6 +105,21 @@ def test_bad_input_is_one_line_and_status_2(arguments, said, capsys):
     assert said in found.err
 
 
+@pytest.mark.parametrize("bad", ["True", "'*' in text"])
+def test_a_verifier_that_raises_is_told_and_gives_no_bound_on_its_own(bad, tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    code = "class Mine:\n    def verify(self, prompt, text):\n"
+    file.write_text(f"{code}        if {bad}:\n            raise ValueError('my bug')\n        return 0\n")
+    asked = ["estimate", "2 3>6", "--task", f"{file}:Mine", "--trees", "8", "--tokens", "60", "--json"]
+    every = bad == "True"
+    assert main(asked) == (2 if every else 0)
+    found = capsys.readouterr()
+    assert len(found.err.splitlines()) == 1
+    assert "the value or the task failed" in found.err
+    assert found.err.endswith(": verify raised ValueError: my bug\n")
+    assert every or "could not be scored" in json.loads(found.out)["warnings"][0]
+
+
 def test_a_graph_that_was_searched_to_solve_is_refused_with_the_reason(tmp_path, capsys):
     from table_lm import TableLM
 

@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "lm": {"protocols", "graph", "budget", "born", "resample", "status", "errors", "randomness"},
     "scoring": {"protocols", "graph", "budget", "status", "errors", "randomness", "lm", "side_by_side"},
     "embedded": {"tasks", "lm", "errors"},
-    "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimates"} | BASE,
+    "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimates", "outcome"} | BASE,
     "api_estimate": {"api", "loop", "strategies", "scoring", "estimates", "splitting"} | BASE,
     "drop_in": {"api", "lm", "scoring"} | BASE,
     "learning": {

@@ -123,19 +123,19 @@ def test_a_folder_of_another_kind_is_refused_in_one_line(tmp_path):
 
 
 def test_a_template_of_its_own_is_what_the_reward_model_reads(graph):
-    model, ids = classifier("llama", 1), np.arange(graph.size)
+    model, ids = classifier("llama", 1, reads=96), np.arange(graph.size)
     value = RewardModelValue(model, TOKENIZER, template="Q {prompt}? A {text}!")
     found = value(graph, ids, meter_of(graph))
     for i, v in zip(ids.tolist(), found, strict=True):
         text = f"Q {graph.prompt(i)}? A {graph.text(i)}!"
         with torch.no_grad():
-            inputs = TOKENIZER(text, return_tensors="pt", truncation=True, max_length=48)
+            inputs = TOKENIZER(text, return_tensors="pt")
             logit = model(**inputs).logits[0, 0].double()
         assert v == pytest.approx(float(torch.sigmoid(logit)), abs=1e-5)
 
 
 def test_a_chat_template_is_the_tokenizers_own(graph):
-    tokenizer, model = byte_tokenizer(), classifier("llama", 1)
+    tokenizer, model = byte_tokenizer(), classifier("llama", 1, reads=96)
     with pytest.raises(BadInput, match="chat template"):
         RewardModelValue(model, tokenizer, template="chat")
     tokenizer.chat_template = "{% for m in messages %}<turn>{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
@@ -143,9 +143,7 @@ def test_a_chat_template_is_the_tokenizers_own(graph):
     found = RewardModelValue(model, tokenizer, template="chat")(graph, ids, meter_of(graph))
     for i, v in zip(ids.tolist(), found, strict=True):
         text = f"<turn>user: {graph.prompt(i)}<turn>assistant: {graph.text(i)}"
-        inputs = tokenizer(
-            text, return_tensors="pt", add_special_tokens=False, truncation=True, max_length=48
-        )
+        inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
         with torch.no_grad():
             logit = model(**inputs).logits[0, 0].double()
         assert v == pytest.approx(float(torch.sigmoid(logit)), abs=1e-5)

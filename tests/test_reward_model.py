@@ -32,12 +32,13 @@ SMALL = {
 }
 
 
-def classifier(family, labels):
+def classifier(family, labels, reads=48):
     special = {"pad_token_id": TOKENIZER.pad_token_id, "bos_token_id": None, "eos_token_id": None}
+    sizes = SMALL | {"max_position_embeddings": reads}
     if family == "bert":
-        model = BertForSequenceClassification(BertConfig(num_labels=labels, **SMALL, **special))
+        model = BertForSequenceClassification(BertConfig(num_labels=labels, **sizes, **special))
     else:
-        config = LlamaConfig(num_labels=labels, num_key_value_heads=1, **SMALL, **special)
+        config = LlamaConfig(num_labels=labels, num_key_value_heads=1, **sizes, **special)
         model = LlamaForSequenceClassification(config)
     return with_loud_weights(model, seed=1)
 
@@ -107,13 +108,21 @@ def test_a_padding_id_that_differs_from_the_tokenizers_does_not_matter(graph):
     np.testing.assert_allclose(values, twins, atol=1e-5)
 
 
-def test_a_text_longer_than_the_model_reads_is_cut_and_not_an_error(graph):
+def test_a_text_longer_than_the_model_reads_costs_its_node_only(graph):
     long = TOKENIZER(" good" * 60)["input_ids"]
     (node,) = graph.add(Born.of_spans([0], spans=[long], log_q=[-1.0]))
     model, meter = classifier("bert", 2), Meter(Budget(tokens=1), graph.trees)
     values = RewardModelValue(model, TOKENIZER)(graph, np.array([0, node]), meter)
-    assert np.isfinite(values).all()
-    assert meter.read().scored == graph.length[0] + 48
+    assert np.isfinite(values).tolist() == [True, False]
+    assert graph.failures[0] == {
+        "node": node,
+        "error": "the reward model reads 48 tokens at most",
+        "text": "",
+    }
+    assert meter.read().scored == graph.length[0]
+    pairs = [(graph.prompt(i), graph.text(i)) for i in range(graph.size)]
+    known = RewardModelValue(model, TOKENIZER).pilot(pairs[:node])
+    assert RewardModelValue(model, TOKENIZER).pilot(pairs).scale == known.scale
 
 
 def test_no_nodes_no_values(graph):

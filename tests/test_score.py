@@ -121,14 +121,17 @@ def test_a_value_of_the_wrong_length_costs_only_the_nodes_it_cannot_answer():
 
 
 @pytest.mark.parametrize("name", ["verify", "value", "done", "state"])
-def test_a_task_that_raises_costs_the_node_only(name):
+@pytest.mark.parametrize(
+    "error", [RuntimeError, SystemExit]
+)  # what runs a generated program may meet its exit()
+def test_a_task_that_raises_costs_the_node_only(name, error):
     graph, ids, meter = words("abz", "cdz")
     task = Task()
     real = getattr(task, name)
 
     def sometimes(prompt, text):
         if text.startswith("ab"):
-            raise RuntimeError("no idea")
+            raise error("no idea")
         return real(prompt, text)
 
     setattr(task, name, sometimes)
@@ -238,7 +241,10 @@ def test_a_search_survives_a_value_function_that_always_raises(llama, characters
         raise ValueError("never works")
 
     babbler = bg.Babbler(llama, characters, span=4, max_new_tokens=8)
-    result = bg.babble(babbler, "1 2>3", value=broken, budget=60)
+    with pytest.warns(
+        RuntimeWarning, match=r"failed \d+ times, first on node 1: broken raised ValueError: never"
+    ):
+        result = bg.babble(babbler, "1 2>3", value=broken, budget=60)
     assert result.spent.sampled == 60
     assert result.graph.meta["scorer_failures"] == result.graph.size - 1
 

@@ -91,6 +91,12 @@ def test_what_a_function_raises_is_raised():
         TimeLimit(5)(lambda: 1 / 0)
 
 
+def test_exit_is_a_failure_at_once_and_not_a_function_that_hangs():
+    graph, ids, meter = words("a")
+    assert np.isnan(function_value(lambda texts: exit(3), seconds=60)(graph, ids, meter)).all()
+    assert graph.failures[0]["error"] == "<lambda> raised SystemExit: 3"
+
+
 def test_without_a_limit_the_function_runs_where_it_is_called():
     graph, ids, meter = words("a")
     seen = []

@@ -305,7 +305,7 @@ def test_a_failed_value_is_marked_and_reported():
     graph.failures.append({"node": 1, "error": "ValueError: \x1b[31mno\nvalue"})
     text = plain(report(graph, width=100), 100)
     assert "value failed" in text
-    assert "The value failed 1 time" in text
+    assert "The value or the task failed 1 time" in text
     assert "␛[31mno⏎value" in text
 
 

@@ -11,7 +11,7 @@ from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH
 Task = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="countdown …, answers (of --prompts), or FILE.py:NAME.", rich_help_panel=WHAT
+        metavar="NAME", help="countdown …, answers (with --prompts), or FILE.py:NAME.", rich_help_panel=WHAT
     ),
 ]
 Model = Annotated[

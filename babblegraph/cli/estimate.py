@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_format
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,6 +99,7 @@ def estimate(
     Exit status: 0 done (also where no text passed: then there is a bound), 2 bad input or biased weights.
     """
     from babblegraph.cli.loading import check_writable
+    from babblegraph.cli.output import aside
 
     _check(trees, keep, pass_at, top_k, top_p)
     if save is not None:
@@ -127,7 +128,8 @@ def estimate(
         strategy="frontier",
     )
     options.check()
-    searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
+    with aside(json):
+        searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
     if save is not None:
         searched.save(save)
     only = None if graph is None else prompt  # what was grown has one prompt, as the task prepared it
@@ -186,7 +188,9 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
 def _print(
     graph: BabbleGraph, prompt: str | None, threshold: float | None, ratio: bool, k: int | None, json: bool
 ) -> int:
+    from babblegraph.cli.output import one_line
     from babblegraph.estimates import probability, why_not
+    from babblegraph.outcome import failed
     from babblegraph.passes import pass_at
 
     if reason := why_not(graph):
@@ -196,14 +200,15 @@ def _print(
     if threshold is None:
         raise BadInput("an estimate needs a threshold, got none: add --threshold")
     found = probability(graph, threshold, prompt=prompt, ratio=ratio)
+    failure = failed(graph)
+    if found.value is None and found.high is None:
+        raise BadInput(f"an estimate needs finished texts with a score, got none: {failure}")
+    if failure is not None:
+        print(f"babblegraph: {failure}", file=sys.stderr)
     one_of = None if k is None else (k, pass_at(graph, threshold, k, prompt=prompt))
     said = _said(graph, prompt)
     if json:
-        print(
-            json_format.dumps(
-                _as_json(graph, said, threshold, found, one_of), ensure_ascii=False, allow_nan=False
-            )
-        )
+        print(one_line(_as_json(graph, said, threshold, found, one_of)))
         return 0
     from babblegraph.view.console import PlainConsole
     from babblegraph.view.estimates import estimate_report

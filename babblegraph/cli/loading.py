@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from babblegraph.errors import BadInput
+from babblegraph.errors import THEIRS, BadInput
 
 Prompt = str | list[dict[str, str]]  # a text, or the messages of a chat
 
@@ -110,7 +110,7 @@ def load_name(place: str, option: str, kind: str) -> Any:
     sys.path.insert(0, str(path.resolve().parent))  # so that it can import its neighbours
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except THEIRS as error:
         said = f"{type(error).__name__}: {error}"
         raise BadInput(f"{option} must name a file that runs, got {file!r}: {said}") from error
     finally:

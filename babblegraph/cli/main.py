@@ -26,7 +26,7 @@ from babblegraph.cli.train_reward import train_reward
 from babblegraph.cli.train_value import train_value
 from babblegraph.errors import BadInput
 
-DONE, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, BUG = 0, 2, 130, 141, 70  # exit statuses; 1 is "no leaf passes"
+DONE, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, BUG = 0, 2, 130, 141, 70  # exit statuses; 1 is "no answer"
 COMMANDS: dict[str, Callable[..., Any]] = {
     "search": search,
     "estimate": estimate,
@@ -55,10 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the command's name; those of the process by default.
     Returns:
-        The exit status: 0 done, 1 no leaf passes the threshold, 2 bad input, 70 a bug, 130 interrupted.
+        The exit status: 0 done, 1 a prompt has no answer (that passes), 2 bad input, 70 a bug, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: what would go there is for nobody
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         status = _run([a for a in arguments if a != "--debug"])
         sys.stdout.flush()

@@ -6,12 +6,13 @@ import json as json_format
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.cli.loading import Prompt
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.outcome import begun, chosen, settled
+from babblegraph.outcome import begun, chosen, failed, settled
 from babblegraph.status import Status
 
 if TYPE_CHECKING:
@@ -22,12 +23,19 @@ TOKENS = ("sampled", "forwarded", "prefilled", "scored")
 DONE, NONE_PASSES = 0, 1
 
 
+def aside(only_answers: bool) -> AbstractContextManager[Any]:
+    """Where standard output has only the answers, what a user's functions print goes to standard error."""
+    return redirect_stdout(sys.stderr) if only_answers else nullcontext()
+
+
 def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: View) -> None:
     """Prints what came of a search, in the way that was asked for."""
     from babblegraph import __version__
 
     if graph is None:
         return
+    if (json or quiet) and (failure := failed(graph)) is not None:  # the report tells it itself
+        print(f"babblegraph: {failure}", file=sys.stderr)
     if json:
         seconds = graph.meta.get("spent", {}).get("seconds", 0.0)
         run = {"seconds": seconds, "seed": plan.seed, "model": plan.model, "strategy": plan.strategy}
@@ -35,8 +43,13 @@ def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: V
         print(as_json(graph, plan.prompts, **run, version=__version__))
     elif quiet:
         for tree in range(graph.trees):
-            if (node := chosen(graph, tree)) is not None:
+            node = chosen(graph, tree)
+            if graph.trees == 1 and node is not None:
                 print(_safe(graph.text(node)))
+            elif (
+                graph.trees > 1
+            ):  # one line for each prompt, in their order; an empty one where there is no answer
+                print("" if node is None else _safe(graph.text(node)).replace("\n", "\\n"))
     else:
         view.report(graph)
 
@@ -46,20 +59,28 @@ def as_json(graph: BabbleGraph, prompts: Sequence[Prompt] | None, **run: Any) ->
 
     Args:
         graph: what was found.
-        prompts: as the user gave them; None where only the graph knows them.
+        prompts: as the user gave them; None where only the graph knows them, or what was asked in them.
         run: seconds, seed, model, strategy, engine, version.
     """
-    given = graph.prompts if prompts is None else prompts
+    asked = graph.meta.get("asked", {})  # where a chat template made the prompts
+    given = [asked.get(prompt, prompt) for prompt in graph.prompts] if prompts is None else prompts
     results = [_result(graph, tree, given[tree]) for tree in range(graph.trees)]
     whole = {"results": results, "summary": _summary(graph), **run}
-    return json_format.dumps(whole, ensure_ascii=False, allow_nan=False)
+    return one_line(whole)
+
+
+def one_line(found: dict[str, Any]) -> str:
+    """A JSON object, its letters as they are where standard output can show all."""
+    encoding = (sys.stdout.encoding or "").lower()
+    return json_format.dumps(found, ensure_ascii=not encoding.startswith("utf"), allow_nan=False)
 
 
 def status(graph: BabbleGraph | None, plan: Plan) -> int:
-    """The exit status: whether every prompt has a leaf that passes; nothing asked is nothing failed."""
-    if plan.threshold is None:
-        return DONE
-    every = graph is not None and all(_passed(graph, tree, plan.threshold) for tree in range(graph.trees))
+    """The exit status: whether every prompt has an answer, one that passes where there is a threshold."""
+    if graph is None:
+        return NONE_PASSES
+    floor = -math.inf if plan.threshold is None else plan.threshold
+    every = all(_passed(graph, tree, floor) for tree in range(graph.trees))
     return DONE if every else NONE_PASSES
 
 
@@ -96,7 +117,7 @@ def _result(graph: BabbleGraph, tree: int, prompt: Prompt) -> dict[str, Any]:
 
 
 def _summary(graph: BabbleGraph) -> dict[str, Any]:
-    """How many prompts came out well, by what, and what one cost on average."""
+    """How many prompts came out well, by what, how often a score failed, and what a prompt cost on average."""
     word, tally = settled(graph)
     sampled = sum(graph.meta.get("spent", {}).get("counts", {}).get("sampled", ()))
     counted = (
@@ -106,6 +127,8 @@ def _summary(graph: BabbleGraph) -> dict[str, Any]:
         "prompts": graph.trees,
         "begun": int(begun(graph).sum()),
         **counted,
+        "failures": int(graph.meta.get("scorer_failures", 0)),
+        "first_failure": graph.failures[0].get("error") if graph.failures else None,
         "tokens_per_prompt": sampled / graph.trees,
     }
 
@@ -116,11 +139,12 @@ def _passed(graph: BabbleGraph, tree: int, threshold: float) -> bool:
 
 
 def _safe(text: str) -> str:
-    """The text as it is for a pipe; on a terminal without anything that the terminal would obey."""
+    """The text as it is for a pipe that can hold it; on a terminal without anything that the terminal would obey."""
     from babblegraph.view.signs import signs_of
     from babblegraph.view.text import visible
 
     if not sys.stdout.isatty():
-        return text.rstrip("\n")
+        encoding = sys.stdout.encoding or "utf-8"
+        return text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding)
     signs = signs_of(sys.stdout.encoding)
     return "\n".join(visible(line, signs) for line in text.rstrip("\n").split("\n"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.cli.loading import Problem, Prompt, check_prompt, choose, load_name
-from babblegraph.errors import BadInput
+from babblegraph.errors import THEIRS, BadInput
 from babblegraph.tasks import TASKS, Answers
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _own(place: str) -> Any:
     if isinstance(found, type):
         try:
             found = found()
-        except Exception as error:
+        except THEIRS as error:
             said = f"{type(error).__name__}: {error}"
             raise BadInput(
                 f"--task must name a class that needs no arguments, got {place!r}: {said}"

@@ -134,13 +134,19 @@ def search(
     ] = None,
     json: Json = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print the answers only.", rich_help_panel=FILES)
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="Print the answers only, of several prompts one a line.",
+            rich_help_panel=FILES,
+        ),
     ] = False,
 ) -> int:
     """Grow a babble graph for a prompt, watch it, and print the best answer.
 
     Without any argument: the model that ships with the package and its default puzzle.
-    Exit status: 0 done, 1 no answer passes the threshold, 2 bad input.
+    Exit status: 0 every prompt has an answer (that passes the threshold), 1 one has none, 2 bad input.
     """
     options = as_typed(
         prompt=prompt,
@@ -200,27 +206,28 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
     from babblegraph.cli import build
     from babblegraph.cli.interrupt import Interruptible
     from babblegraph.cli.loading import check_writable
-    from babblegraph.cli.output import saved, show, status
+    from babblegraph.cli.output import aside, saved, show, status
     from babblegraph.cli.settling import settle
     from babblegraph.view.console import PlainConsole
     from babblegraph.view.live import View
 
     if options.save is not None:
         check_writable(options.save, "--save")
-    plan = build.plan(options)
-    view = View(PlainConsole(), plan.budget, quiet=quiet, moving=not json)
-    graph = plan.graph
-    try:
-        with view, Interruptible(view.say) as interrupt:
-            view.say(f"loading the model {plan.model}")
-            found = build.rounds(plan)
-            view.say("babbling")
-            for one in view.follow(interrupt.until_stopped(found)):
-                graph = one.graph
-        if graph is not None:
-            settle(graph, plan)
-    finally:
-        problem = saved(graph, options.save)
+    with aside(json or quiet):
+        plan = build.plan(options)
+        view = View(PlainConsole(), plan.budget, quiet=quiet, moving=not json)
+        graph = plan.graph
+        try:
+            with view, Interruptible(view.say) as interrupt:
+                view.say(f"loading the model {plan.model}")
+                found = build.rounds(plan)
+                view.say("babbling")
+                for one in view.follow(interrupt.until_stopped(found)):
+                    graph = one.graph
+            if graph is not None:
+                settle(graph, plan)
+        finally:
+            problem = saved(graph, options.save)
     show(graph, plan, json, quiet, view)
     if problem is not None:
         raise problem

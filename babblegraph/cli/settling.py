@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.cli.loading import choose, load_function
-from babblegraph.errors import BadInput
+from babblegraph.errors import THEIRS, BadInput
 from babblegraph.extract import BALLOTS
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Strategy, verifies
@@ -67,7 +67,7 @@ def ballot_of(name: str) -> Ballot:
     def ballot(text: str) -> str | None:
         try:
             said = function(text)
-        except Exception as error:
+        except THEIRS as error:
             problem = f"{type(error).__name__}: {error}"
             raise BadInput(
                 f"--vote must name f(text) -> answer or None, got on {text!r:.40}: {problem}"

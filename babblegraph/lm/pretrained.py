@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from babblegraph.errors import BadInput, first_line
@@ -38,10 +39,18 @@ def load(
         trust_remote_code: whether code from the model's repository may run here.
 
     Raises:
-        BadInput: there is no such model, it is of another kind, or some of its weights are missing.
+        BadInput: there is no such model or device, it is of another kind, or its weights are damaged or not all there.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    alone = not Path(name_or_path).is_dir() and not _hub_answers()
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:  # a torch without CUDA asserts that it has it
+        said = first_line(problem)
+        raise BadInput(f"a device must be one that torch has here, got {device!r}: {said}") from problem
+    here = Path(name_or_path)
+    if here.is_dir() and not any(here.glob("*config.json")):
+        raise BadInput(f"{rule} with safetensors weights, got {str(here)!r}: it has no config.json")
+    alone = not here.is_dir() and not _hub_answers()
     how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": alone}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **how)
@@ -55,7 +64,7 @@ def load(
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
         return model.to(device), tokenizer
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as problem:
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as problem:
         gone = alone and isinstance(problem, OSError)  # anything else is about a model that is here
         why = "it is not on this machine, and the hub does not answer" if gone else first_line(problem)
         raise BadInput(f"{rule} with safetensors weights, got {str(name_or_path)!r}: {why}") from problem

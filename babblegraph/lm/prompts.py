@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,16 @@ class Written(str):
 
 
 def one_or_more(prompts: Sequence[Any]) -> Sequence[Any]:
-    """Prompts as a sequence of them, where a single one was given too."""
+    """Prompts as a sequence of them, where a single one was given too.
+
+    Raises:
+        BadInput: a tokenizer's output, whose names are no prompts.
+    """
+    if isinstance(prompts, Mapping):
+        raise BadInput(
+            f"prompts must be texts, chats or token ids, got a {type(prompts).__name__}: "
+            "pass its input_ids, without padding"
+        )
     one_chat = len(prompts) > 0 and isinstance(prompts[0], Mapping)
     alone = isinstance(prompts, str) or one_chat or _token_ids(prompts) is not None
     return [prompts] if alone else prompts
@@ -36,9 +46,14 @@ def encoded(prompt: Any, tokenizer: Any, vocabulary: Mapping[int, bytes]) -> tup
         vocabulary: bytes of each token.
 
     Raises:
-        BadInput: an empty prompt, one that is not Unicode, or a chat that `written` does not take.
+        BadInput: an empty prompt, one that is not Unicode, ids of no tokens, or a chat that `written` does not take.
     """
     if (ids := _token_ids(prompt)) is not None:
+        least, most = min(ids), max(ids)
+        if least < 0 or (tokenizer is not None and tokenizer.convert_ids_to_tokens(most) is None):
+            raise BadInput(
+                f"token ids must be those of the tokenizer, got {least} to {most}: is it another model's?"
+            )
         return b"".join(vocabulary[i] for i in ids).decode(errors="replace"), ids
     if tokenizer is None:
         raise BadInput(f"without a tokenizer a prompt must be token ids, got {prompt!r:.80}: give either")
@@ -89,5 +104,7 @@ def _token_ids(prompt: Any) -> list[int] | None:
     """The token ids that a prompt is given as; None for a text or a chat."""
     if isinstance(prompt, torch.Tensor | np.ndarray):
         prompt = prompt.tolist()
-    whole = isinstance(prompt, list | tuple) and len(prompt) > 0 and all(isinstance(i, int) for i in prompt)
-    return list(prompt) if whole else None
+    whole = (
+        isinstance(prompt, list | tuple) and len(prompt) > 0 and all(isinstance(i, Integral) for i in prompt)
+    )
+    return [int(i) for i in prompt] if whole else None

@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from babblegraph.errors import THEIRS
 from babblegraph.graph import BabbleGraph
 from babblegraph.scoring.time_limit import NoLimit, TimeLimit
 from babblegraph.status import Flag
@@ -35,7 +36,7 @@ def contained(
     """`function(*arguments)`, or None with the node marked when it raises, hangs, or returns something else."""
     try:
         result = call(function, *arguments)
-    except Exception as problem:
+    except THEIRS as problem:
         note_failure(graph, node, raised(function, problem), text)
         return None
     try:
@@ -57,7 +58,7 @@ YES_OR_NO = Kind("true or false", bool)
 KEY = Kind("a text or None", lambda result: None if result is None else str(result))
 
 
-def raised(function: Callable[..., Any], problem: Exception) -> str:
+def raised(function: Callable[..., Any], problem: BaseException) -> str:
     """What to say of a function that raised."""
     return f"{_name(function)} raised {type(problem).__name__}: {problem}"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.budget import Meter
-from babblegraph.errors import BadInput
+from babblegraph.errors import THEIRS, BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import ValueFunction
 from babblegraph.scoring.contain import note_failure, raised
@@ -56,7 +56,7 @@ def function_value(function: Callable[..., Any], *, seconds: float | None = SECO
                     return values
             except TimeUp:
                 hung = True
-            except Exception:  # which text it was, the calls one by one will tell
+            except THEIRS:  # which text it was, the calls one by one will tell
                 pass
         return np.array(
             [_one(graph, i, call, function, [t]) for i, t in zip(ids.tolist(), texts, strict=True)]
@@ -73,7 +73,7 @@ def _of_nodes(function: Callable[..., Any]) -> ValueFunction:
                 return values
         except BadInput:  # what the user has to mend
             raise
-        except Exception:  # which node it was, the calls one by one will tell
+        except THEIRS:  # which node it was, the calls one by one will tell
             pass
         alone = [(graph, ids[k : k + 1], meter) for k in range(len(ids))]
         return np.array(
@@ -95,7 +95,7 @@ def _one(
         return np.nan
     except BadInput:
         raise
-    except Exception as problem:
+    except THEIRS as problem:
         note_failure(graph, node, raised(function, problem), text)
         return np.nan
     values = _as_numbers(result, 1)

@@ -49,6 +49,7 @@ class ProcessModelValue(rewards.Pretrained):
         BadInput: no such aggregate, an empty separator, or a template that cannot be filled in.
     """
 
+    what = "process reward model"
     auto, kind = "AutoModelForTokenClassification", "token classifier"
 
     def __init__(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.scoring import rewards
+from babblegraph.scoring.contain import note_failure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +39,7 @@ class RewardModelValue(rewards.Pretrained):
         BadInput: a template that cannot be filled in.
     """
 
+    what = "reward model"
     auto, kind = "AutoModelForSequenceClassification", "sequence classifier"
 
     def __init__(
@@ -57,43 +59,50 @@ class RewardModelValue(rewards.Pretrained):
         self.batch_size = batch_size if tokenizer.pad_token is not None else 1
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
-        """Values of nodes, [M] in [0, 1]; every token it reads is counted as scored."""
+        """Values of nodes, [M] in [0, 1], NaN where a text is longer than the model reads.
+
+        Every token it reads is counted as scored.
+        """
         nodes = ids.tolist()
         prompts = map(graph.prompt, nodes)
         found, tokens = self._rewards(
             [(self.asked.get(p, p), graph.text(i)) for p, i in zip(prompts, nodes, strict=True)]
         )
         meter.count("scored", graph.root[ids], tokens)
-        return rewards.as_values(found, self.scale)
+        read = tokens > 0
+        for i in ids[~read].tolist():
+            note_failure(graph, i, f"the reward model reads {self.max_length} tokens at most", "")
+        found[read] = rewards.as_values(found[read], self.scale)
+        return found
 
     def pilot(self, texts: Pairs) -> RewardModelValue:
         """The same value with rewards brought to zero mean and unit deviation on a sample.
 
         Args:
-            texts: pairs of a prompt and a text, such as unpruned texts of the generator.
+            texts: pairs of a prompt and a text, such as unpruned texts of the generator; those that are longer than
+                the model reads are left out.
 
         Raises:
             BadInput: fewer than two texts, or all with the same reward.
         """
-        scale = rewards.scale_of(self._rewards(texts)[0])
+        found = self._rewards(texts)[0]
+        scale = rewards.scale_of(found[~np.isnan(found)])
         how: dict[str, Any] = {"template": self.template, "scale": scale, "asked": self.asked}
         return RewardModelValue(self.model, self.tokenizer, self.batch_size, **how)
 
     @torch.no_grad()
     def _rewards(self, texts: Pairs) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Log-odds of prompts with texts, and the tokens that were read, [M] each."""
-        found, tokens = [np.zeros(0)], [np.zeros(0, np.int64)]
-        for at in range(0, len(texts), self.batch_size):
-            batch = texts[at : at + self.batch_size]
-            inputs = self.tokenizer(
-                [rewards.filled(self.template, self.tokenizer, *pair) for pair in batch],
-                return_tensors="pt",
-                padding=len(batch) > 1,
-                truncation=True,
-                max_length=self.max_length,
-                add_special_tokens=self.template != rewards.CHAT,
-            )
-            tokens.append(inputs["attention_mask"].sum(1).numpy())
+        """Log-odds of prompts with texts, and the tokens that were read, [M] each; NaN and 0 for too long a text."""
+        laid_out = [rewards.filled(self.template, self.tokenizer, *pair) for pair in texts]
+        lengths = np.array([len(self._read(each, verbose=False)["input_ids"]) for each in laid_out], np.int64)
+        fits = lengths <= self.max_length
+        found, readable = np.full(len(texts), np.nan), np.flatnonzero(fits)
+        for at in range(0, len(readable), self.batch_size):
+            batch = readable[at : at + self.batch_size]
+            inputs = self._read([laid_out[i] for i in batch], return_tensors="pt", padding=len(batch) > 1)
             logits = self.model(**inputs.to(self.model.device)).logits.double()
-            found.append(rewards.rewards_of(logits).cpu().numpy())
-        return np.concatenate(found), np.concatenate(tokens)
+            found[batch] = rewards.rewards_of(logits).cpu().numpy()
+        return found, lengths * fits
+
+    def _read(self, texts: str | list[str], **how: Any) -> Any:
+        return self.tokenizer(texts, add_special_tokens=self.template != rewards.CHAT, **how)

@@ -26,7 +26,8 @@ class Pretrained:
     """A value that is a classifier of a kind and its tokenizer, which comes first in its options."""
 
     auto: ClassVar[str]  # the name of the transformers class that loads it
-    kind: ClassVar[str]  # and of the kind, for the message
+    what: ClassVar[str]  # what it is called in the message,
+    kind: ClassVar[str]  # and which kind of model that has to be
 
     @classmethod
     def from_pretrained(
@@ -49,13 +50,13 @@ class Pretrained:
             BadInput: there is no such model, or it is of another kind.
         """
         how: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-        rule = f"a reward model must be a {cls.kind}"
+        rule = f"a {cls.what} must be a {cls.kind}"
         loaded = load(getattr(transformers, cls.auto), rule, name_or_path, dtype=torch.float32, **how)
         return cls(*loaded, **options)  # type: ignore[call-arg]
 
 
 def prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Makes padding safe, and says how many tokens a text may have."""
+    """Makes padding safe, and says how many tokens a text may have: cut off, its end would count for nothing."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id  # decoders find the last token by it

@@ -108,7 +108,9 @@ class _Worker:
                 function, arguments = self.jobs.get()
                 try:
                     self.results.put((function(*arguments), None))
-                except Exception as problem:
+                except _Stop:
+                    raise
+                except BaseException as problem:  # also exit(), which would end this thread without a word
                     self.results.put((None, problem))
         except _Stop:
             return

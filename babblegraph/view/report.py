@@ -150,7 +150,10 @@ def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[Ren
     if not graph.failures:
         return []
     n = int(graph.meta.get("scorer_failures", len(graph.failures)))
-    lines: list[RenderableType] = ["", Text(f"The value failed {n} time{'s' if n > 1 else ''}", FAILED)]
+    lines: list[RenderableType] = [
+        "",
+        Text(f"The value or the task failed {n} time{'s' if n > 1 else ''}", FAILED),
+    ]
     for failure in graph.failures[:MOST_FAILURES]:
         error = fit(f"  #{failure.get('node', '?')}  {failure.get('error', '')}", width, signs)
         lines.append(Text(error, no_wrap=True))
