@@ -42,14 +42,13 @@ def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: V
         run["engine"] = graph.meta.get("engine")
         print(as_json(graph, plan.prompts, **run, version=__version__))
     elif quiet:
-        for tree in range(graph.trees):
-            node = chosen(graph, tree)
-            if graph.trees == 1 and node is not None:
-                print(_safe(graph.text(node)))
-            elif (
-                graph.trees > 1
-            ):  # one line for each prompt, in their order; an empty one where there is no answer
-                print("" if node is None else _safe(graph.text(node)).replace("\n", "\\n"))
+        nodes = [chosen(graph, tree) for tree in range(graph.trees)]
+        texts = [None if node is None else _safe(graph.text(node)) for node in nodes]
+        if len(texts) > 1:  # a line for each prompt, in their order; empty where there is no answer
+            texts = [(text or "").replace("\n", "\\n") for text in texts]
+        for text in texts:
+            if text is not None:
+                print(text)
     else:
         view.report(graph)
 

@@ -153,10 +153,9 @@ def _untold(model: PreTrainedModel, windows: set[int | None]) -> list[int]:
 def _turns(model: PreTrainedModel) -> list[int]:
     """Up to how many tokens LongRoPE turns keys by its short factors; those of a longer text by others, all of them."""
     given = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    kinds = [
-        given,
-        *(kind for kind in given.values() if isinstance(kind, dict)),
-    ]  # of layers, in some families
+    of_layers = [kind for kind in given.values() if isinstance(kind, dict)]  # in some families
     return [
-        int(kind["original_max_position_embeddings"]) for kind in kinds if kind.get("rope_type") == "longrope"
+        int(kind["original_max_position_embeddings"])
+        for kind in (given, *of_layers)
+        if kind.get("rope_type") == "longrope"
     ]

@@ -23,9 +23,7 @@ def turn_of(*models: PreTrainedModel) -> Iterator[None]:
     off, and so are autocast and inference mode: the keys of one round are read in the next, wherever that runs.
     Afterwards everything is as it was.
     """
-    locks = sorted(
-        (_lock(model) for model in models), key=id
-    )  # in one order, so that no two wait for each other
+    locks = sorted(map(_lock, models), key=id)  # in one order, so that no two threads wait for each other
     with ExitStack() as stack:
         for lock in locks:
             stack.enter_context(lock)
