@@ -14,7 +14,6 @@ from babblegraph.budget import Budget, Spent
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate, probability
 from babblegraph.graph import BabbleGraph
-from babblegraph.lm.prompts import one_or_more
 from babblegraph.loop import Round, search
 from babblegraph.outcome import failed
 from babblegraph.protocols import Generator, Strategy, Task, verifies
@@ -242,6 +241,8 @@ def checked(strategy: Strategy) -> Strategy:
 
 def prompts_of(prompts: Any, task: Task | None) -> Sequence[Any]:
     """A list of prompts, each as the task wants it; chats and token ids are as they are."""
+    from babblegraph.lm.prompts import one_or_more  # which needs torch
+
     many = list(one_or_more(prompts))
     prepare = getattr(task, "prepare", None)
     return many if prepare is None else [prepare(p) if isinstance(p, str) else p for p in many]
