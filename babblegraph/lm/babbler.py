@@ -393,19 +393,21 @@ class Babbler:
     @contextmanager
     def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
         """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
-        with turn_of(*self._models):
-            now = self._noticed()
-            trie = self._trie(graph)
-            try:
+        trie = None
+        try:
+            with turn_of(*self._models):
+                now = self._noticed()
+                trie = self._trie(graph)
                 with (
                     self._rung.running(self.model),
                     self._packed.standing_in(now[0].weights),
                     nullcontext() if self._base is None else self._base.running(now[-1].weights),
                 ):
                     yield trie
-            except BaseException:
+        except BaseException:  # also one that comes while the model is put back as it was
+            if trie is not None:
                 trie.restore(graph.size)
-                raise
+            raise
 
     def _noticed(self) -> list[Stamp]:
         """What the weights are now; if they have changed, all that was computed from them before is dropped."""
