@@ -328,7 +328,7 @@ def test_a_process_without_a_prompt_searches_nothing_and_knows_what_the_others_f
 
         def gathered(self, item):
             found.append(item)
-            return [found[0], (None, None, 0, 0, "")] if self.first else [found[0], item]
+            return [found[0], []] if self.first else [found[0], item]
 
     both = generators.Generators(babbler(), settings)
     first, second = (grow(both, ["1+1="], settings, ranks=Playing(rank), **how) for rank in (0, 1))
@@ -725,6 +725,14 @@ def test_without_a_threshold_the_figures_are_scores_and_the_guard_goes_by_them()
     assert "the best of 8 fell by 0.2" in guard.judge(1, worse)
     assert guard.judge(2, base.held._replace(pass_at_1=Measure(0.0))) == ""
     assert guard.best_level == 0, "a lower score is not better"
+
+
+def test_a_score_reaches_its_own_threshold():
+    """Scores are kept in 32 bits: 0.7 of them is a little below 0.7 of 64."""
+    run = learn(task=None, value=lambda texts: [0.7 if "1" in t[4:] else 0.2 for t in texts], threshold=0.7)
+    base, level, *_ = run
+    assert base.held.pass_at_1.value > 0
+    assert level.elite > 0
 
 
 class Failing(Small):

@@ -73,7 +73,7 @@ def grow(
     what passes learns from easy prompts alone. Many prompts are searched some hundred at a time, which bounds the
     memory and makes no other samples.
     """
-    mine, done = ranks.mine(prompts), list[Grown]()
+    mine = ranks.mine(prompts)
 
     def forest(some: slice) -> Grown:
         part, of = mine[some], len(mine)
@@ -85,29 +85,26 @@ def grow(
 
         return _forest(generators, part, settings, score, score_base, threshold, seed, saying)
 
+    done: list[Grown] = []
     for one, _ in (side_by_side or SideBySide()).parts(forest, len(mine)) if mine else ():
         done.append(one._replace(graph=done[0].graph) if done else one)  # one graph is enough to look at
-    leaves = (
-        joined([one.leaves for one in done], [p for one in done for p in one.leaves.prompts])
-        if done
-        else None
-    )
-    late = [one.late for one in done if one.late is not None]
-    again = joined(late, [p for one in late for p in one.prompts]) if late else None
-    failed = [one for one in done if one.failures]
-    failures, failure = sum(one.failures for one in failed), failed[0].failure if failed else ""
-    found = ranks.gathered((leaves, again, sum(one.tokens for one in done), failures, failure))
-    all_leaves = [one for one, *_ in found if one is not None]
-    in_turn = zip_longest(*(one.prompts for one in all_leaves))  # as `Ranks.mine` took them apart
-    texts = [prompt for some in in_turn for prompt in some if prompt is not None]
-    drawn = [one for _, one, *_ in found if one is not None]
+    ours = [_together(done, [p for one in done for p in one.leaves.prompts])] if done else []
+    parts = [one for some in ranks.gathered([one._replace(graph=None) for one in ours]) for one in some]
+    in_turn = zip_longest(*(one.leaves.prompts for one in parts))  # as `Ranks.mine` took them apart
+    whole = _together(parts, [prompt for some in in_turn for prompt in some if prompt is not None])
+    return whole._replace(graph=ours[0].graph if ours else None)
+
+
+def _together(parts: Sequence[Grown], prompts: Sequence[Any]) -> Grown:
+    """What several searches brought that share no prompt, one of the first one's graph."""
+    late = [one.late for one in parts if one.late is not None]
     return Grown(
-        joined(all_leaves, texts),
-        sum(n for _, _, n, *_ in found),
-        done[0].graph if done else None,
-        sum(n for *_, n, _ in found),
-        next((one for *_, one in found if one), ""),
-        joined(drawn, texts) if drawn else None,
+        joined([one.leaves for one in parts], prompts),
+        sum(one.tokens for one in parts),
+        parts[0].graph,
+        sum(one.failures for one in parts),
+        next((one.failure for one in parts if one.failure), ""),
+        joined(late, prompts) if late else None,
     )
 
 
@@ -125,8 +122,7 @@ def _forest(
     of_base, of_current = _shares(settings)
     last = [_search(generators.current, prompts, settings, of_current, score, seed, say)]
     if of_base:
-        with generators.as_base():
-            last.append(_search(generators.base, prompts, settings, of_base, score_base, seed + 1, say))
+        last.append(_search(generators.base, prompts, settings, of_base, score_base, seed + 1, say))
     samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
     leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
     late = None

@@ -45,10 +45,8 @@ class Guard:
             return f"the entropy fell to {held.entropy:.3g} nats, below {least:.3g}"
         change, interval = student_mean(np.array(held.best) - np.array(self.best.best))
         if interval is not None and interval[1] < 0:
-            fell, least, best = -100 * change, -100 * interval[1], f"level {self.best_level}"
+            fell, least, best = -change, -interval[1], f"level {self.best_level}"
             if held.threshold is None:
-                return (
-                    f"the best of {held.k} fell by {fell / 100:.3g}, at least {least / 100:.3g}, below {best}"
-                )
-            return f"pass@{held.k} fell by {fell:.1f} points, at least {least:.1f}, below {best}"
+                return f"the best of {held.k} fell by {fell:.3g}, at least {least:.3g}, below {best}"
+            return f"pass@{held.k} fell by {100 * fell:.1f} points, at least {100 * least:.1f}, below {best}"
         return ""

@@ -136,7 +136,7 @@ def passing(graph: BabbleGraph, leaves: NDArray[np.intp], threshold: float | Non
     """Which leaves pass: those whose score reaches the threshold; all that are not dead where there is none."""
     if threshold is None:
         return graph.score[leaves] > 0
-    return np.nan_to_num(graph.score[leaves], nan=-np.inf) >= threshold
+    return graph.reaches(threshold, leaves)
 
 
 def mean_of(each: NDArray[np.float64]) -> Measure:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from babblegraph.errors import BadInput
 from babblegraph.learning.directory import Directory
 from babblegraph.learning.generators import Generators, quiet_bars
@@ -77,13 +79,14 @@ class Run:
     ) -> None:
         _check(threshold, settings, seed)
         self.prompts = Prompts(prompts, held_out, settings.prompts, Rng(seed))
-        self.score, self.threshold, self.settings = score, threshold, settings
+        self.score, self.settings = score, settings
+        self.threshold = None if threshold is None else float(np.float32(threshold))  # as scores are kept
         self._side_by_side = SideBySide()
         self.directory, self.rng, self.say = directory, Rng(seed), say
         self.ranks = ranks or Ranks()
         self.levels: list[Level] = []
         self._lessons: dict[int, Lessons] = {}
-        self._heads = Heads(score, settings, threshold, self.ranks, say)
+        self._heads = Heads(score, settings, self.threshold, self.ranks, say)
         told = {
             "settings": settings.to_json(),
             "run": {
@@ -212,8 +215,7 @@ class Run:
         guided = now.guiding(self.generators.current, self.score)
         if not self.settings.epsilon:
             return guided, guided
-        with self.generators.as_base():
-            base = self._head(0, self.generators.base) or now
+        base = self._head(0, self.generators.base) or now
         return guided, base.guiding(self.generators.base, self.score)
 
     def _head(self, number: int, babbler: Babbler) -> Refitted | None:

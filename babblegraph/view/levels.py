@@ -95,8 +95,12 @@ def level_line(level: Level) -> str:
     said = "  ".join(f"{_named(name, level.held)} {cells[name]}" for name in shown)
     tail = f"  alarm: {level.alarm}" if level.alarm else ""
     if level.failures:
-        tail += f"  scoring failed {level.failures:,} times, first: {level.failure}"
+        tail += f"  {_failed(level)}"
     return f"level {level.number}  {said}{tail}"
+
+
+def _failed(level: Level) -> str:
+    return f"scoring failed {level.failures:,} times, first: {level.failure}"
 
 
 def _cells(level: Level, signs: Signs) -> dict[str, str]:
@@ -169,8 +173,7 @@ def _bar(done: int, of: int, width: int, signs: Signs) -> Text:
 def _remarks(level: Level, width: int, signs: Signs) -> list[tuple[str, str]]:
     found = []
     if level.failures:
-        said = f"level {level.number}: scoring failed {level.failures:,} times, first: {level.failure}"
-        found.append((fit(said, width, signs), FAILED))
+        found.append((fit(f"level {level.number}: {_failed(level)}", width, signs), FAILED))
     if level.skipped and not level.elite:
         why = ", ".join(f"{reason} ({n})" for reason, n in level.skipped.items())
         found.append((fit(f"level {level.number} learned nothing: {why}", width, signs), FAILED))
