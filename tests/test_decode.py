@@ -16,7 +16,7 @@ from written_out import decoder_of
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.lm import Babbler, babbler, fly, forward, layout
+from babblegraph.lm import Babbler, babbler, fly, forward, layout, trie
 from babblegraph.lm.attention import NAME, around_attention, trie_attention
 from babblegraph.lm.decode import Decoder, Step
 from babblegraph.protocols import Chosen, Draws
@@ -214,3 +214,33 @@ def test_a_compiled_model_gives_the_same_graph(characters, monkeypatch, unregist
     compiled = plain.again()
     compiled._compiled = around_attention(model)
     same(*(bg.babble(one, "1 2", value=digits, budget=40, seed=2).graph for one in (plain, compiled)))
+
+
+def test_what_one_graph_leaves_serves_the_next(characters, monkeypatch):
+    """On a GPU pools grow and steps are captured once, not once a graph."""
+    monkeypatch.setattr(forward, "decoder_of", decoder_of)
+    model = tiny_llama(characters)
+    one, anew = (Babbler(model, characters, span=4, max_new_tokens=16) for _ in range(2))
+    tries = []
+    for seed in range(3):
+        graph = bg.babble(one, ["1 2", "3"], value=digits, budget=120, seed=seed).graph
+        anew._spare = None
+        same(graph, bg.babble(anew, ["1 2", "3"], value=digits, budget=120, seed=seed).graph)
+        tries.append(one._spare)
+        assert one._spare.store.in_use == 0
+        assert not one._spare.held
+        one.record([1, 2] if seed == 1 else [])
+    assert tries[0] is tries[1] is not None
+    assert tries[2] is not tries[1], "the bounds have changed"
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    one.start(["1"])
+    assert one._spare is None, "its steps are of other weights"
+
+
+def test_what_takes_much_memory_is_given_up(characters, monkeypatch):
+    monkeypatch.setattr(forward, "decoder_of", decoder_of)
+    monkeypatch.setattr(trie, "SPARE", 1 << 40)
+    babbler = Babbler(tiny_llama(characters), characters, span=4)
+    bg.babble(babbler, "1 2", value=digits, budget=60)
+    assert babbler._spare is None

@@ -9,8 +9,10 @@ import pytest
 import torch
 import written_out
 
+from babblegraph.lm.decode import Sampler
 from babblegraph.lm.layout import Layout
 from babblegraph.lm.tables import Filling, Tables
+from babblegraph.lm.warp import warper
 
 CUDA = torch.cuda.is_available()
 pytestmark = [
@@ -50,11 +52,17 @@ def paths() -> list[np.ndarray]:
 
 @pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("least", [2, 64, 10**9])
+@pytest.mark.parametrize(
+    ("least", "enough"),
+    [(2, 1), (64, 1), (10**9, 1), (10**9, 1000)],
+    ids=["shared", "largely shared", "not shared", "tails cut"],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_the_kernels_equal_attention_written_out(how, shape, least, dtype, monkeypatch):
+def test_the_kernels_equal_attention_written_out(how, shape, least, enough, dtype, monkeypatch):
     from babblegraph.lm import kernels
+    from babblegraph.lm import tables as tables_file
 
+    monkeypatch.setattr(tables_file, "CHUNK", 16 if enough > 1 else tables_file.CHUNK)
     if not CUDA and (dtype != torch.float32 or least == 2):
         pytest.skip("the interpreter has no bf16 product, and takes long over many segments")
     heads, kv_heads, d, d_v = shape
@@ -66,7 +74,8 @@ def test_the_kernels_equal_attention_written_out(how, shape, least, dtype, monke
     layout = Layout(padded, lengths, np.ones_like(lengths), least)
     tile = kernels.rows_of_an_item(heads // kv_heads)
     monkeypatch.setattr(written_out, "TILE", tile)
-    filling = Filling.of(layout, tile)
+    filling = Filling.of(layout, tile, enough)
+    assert filling.cut.any() == (enough > 1)
     tables = Tables(filling.room(layout, 4).grown(), DEVICE, tile)
     tables.fill(layout, filling)
     tables.step(np.zeros(len(rows), np.int64), np.array([rows[i][-1] for i in layout.order]))
@@ -89,3 +98,27 @@ def test_the_kernels_equal_attention_written_out(how, shape, least, dtype, monke
     assert float((found - told).abs().max()) < bound * float(told.abs().max())
     for pool, other in zip(ours, plain, strict=True):
         assert torch.equal(pool[1:].float(), other[1:])  # slot 0 is padding's
+
+
+@pytest.mark.parametrize("size", [40, 1000, 70_000])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_the_kernels_draw_what_inversion_by_operators_draws(size, temperature, dtype):
+    from babblegraph.lm.sampling_kernels import pick
+
+    draw, rows = torch.Generator().manual_seed(0), 40
+    logits = (4 * torch.randn(rows, size, generator=draw)).to(dtype)
+    logits[1, ::2] = -torch.inf
+    logits[2], logits[2, 7] = -torch.inf, 1.0
+    u = torch.rand(rows, generator=draw, dtype=torch.float64)
+    u[:3], u[3] = torch.tensor([0, 1 - 2**-53, 0.5]), 1 - 2**-53
+    logits, u = logits.to(DEVICE), u.to(DEVICE)
+    found = pick(logits, u, temperature)
+    told = Sampler(warper(temperature))(logits.float(), torch.arange(rows, device=DEVICE), u)
+    same = found[0] == told[0]
+    assert float(same.double().mean()) >= 0.95  # a uniform can stand where two ways of rounding part
+    for ours, theirs in zip(found[1:3], told[1:3], strict=True):
+        assert float((ours - theirs)[same].abs().max()) < 1e-4
+    if temperature != 1:
+        assert torch.equal(found[3], told[3])
+    assert found[0][2] == 7

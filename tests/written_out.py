@@ -9,6 +9,7 @@ from babblegraph.lm.decode import Decoder, Setting
 from babblegraph.lm.tables import Tables
 
 TILE = 4  # rows of an item; small, so that a few rows need several
+ENOUGH = 40  # items; more than a few rows, so that long tails are cut
 
 
 def attend(
@@ -53,4 +54,4 @@ def attend(
 
 def decoder_of(model, store) -> Decoder:
     """In place of `decode.decoder_of`, on the CPU."""
-    return Decoder(Setting(model, store, attend, TILE))
+    return Decoder(Setting(model, store, attend, TILE, ENOUGH))

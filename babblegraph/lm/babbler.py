@@ -180,6 +180,7 @@ class Babbler:
         self.sampling |= moved(self._base, mixture, self.warp is not None or bool(self.logits_processor))
         self._recorded: tuple[int, ...] = ()  # layers whose hidden states are kept
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
+        self._spare: Trie | None = None  # of a graph that is over
 
     @classmethod
     def from_pretrained(
@@ -314,6 +315,9 @@ class Babbler:
         trie.release(np.asarray(ids, np.int64))
         if not trie.held:
             del self._tries[graph]
+            if isinstance(trie, Trie) and trie.serves_again:
+                trie.clear()
+                self._spare = trie
 
     def next_logits(self, graph: BabbleGraph, ids: ArrayLike, meter: Meter) -> torch.Tensor:
         """Logits of the token after each node, [F, V]; what is computed for this is not computed again."""
@@ -361,6 +365,7 @@ class Babbler:
             self._recorded = wanted
             size = self.model.config.get_text_config().hidden_size * self.model.dtype.itemsize
             self._memory = self._rung.memory(*self._bounds, self._token_bytes + len(wanted) * size)
+            self._spare = None  # it was made for other bounds
             for trie in self._tries.values():
                 trie.record(wanted)
 
@@ -415,6 +420,7 @@ class Babbler:
         if now != self._stamps:
             self._stamps = now
             self._tries.clear()
+            self._spare = None
             self.fingerprint = fingerprint(self.model)
             if self._base is not None:
                 self.sampling = {**self.sampling, "base": self._base.fingerprint}
@@ -436,13 +442,18 @@ class Babbler:
                 raise BadInput(
                     "a graph must go on with the base that began it, got another one or none: load that one"
                 )
-            made = self._rung.make(self.model, **self._memory)
-            if self._compiled is not None and isinstance(made, Trie):
-                made.compile(self._compiled)
+            made, self._spare = self._spare or self._made(), None
             self._tries[graph] = made if self._base is None else self._base.beside(made)
             if self._recorded:
                 self._tries[graph].record(self._recorded)
         return self._tries[graph]
+
+    def _made(self) -> Engine:
+        """The keys and values of a new graph."""
+        made = self._rung.make(self.model, **self._memory)
+        if self._compiled is not None and isinstance(made, Trie):
+            made.compile(self._compiled)
+        return made
 
     def _rules(self, graph: BabbleGraph) -> Rules:
         longest = np.minimum(graph.length[: graph.trees] + (self.max_new_tokens or 1024), self.context)

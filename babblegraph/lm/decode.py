@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from babblegraph.lm.store import Store
 
 Attend = Callable[..., torch.Tensor]  # as `kernels.attend`
+Pick = Callable[..., tuple[torch.Tensor, ...]]  # as `sampling_kernels.pick`
 AHEAD = 64  # steps that tables and draws have room for at once
 
 
@@ -62,14 +63,20 @@ class Setting:
         store: its keys and values; the pools of all layers exist.
         attend: as `kernels.attend`.
         tile: rows of an item, at most.
+        enough: items that keep the device busy.
+        pick: as `sampling_kernels.pick`; None where draws are made by operators of torch.
         graphs: whether steps are captured.
+        pool: of the memory that captured steps work in, which they share.
     """
 
     model: Callable[..., Any]
     store: Store
     attend: Attend
     tile: int
+    enough: int
+    pick: Pick | None = None
     graphs: bool = False
+    pool: Any = None
     windows: set[int | None] = field(default_factory=set)  # sliding windows that the layers told of
 
 
@@ -115,7 +122,7 @@ class Decoder:
 
     def _begin(self, layout: Layout, steps: int, sampler: Sampler | None) -> Step:
         """A step whose tables have this layout."""
-        filling = Filling.of(layout, self.setting.tile)
+        filling = Filling.of(layout, self.setting.tile, self.setting.enough)
         needed = filling.room(layout, steps)
         kind = needed.grown().rows, sampler
         step = self._steps.get(kind)
@@ -173,9 +180,9 @@ class Step:
         return self._logits
 
     def _capture(self) -> None:
-        self._graph, graph = None, torch.cuda.CUDAGraph()
+        self._graph, graph, stream = None, torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self.setting.pool):
                 self._logits = self._pass()
         except torch.OutOfMemoryError:
             raise
@@ -187,6 +194,8 @@ class Step:
                 stacklevel=2,
             )
             return
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that fails stays on its own
         self._graph, self._moved = graph, self.setting.store.moved
 
     @torch.no_grad()
@@ -199,22 +208,29 @@ class Step:
             logits_to_keep=1,
             tree=self,
         )
-        logits = out.logits[:, -1].float()
+        logits: torch.Tensor = out.logits[:, -1]
         tables.advance()
-        if self.sampler is not None:
-            self._draw(logits)
+        if self.sampler is None:
+            return logits.float()
+        self._draw(self.sampler, logits)
         return logits
 
-    def _draw(self, logits: torch.Tensor) -> None:
+    def _draw(self, sampler: Sampler, logits: torch.Tensor) -> None:
         """The next token of each row, and where it goes."""
-        assert self.sampler is not None
         u = self._u.index_select(0, self._at)[0]
-        found = self.sampler(logits, self._row, u)
+        found = self._pick(sampler, logits, u)
         for record, new in zip((self._tokens, self._log_g, self._log_q, self._passed), found, strict=True):
             record.index_copy_(0, self._at, new[None])
         self._at += 1
         self.tables.ids.copy_(found[0])
         self.tables.slots.copy_(self._slots.index_select(0, self._at % AHEAD)[0])
+
+    def _pick(self, sampler: Sampler, logits: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What `Sampler` says, by one kernel where nothing is cut off."""
+        warp = sampler.warp
+        if self.setting.pick is None or (warp is not None and warp.truncates):
+            return sampler(logits.float(), self._row, u)
+        return self.setting.pick(logits, u, 1.0 if warp is None else warp.temperature)
 
     def attention(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any
@@ -236,11 +252,21 @@ def decoder_of(model: PreTrainedModel, store: Store) -> Decoder | None:
     """A decoder with the kernels; None where they cannot run."""
     if model.device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return None
-    from babblegraph.lm import kernels
+    from babblegraph.lm import kernels, sampling_kernels
 
     if model.dtype not in kernels.DTYPES:
         return None
     config = model.config.get_text_config()
     heads = config.num_attention_heads
-    groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    return Decoder(Setting(model, store, kernels.attend, kernels.rows_of_an_item(groups), graphs=True))
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    setting = Setting(
+        model,
+        store,
+        kernels.attend,
+        kernels.rows_of_an_item(heads // kv_heads),
+        kernels.items_enough(kv_heads),
+        sampling_kernels.pick,
+        graphs=True,
+        pool=torch.cuda.graph_pool_handle(),
+    )
+    return Decoder(setting)

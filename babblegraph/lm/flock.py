@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,33 @@ Floats = NDArray[np.float64]
 LOOK = 16  # steps between looks at the texts, where strings end spans
 
 
+class Spans:
+    """The spans of D draws, a column a token; what has been written stays where it is until there is no room."""
+
+    def __init__(self, draws: int) -> None:
+        self.length = 0
+        self._tokens = np.zeros((draws, LOOK), np.int32)
+        self._log_q = np.zeros((draws, LOOK), np.float32)
+        self._slots = np.zeros((draws, LOOK), np.int64)
+
+    def append(self, tokens: Ints, log_q: Floats, slots: Ints | None) -> None:
+        """A token more in every span, and the slots of the tokens before, where there are any; [D] each."""
+        if self.length == self._tokens.shape[1]:
+            self._tokens, self._log_q, self._slots = (
+                np.pad(table, ((0, 0), (0, self.length)))
+                for table in (self._tokens, self._log_q, self._slots)
+            )
+        self._tokens[:, self.length], self._log_q[:, self.length] = tokens, log_q
+        if slots is not None:
+            self._slots[:, self.length - 1] = slots
+        self.length += 1
+
+    def of(self, draw: int) -> tuple[NDArray[np.int32], NDArray[np.float32], Ints]:
+        """A draw's tokens and their log q, [S] each, and the slots of all but the newest, [S - 1]."""
+        n = self.length
+        return self._tokens[draw, :n].copy(), self._log_q[draw, :n].copy(), self._slots[draw, : n - 1].copy()
+
+
 class Flock:
     """D draws in flight, in groups that agree so far.
 
@@ -39,7 +67,7 @@ class Flock:
         origin: which chosen node each draw is below, [D].
         group: which draws agree, [D]; -1 for those whose span has ended.
         length: tokens of the spans so far.
-        tokens: of each step so far, [D] each.
+        newest: the last token of each, [D].
     """
 
     def __init__(
@@ -65,11 +93,15 @@ class Flock:
         self.key = graph.key[self.node].copy()
         self.tails = list(self.rows.tails)  # of each group, the bytes that matter to stop strings
         self.group, self.length = self.origin.copy(), 0
-        self.tokens: list[Ints] = []
+        self.newest = np.zeros(len(self.origin), np.int64)
+        self._spans = Spans(len(self.origin))
         self.log_g, self.log_q = np.zeros(len(self.origin)), np.zeros(len(self.origin))
-        self._token_log_q: list[Floats] = []
-        self._slots: list[Ints] = []  # of the tokens that were computed, [D] each
-        self._leader: list[Ints] = []  # which draw's slot stands for those that agree, [D] each
+        self._slots: deque[Ints] = (
+            deque()
+        )  # of tokens that were computed, and are not in the spans yet, [D] each
+        self._leader = np.arange(
+            len(self.origin)
+        )  # which draw's newest token stands for those that agree, [D]
 
     def uniforms(self, steps: int) -> Floats:
         """What the next tokens of the spans are drawn by, [S, D]."""
@@ -110,24 +142,29 @@ class Flock:
         group = np.full(len(pairs), -1)
         group[allowed] = np.arange(int(allowed.sum()))
         self.group[live] = group[which]
-        parent, lead, count = (pairs >> 32)[allowed], lead[allowed], count[allowed]
-        tails = [self.tails[g] for g in parent]
-        if self.rules.span.strings:
-            tails = [self._tail(tail, t) for tail, t in zip(tails, token[lead].tolist(), strict=True)]
-        room = self.room[lead] - self.length
-        ends = self.rules.span.ends(token[lead].tolist(), tails, self.length, room.tolist())
+        lead, count = lead[allowed], count[allowed]
+        ends = self._ends((pairs >> 32)[allowed], token[lead].tolist(), self.room[lead] - self.length)
+        if ends.count(None) == len(ends):
+            return
         for d, draws, end in zip(lead.tolist(), count.tolist(), ends, strict=True):
             if end is not None:
                 self._emit(d, draws, end, trie)
         goes_on = np.array([end is None for end in ends], np.bool_)
-        self.tails = [tail for tail, on in zip(tails, goes_on, strict=True) if on]
+        self.tails = [tail for tail, on in zip(self.tails, goes_on, strict=True) if on]
         place = np.r_[
             np.where(goes_on, np.cumsum(goes_on) - 1, -1), -1
         ]  # the last is for draws that were cut
         self.group[live] = place[self.group[live]]
 
-    def _tail(self, before: bytes, token: int) -> bytes:
-        return self.rules.span.tail(before, token, self.rules.vocabulary)
+    def _ends(self, parent: Ints, tokens: list[int], room: Ints) -> list[Status | None]:
+        """How each new group ends, [G]; `parent` is the group that it comes from."""
+        rule = self.rules.span
+        if rule.strings:
+            given = zip(parent.tolist(), tokens, strict=True)
+            self.tails = [rule.tail(self.tails[g], token, self.rules.vocabulary) for g, token in given]
+        else:
+            self.tails = [b""] * len(tokens)
+        return rule.ends(tokens, self.tails, self.length, room.tolist())
 
     def _affordable(self, lead: Ints) -> NDArray[np.bool_]:
         """Which pairs the budget allows, [P]: of each tree's new tokens the first so many."""
@@ -151,11 +188,11 @@ class Flock:
 
     def _append(self, token: Ints, log_g: Floats, log_q: Floats, live: Ints, lead: Ints) -> None:
         """Every draw that is left goes on by a token, and shares its place with the first that agrees."""
-        self.tokens.append(token)
-        self._token_log_q.append(log_q)
-        leader = np.zeros(len(self.origin), np.int64)
-        leader[live] = lead
-        self._leader.append(leader)
+        slots = self._slots.popleft()[self._leader] if self.length else None
+        self._spans.append(token, log_q, slots)
+        self.newest = token
+        self._leader = np.zeros(len(self.origin), np.int64)
+        self._leader[live] = lead
         self.log_g[live] += log_g[live]
         self.log_q[live] += log_q[live]
         self.key[live] = chain(self.key[live], token[live])
@@ -163,15 +200,12 @@ class Flock:
 
     def _emit(self, d: int, draws: int, status: Status, trie: Trie, flags: int = 0) -> None:
         """The span of a draw becomes a node, which holds its path."""
-        tokens = np.array([step[d] for step in self.tokens], np.int32)
-        token_log_q = np.array([step[d] for step in self._token_log_q], np.float32)
+        tokens, token_log_q, slots = self._spans.of(d)
         log_g = self.log_g[d]
         numbers = (self.origin[d], log_g, log_g, self.log_q[d], draws, False)
         self.out.add_span(tokens, token_log_q, numbers, int(self.key[d]), status, flags)
         prefix = self.prefix[self.origin[d]]
-        own = [self._slots[j][self._leader[j][d]] for j in range(self.length - 1)]
-        path = np.r_[prefix, np.array(own, np.int64)]
-        trie.land(self.graph.size + len(self.out) - 1, path, tokens[:-1], len(prefix))
+        trie.land(self.graph.size + len(self.out) - 1, np.r_[prefix, slots], tokens[:-1], len(prefix))
 
     def _count_token_gate(self, passed: Ints, live: Ints) -> None:
         """How many next tokens the groups were offered, and how many truncation let through."""

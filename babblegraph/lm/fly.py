@@ -59,7 +59,7 @@ def fly(
     flock.look(Drawn(*(t.cpu().numpy()[None] for t in sampler(logits, *given))), trie, flying)
     while len(flying := np.flatnonzero(flock.group >= 0)):
         u = flock.uniforms(flock.steps())[:, flying]
-        drawn, slots = trie.glide(row[flying], flock.tokens[-1][flying], u, sampler, meter)
+        drawn, slots = trie.glide(row[flying], flock.newest[flying], u, sampler, meter)
         flock.own(slots, flying)
         flock.look(drawn, trie, flying)
         row[flying] = np.arange(len(flying))

@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 
 TILE = 64  # queries of an item, at most
 KEYS = 64  # keys that are read together
-TAIL = 16  # the same in a row's own tail
-PROGRAMS = 1024  # that the items are dealt out to, for each head
+TAIL = 32  # the same in a row's own tail
+PARTS = 4  # partial results that are merged together
+PROGRAMS = 512  # that the items of all heads are dealt out to, at most
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def rows_of_an_item(groups: int) -> int:
     """How many rows' queries fill a tile, where so many heads ask one head of keys."""
     return max(TILE // triton.next_power_of_2(groups), 1)
+
+
+def items_enough(kv_heads: int) -> int:
+    """How many items give every multiprocessor of a large GPU something to do."""
+    return max(PROGRAMS // 2 // kv_heads, 1)
 
 
 def attend(
@@ -82,19 +88,24 @@ def attend(
     log_sum = query.new_empty(most, kv_heads, tile, dtype=torch.float32)
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     fixed = (tables.items, tables.count, tables.keys, tables.places, tables.positions, part, log_sum)
-    _shared[min(most, PROGRAMS), kv_heads](
-        *(query, keys, values, *fixed, scale, kv_heads), **sizes, M=tile, N=KEYS, STEP=min(most, PROGRAMS)
+    programs = min(most, max(PROGRAMS // kv_heads, 1))
+    _shared[programs, kv_heads](
+        *(query, keys, values, *fixed, scale, kv_heads), **sizes, M=tile, N=KEYS, STEP=programs, num_stages=2
     )
     own = (tables.slots, tables.positions, tables.tails, tables.tail_places, tables.lengths)
     parts = (tables.items, tables.of_row, tables.parts, part, log_sum)
     shape = (kv_heads, tables.tails.shape[1], tables.of_row.shape[1])
-    sink = query if sinks is None else sinks
+    sink, asked = query if sinks is None else sinks, max(sizes["GP"], 16)
     _own[rows, kv_heads](
         *(query, key, value, keys, values, out, *own, *parts, sink, scale, *shape),
         **sizes,
         M=tile,
         T=TAIL,
+        P=PARTS,
+        Q=asked,
         SINKS=sinks is not None,
+        num_warps=min(asked // 16, 8),  # one for what a product of matrices takes at once
+        num_stages=2,
     )
     return out
 
@@ -214,30 +225,35 @@ def _own(
     SOFTCAP: tl.constexpr,
     M: tl.constexpr,
     T: tl.constexpr,
+    P: tl.constexpr,
+    Q: tl.constexpr,
     SINKS: tl.constexpr,
 ):
     row, head = tl.program_id(0), tl.program_id(1)
-    d, d_v, g, t = tl.arange(0, DP), tl.arange(0, DVP), tl.arange(0, GP), tl.arange(0, T)
+    d, d_v, g, t = tl.arange(0, DP), tl.arange(0, DVP), tl.arange(0, Q), tl.arange(0, T)
     at = ((row * kv_heads + head) * G + g).to(tl.int64)
     q = tl.load(query + at[:, None] * D + d[None, :], mask=(g < G)[:, None] & (d < D)[None, :], other=0.0)
-    q = q.to(tl.float32)
     new_key = tl.load(key + (row * kv_heads + head) * D + d, mask=d < D, other=0.0)
     new_value = tl.load(value + (row * kv_heads + head) * DV + d_v, mask=d_v < DV, other=0.0)
     slot = tl.load(slots + row).to(tl.int64)
-    tl.store(keys + (slot * kv_heads + head) * D + d, new_key, mask=d < D)
-    tl.store(values + (slot * kv_heads + head) * DV + d_v, new_value, mask=d_v < DV)
-    most = _scores(tl.sum(q * new_key.to(tl.float32)[None, :], 1), scale, SOFTCAP)
-    total = tl.full([GP], 1.0, tl.float32)
-    mean = tl.zeros([GP, DVP], tl.float32) + new_value.to(tl.float32)[None, :]
     position = tl.load(positions + row)
     length = tl.load(lengths + row)
+    count = tl.load(parts + row)
+    tl.store(keys + (slot * kv_heads + head) * D + d, new_key, mask=d < D)
+    tl.store(values + (slot * kv_heads + head) * DV + d_v, new_value, mask=d_v < DV)
+    most = _scores(tl.sum(q.to(tl.float32) * new_key.to(tl.float32)[None, :], 1), scale, SOFTCAP)
+    total = tl.full([Q], 1.0, tl.float32)
+    mean = tl.zeros([Q, DVP], tl.float32) + new_value.to(tl.float32)[None, :]
     for j in range(0, length, T):
         there = j + t < length
         other = tl.load(tails + row * most_tail + j + t, mask=there, other=0).to(tl.int64)
         at_key = (other * kv_heads + head) * D
-        k = tl.load(keys + at_key[:, None] + d[None, :], mask=there[:, None] & (d < D)[None, :], other=0.0)
-        scores = tl.sum(q[:, None, :] * k.to(tl.float32)[None, :, :], 2)
-        scores = _scores(scores, scale, SOFTCAP)
+        k = tl.load(keys + at_key[None, :] + d[:, None], mask=there[None, :] & (d < D)[:, None], other=0.0)
+        at_value = (other * kv_heads + head) * DV
+        v = tl.load(
+            values + at_value[:, None] + d_v[None, :], mask=there[:, None] & (d_v < DV)[None, :], other=0.0
+        )
+        scores = _scores(tl.dot(q, k, input_precision="ieee"), scale, SOFTCAP)
         seen = there
         if WINDOW > 0:
             place = tl.load(tail_places + row * most_tail + j + t, mask=there, other=0)
@@ -246,23 +262,26 @@ def _own(
         higher = tl.maximum(most, tl.max(scores, 1))
         weight = tl.exp(scores - higher[:, None])
         shrunk = tl.exp(most - higher)
-        at_value = (other * kv_heads + head) * DV
-        v = tl.load(
-            values + at_value[:, None] + d_v[None, :], mask=there[:, None] & (d_v < DV)[None, :], other=0.0
-        )
-        mean = mean * shrunk[:, None] + tl.sum(weight[:, :, None] * v.to(tl.float32)[None, :, :], 1)
+        mean = mean * shrunk[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
         total = total * shrunk + tl.sum(weight, 1)
         most = higher
-    for p in range(0, tl.load(parts + row)):
-        item = tl.load(of_row + row * most_parts + p)
-        place = (row - tl.load(items + item * 4 + 2)) * GP + g
-        at_part = (item * kv_heads + head).to(tl.int64) * M + place
-        lse = tl.load(log_sum + at_part)
-        higher = tl.maximum(most, lse)
-        weight, shrunk = tl.exp(lse - higher), tl.exp(most - higher)
-        o = tl.load(part + at_part[:, None] * DV + d_v[None, :], mask=(d_v < DV)[None, :], other=0.0)
-        mean = mean * shrunk[:, None] + weight[:, None] * o
-        total = total * shrunk + weight
+    p = tl.arange(0, P)
+    for i in range(0, count, P):
+        there = i + p < count
+        item = tl.load(of_row + row * most_parts + i + p, mask=there, other=0)
+        place = (row - tl.load(items + item * 4 + 2, mask=there, other=row)) * GP
+        at_part = ((item * kv_heads + head).to(tl.int64) * M + place)[:, None] + g[None, :]
+        real = there[:, None] & (g < G)[None, :]
+        lse = tl.load(log_sum + at_part, mask=real, other=float("-inf"))
+        o = tl.load(
+            part + at_part[:, :, None] * DV + d_v[None, None, :],
+            mask=real[:, :, None] & (d_v < DV)[None, None, :],
+            other=0.0,
+        )
+        higher = tl.maximum(most, tl.max(lse, 0))
+        weight, shrunk = tl.exp(lse - higher[None, :]), tl.exp(most - higher)
+        mean = mean * shrunk[:, None] + tl.sum(weight[:, :, None] * o, 0)
+        total = total * shrunk + tl.sum(weight, 0)
         most = higher
     if SINKS:
         sink = tl.load(sinks + head * G + g, mask=g < G, other=0.0).to(tl.float32)

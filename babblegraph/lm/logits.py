@@ -19,6 +19,11 @@ class LogitCache:
         self.slot_of = np.zeros(0, np.int64)  # [rows]
         self.row_of = np.zeros(0, np.int64)  # [slots]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the ring."""
+        return 0 if self.ring is None else self.ring.numel() * self.ring.element_size()
+
     def reserve(self, slots: int) -> None:
         grown = np.full(slots, UNKNOWN)
         grown[: len(self.row_of)] = self.row_of

@@ -1,7 +1,8 @@
-"""A model's linear layers in the layout that few rows are multiplied fastest in.
+"""What stands in for a model's layers while it decodes: the same numbers, sooner.
 
-Decoding multiplies every weight with a handful of rows. PyTorch's default product reads a weight as it lies; oneDNN
-is faster on one that it has laid out anew, which takes the weight's memory a second time.
+Decoding multiplies every weight with a handful of rows. On a CPU PyTorch's default product reads a weight as it lies;
+oneDNN is faster on one that it has laid out anew, which takes the weight's memory a second time. On a GPU norms are one
+operator (`norms`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from babblegraph.errors import BadInput
+from babblegraph.lm.norms import Call, fused_norm
 
-Call = Callable[[torch.Tensor], torch.Tensor]
 PACK_BYTES = 1 << 30
 LEAST_WEIGHTS = 1 << 17  # of a layer; a smaller one lies in the cache, and gains less than the call costs
 
@@ -23,8 +24,8 @@ LEAST_WEIGHTS = 1 << 17  # of a layer; a smaller one lies in the cache, and gain
 class Packed:
     """Copies of a model's weights, made when they are first needed; the model itself stays as it is.
 
-    Only single precision on an x86 CPU gains; anywhere else, and for layers of other classes or with hooks of their
-    own, nothing is copied. When weights have changed, they are packed again.
+    Only single precision on an x86 CPU gains by copies; anywhere else, and for layers of other classes or with hooks of
+    their own, nothing is copied. When weights have changed, they are packed again.
 
     Args:
         model: any model.
@@ -68,10 +69,13 @@ class Packed:
                 del layer.__dict__["forward"]
 
     def _packed(self) -> dict[nn.Module, Call]:
-        """A copy of every layer that gains by one, as its weight is now."""
+        """A copy of every layer that gains by one, as its weight is now, and norms that are one operator."""
         packs: dict[nn.Module, Call] = {}
         self._nbytes = 0
         for layer in self._model.modules():
+            if (norm := fused_norm(layer)) is not None:
+                packs[layer] = norm
+                continue
             weight = _weight(layer)
             if weight is None:
                 continue

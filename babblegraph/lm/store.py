@@ -62,6 +62,11 @@ class Store(Pools):
         return len(self.references) - 1 - self._free_size
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the pools and of remembered logits, in use or not."""
+        return self.allocated_bytes + self._logits.nbytes
+
+    @property
     def free(self) -> int:
         """Slots that can be taken without growing."""
         return self._free_size
@@ -164,6 +169,11 @@ class Store(Pools):
         self._queue.clear()
         self._free_size = 0
         self.sweep(unused)
+
+    def clear(self) -> None:
+        """Nothing is stored any more; the memory stays."""
+        self.rebuild(())
+        self.peak = 0
 
     def put_logits(self, slots: Slots, logits: torch.Tensor) -> None:
         """Remembers the logits that follow tokens, [M, V]."""

@@ -13,7 +13,7 @@ import torch
 
 from babblegraph.lm.layout import Ints, Layout
 
-CHUNK = 128  # keys of an item, at least
+CHUNK = 128  # keys of an item, at least; a row's own tail is cut into such where rows are few
 MOST_PARTS = 64  # items that one row has, about: longer paths have larger items
 
 
@@ -42,41 +42,58 @@ class Filling(NamedTuple):
     places: Ints  # [K] their positions in the texts
     of_row: Ints  # [R, P] items of each row
     parts: Ints  # [R] how many
+    cut: Ints  # [R] tokens at the beginning of a tail that are in items
 
     @classmethod
-    def of(cls, layout: Layout, tile: int) -> Filling:
-        """Segments cut into items of at most `tile` rows and about `CHUNK` keys."""
+    def of(cls, layout: Layout, tile: int, enough: int) -> Filling:
+        """Segments cut into items of at most `tile` rows and so many keys that there are about `enough` items.
+
+        Where rows alone are fewer than that, the beginnings of long tails become items too.
+        """
         rows = len(layout.order)
-        keys = [np.zeros(0, np.int64)] + [s.slots for s in layout.segments]
-        places = [np.zeros(0, np.int64)] + [
-            np.arange(s.start, s.start + len(s.slots)) for s in layout.segments
+        own = layout.sizes - 1
+        cut = own // CHUNK * CHUNK * ((own >= 4 * CHUNK) & (rows < enough))
+        shared = [(s.slots, s.start + np.arange(len(s.slots)), s.first, s.last) for s in layout.segments]
+        shared += [
+            (layout.slots[row, : cut[row]], layout.positions[row, : cut[row]], row, row + 1)
+            for row in np.flatnonzero(cut).tolist()
         ]
-        depth = np.zeros(rows, np.int64)  # keys that each row shares
-        for segment in layout.segments:
-            depth[segment.first : segment.last] += len(segment.slots)
-        chunk = max(CHUNK, -(-int(depth.max(initial=0)) // (MOST_PARTS // 2) // CHUNK) * CHUNK)
+        keys = [np.zeros(0, np.int64)] + [slots for slots, *_ in shared]
+        places = [np.zeros(0, np.int64)] + [positions for _, positions, *_ in shared]
+        chunk = _chunk(shared, rows, tile, enough)
         items: list[tuple[int, int, int, int]] = []
         has: list[list[int]] = [[] for _ in range(rows)]
         at = 0
-        for segment in layout.segments:
-            for first in range(segment.first, segment.last, tile):
-                some = min(tile, segment.last - first)
-                for j in range(0, len(segment.slots), chunk):
-                    for row in range(first, first + some):
+        for slots, _, first, last in shared:
+            for begin in range(first, last, tile):
+                some = min(tile, last - begin)
+                for j in range(0, len(slots), chunk):
+                    for row in range(begin, begin + some):
                         has[row].append(len(items))
-                    items.append((at + j, min(chunk, len(segment.slots) - j), first, some))
-            at += len(segment.slots)
+                    items.append((at + j, min(chunk, len(slots) - j), begin, some))
+            at += len(slots)
         parts = np.array([len(h) for h in has])
         of_row = np.zeros((rows, int(parts.max())), np.int64)
         for row, h in enumerate(has):
             of_row[row, : len(h)] = h
         table = np.array(items, np.int64).reshape(-1, 4)
-        return cls(table, np.concatenate(keys), np.concatenate(places), of_row, parts)
+        return cls(table, np.concatenate(keys), np.concatenate(places), of_row, parts, cut)
 
     def room(self, layout: Layout, steps: int) -> Room:
         """What this takes, with so many more tokens in each tail."""
-        tail = int(layout.sizes.max()) - 1 + steps
+        tail = int((layout.sizes - self.cut).max()) - 1 + steps
         return Room(len(self.of_row), len(self.keys), len(self.items), self.of_row.shape[1], tail)
+
+
+def _chunk(shared: list[tuple[Ints, Ints, int, int]], rows: int, tile: int, enough: int) -> int:
+    """Keys of an item: few items are long ones, whose partial results cost less, as long as they keep a GPU busy."""
+    depth = np.zeros(rows, np.int64)  # keys of each row that are in items
+    read = 0
+    for slots, _, first, last in shared:
+        depth[first:last] += len(slots)
+        read += -(-(last - first) // tile) * len(slots)
+    least = max(int(depth.max(initial=0)) // (MOST_PARTS // 2), read // enough)
+    return max(-(-least // CHUNK), 1) * CHUNK
 
 
 class Tables:
@@ -105,7 +122,7 @@ class Tables:
 
     def fill(self, layout: Layout, filling: Filling) -> None:
         """Takes over a layout; the newest token of each row is not in its tail yet."""
-        own = layout.sizes - 1
+        own = layout.sizes - 1 - filling.cut
         _put(self.items, filling.items)
         _put(self.count, np.array([len(filling.items)]))
         _put(self.keys, filling.keys)
@@ -114,9 +131,10 @@ class Tables:
         _put(self.parts, _padded(filling.parts, self.room.rows))
         _put(self.lengths, _padded(own, self.room.rows))
         _put(self.positions, _padded(layout.lengths - 1, self.room.rows))
-        width = int(own.max())
-        _put(self.tails, layout.slots[:, :width])
-        _put(self.tail_places, layout.positions[:, :width])
+        column = filling.cut[:, None] + np.arange(int(own.max()))
+        column = np.minimum(column, layout.slots.shape[1] - 1)  # beyond a row's own, nothing is read
+        _put(self.tails, np.take_along_axis(layout.slots, column, 1))
+        _put(self.tail_places, np.take_along_axis(layout.positions, column, 1))
 
     def step(self, ids: Ints, slots: Ints) -> None:
         """The tokens of the next step and where their keys and values go, [R] in the order of the layout."""

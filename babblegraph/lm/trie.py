@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
 
+SPARE = 16  # what part of a GPU's memory may be kept for the next graph
+
 
 class Trie:
     """Keys, values and logits of one graph's tokens, and the rows that are in flight during an expansion.
@@ -145,6 +147,18 @@ class Trie:
     def decoder(self) -> Decoder | None:
         """What runs many steps without the host; None where each needs it."""
         return None if self._forward.hidden is not None or not self.store.keys else self._forward.decoder
+
+    @property
+    def serves_again(self) -> bool:
+        """Whether its memory and its steps, which take long to capture, should wait for another graph."""
+        kept = self._forward.decoder is not None
+        return kept and self.store.nbytes <= _memory(self.store.device) // SPARE
+
+    def clear(self) -> None:
+        """Forgets its graph: it is as good as new for another one."""
+        self.store.clear()
+        self._paths, self._forward.hidden = Paths(self.store), None
+        self.close()
 
     def compile(self, call: Callable[..., Any]) -> None:
         """Decoding steps call this, the compiled model, instead of the model."""

@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from babblegraph.errors import BadInput
 
-Warp = Callable[[torch.Tensor], torch.Tensor]
+
+@dataclass(frozen=True)
+class Warp:
+    """A map from log-probabilities [R, V] to scores [R, V]; `warper` says what the numbers mean.
+
+    Args:
+        temperature: above 0.
+        top_k, top_p: None where nothing is cut off.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
+        for step in self._steps:
+            scores = step(None, scores)
+        return scores
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens can be drawn no more."""
+        return self.top_k is not None or self.top_p is not None
+
+    @cached_property
+    def _steps(self) -> list[Callable[..., torch.Tensor]]:
+        steps: list[Callable[..., torch.Tensor]] = []
+        if self.temperature != 1:
+            steps.append(TemperatureLogitsWarper(self.temperature))
+        if self.top_k is not None:
+            steps.append(TopKLogitsWarper(self.top_k))
+        if self.top_p is not None:
+            steps.append(TopPLogitsWarper(self.top_p))
+        return steps
 
 
 def warped(warp: Warp | None, log_p: torch.Tensor) -> torch.Tensor:
@@ -18,7 +53,7 @@ def warped(warp: Warp | None, log_p: torch.Tensor) -> torch.Tensor:
 
 
 def warper(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Warp | None:
-    """A map from log-probabilities [R, V] to scores [R, V]; None when nothing is to be changed.
+    """What changes the distribution that is sampled from; None when nothing is to be changed.
 
     Args:
         temperature: above zero; 1 leaves the distribution as it is.
@@ -38,19 +73,9 @@ def warper(temperature: float = 1.0, top_k: int | None = None, top_p: float | No
         )
     if top_p is not None and not 0 < top_p <= 1:
         raise BadInput(f"top_p must be in (0, 1], got {top_p}: leave it out for no truncation")
-    steps: list[Callable] = []
-    if temperature != 1:
-        steps.append(TemperatureLogitsWarper(float(temperature)))
-    if top_k is not None:
-        steps.append(TopKLogitsWarper(int(top_k)))
-    if top_p is not None and top_p < 1:
-        steps.append(TopPLogitsWarper(float(top_p)))
-    if not steps:
-        return None
-
-    def warp(scores: torch.Tensor) -> torch.Tensor:
-        for step in steps:
-            scores = step(None, scores)
-        return scores
-
-    return warp
+    warp = Warp(
+        float(temperature),
+        None if top_k is None else int(top_k),
+        float(top_p) if top_p is not None and top_p < 1 else None,
+    )
+    return None if warp == Warp() else warp
