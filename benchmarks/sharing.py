@@ -1,7 +1,7 @@
 """From which size on is it cheaper to attend to a segment once for all rows that share it?
 
-One attention layer, as a decoding step runs it: R rows share a segment of n tokens, and each has a tail of its own.
-Shared, the segment is read where it lies, with the queries of all rows, and merged; otherwise its tokens are part of
+One attention layer, as a decoding step runs it (on a GPU by its kernels, in bf16, captured): R rows share a segment of
+n tokens, and each has a tail of its own. Shared, the segment is read where it lies, with the queries of all rows, and merged; otherwise its tokens are part of
 every tail. A cell is time shared ÷ time private; the break-even in rows × tokens is what `lm.layout.LEAST` holds. It
 is a constant and not measured at run time, since another choice rounds differently: the same seed must give the
 same graph. Left out: several segments in one level, sliding windows.
@@ -18,9 +18,11 @@ import numpy as np
 import torch
 
 from babblegraph.lm.attention import trie_attention
+from babblegraph.lm.decode import least_room
 from babblegraph.lm.layout import LEAST, Layout
 from babblegraph.lm.plan import Plan
 from babblegraph.lm.store import Store
+from babblegraph.lm.tables import Filling, Tables
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import claim, parser, report
@@ -75,13 +77,15 @@ def ratio(rows: int, tokens: int, device: str, repeats: int) -> float:
 
 def layer(rows: int, tokens: int, device: str, least: int):
     """One decoding step's attention, ready to run."""
-    draw = torch.Generator().manual_seed(0)
     store, module = Store(torch.device(device), cache_bytes=0), torch.nn.Module()
     module.layer_idx = 0
     trunk = store.take(tokens)
     own = store.take(rows * TAIL).reshape(TAIL, rows).T  # as decoding in step lays them out
     paths = np.concatenate([np.tile(trunk, (rows, 1)), own], 1)
     layout = Layout(paths, np.full(rows, paths.shape[1]), np.ones(rows, np.int64), least)
+    if device == "cuda":
+        return captured(layout, paths[:, -1])
+    draw = torch.Generator().manual_seed(0)
     slots, positions = paths[:, -1:], np.full((rows, 1), paths.shape[1] - 1)
     query, key = (torch.randn(rows, h, 1, SIZE, generator=draw).to(device) for h in (HEADS, KEY_HEADS))
 
@@ -93,7 +97,35 @@ def layer(rows: int, tokens: int, device: str, least: int):
     return run
 
 
+def captured(layout: Layout, newest: np.ndarray):
+    """The same by the kernels that decode, replayed as a CUDA graph."""
+    from babblegraph.lm import kernels
+
+    draw = torch.Generator("cuda").manual_seed(0)
+    tile = kernels.rows_of_an_item(HEADS // KEY_HEADS)
+    filling = Filling.of(layout, tile, kernels.items_enough(KEY_HEADS))
+    tables = Tables(least_room(filling.room(layout, 1)), torch.device("cuda"), tile)
+    tables.fill(layout, filling)
+    tables.step(np.zeros(len(newest), np.int64), newest[layout.order])
+    size = {"generator": draw, "device": "cuda", "dtype": torch.bfloat16}
+    query = torch.randn(tables.room.rows, HEADS, SIZE, **size)
+    key = torch.randn(tables.room.rows, KEY_HEADS, SIZE, **size)
+    keys, values = (torch.randn(1 << 15, KEY_HEADS, SIZE, **size) for _ in range(2))
+
+    def layers():
+        for _ in range(4):
+            kernels.attend(query, key, key, keys, values, tables, scale=SIZE**-0.5)
+
+    layers()  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        layers()
+    return graph.replay
+
+
 def clock(run, device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(5):
         run()

@@ -88,3 +88,37 @@ def test_a_search_on_cuda_gives_the_graph_that_the_host_gives(options, character
     same(ours, search())
     monkeypatch.setattr(babbler_file, "may_fly", lambda *given: False)
     same(ours, search())
+
+
+def test_a_model_that_cannot_be_captured_leaves_torch_as_it_was(characters):
+    model = tiny_llama(characters).cuda()
+
+    def search():
+        babbler = bg.Babbler(model, characters, span=4)
+        return bg.babble(babbler, ["1 2", "3"], value=digits, budget=200, seed=2).graph
+
+    plain, stream = search(), torch.cuda.current_stream()
+    looks = model.model.norm.register_forward_hook(lambda module, given, out: out + 0 * float(out.sum()))
+    with pytest.warns(RuntimeWarning, match="the model cannot be captured as a CUDA graph"):
+        ours = search()
+    looks.remove()
+    same(plain, ours)
+    assert torch.cuda.current_stream() == stream
+    assert torch.randn(3, device="cuda").isfinite().all()
+
+
+def test_steps_are_captured_anew_when_pools_have_moved(characters, monkeypatch):
+    """Also in memory of their own kinds: several rows, with a sampler and without, one graph after the other."""
+    model, captured, capture = tiny_llama(characters).cuda(), [], Step._capture
+    monkeypatch.setattr(Step, "_capture", lambda step: captured.append(capture(step)))
+    babbler = bg.Babbler(model, characters, span=20, max_new_tokens=200)
+    wide = bg.strategies.best_of_n(n=64)
+    found = [
+        bg.babble(babbler, "1 2", value=digits, strategy=wide, budget=6000, seed=2).graph for _ in range(3)
+    ]
+    assert len(captured) > 1
+    assert babbler._spare._forward.decoder.setting.graphs, "a capture has failed"
+    same(found[0], found[1])
+    same(found[0], found[2])
+    monkeypatch.setattr(babbler_file, "may_fly", lambda *given: False)
+    same(found[0], bg.babble(babbler, "1 2", value=digits, strategy=wide, budget=6000, seed=2).graph)

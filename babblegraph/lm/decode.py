@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,7 +67,6 @@ class Setting:
         enough: items that keep the device busy.
         pick: as `sampling_kernels.pick`; None where draws are made by operators of torch.
         graphs: whether steps are captured.
-        pool: of the memory that captured steps work in, which they share.
     """
 
     model: Callable[..., Any]
@@ -76,7 +76,6 @@ class Setting:
     enough: int
     pick: Pick | None = None
     graphs: bool = False
-    pool: Any = None
     windows: set[int | None] = field(default_factory=set)  # sliding windows that the layers told of
 
 
@@ -180,9 +179,9 @@ class Step:
         return self._logits
 
     def _capture(self) -> None:
-        self._graph, graph, stream = None, torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        self._graph, graph = None, torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self.setting.pool):
+            with _as_before(self.setting.store.device), torch.cuda.graph(graph):
                 self._logits = self._pass()
         except torch.OutOfMemoryError:
             raise
@@ -194,8 +193,6 @@ class Step:
                 stacklevel=2,
             )
             return
-        finally:
-            torch.cuda.set_stream(stream)  # a capture that fails stays on its own
         self._graph, self._moved = graph, self.setting.store.moved
 
     @torch.no_grad()
@@ -243,9 +240,28 @@ class Step:
         return setting.attend(*one, *pools, self.tables, **how)[:, None]
 
 
+@contextmanager
+def _as_before(device: torch.device) -> Iterator[None]:
+    """A capture that fails would leave torch on the capture's stream, and its generator unable to draw."""
+    stream, generator = torch.cuda.current_stream(device), torch.cuda.default_generators[_index(device)]
+    try:
+        yield
+    except BaseException:
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
 def least_room(needed: Room) -> Room:
-    """Tables that many trees fit into, so that few graphs have to be captured."""
-    return Room(*(max(a, b) for a, b in zip(needed.grown(), Room(1, 1024, 64, 8, 2 * AHEAD), strict=True)))
+    """Tables that many trees fit into, so that few graphs have to be captured.
+
+    Two rows at least: one is a case of its own for `torch.compile`, which would compile the model once more.
+    """
+    return Room(*(max(a, b) for a, b in zip(needed.grown(), Room(2, 1024, 64, 8, 2 * AHEAD), strict=True)))
 
 
 def decoder_of(model: PreTrainedModel, store: Store) -> Decoder | None:
@@ -267,6 +283,5 @@ def decoder_of(model: PreTrainedModel, store: Store) -> Decoder | None:
         kernels.items_enough(kv_heads),
         sampling_kernels.pick,
         graphs=True,
-        pool=torch.cuda.graph_pool_handle(),
     )
     return Decoder(setting)

@@ -33,17 +33,16 @@ class Spans:
 
     def __init__(self, draws: int) -> None:
         self.length = 0
-        self._tokens = np.zeros((draws, LOOK), np.int32)
-        self._log_q = np.zeros((draws, LOOK), np.float32)
-        self._slots = np.zeros((draws, LOOK), np.int64)
+        self._tokens: NDArray[np.int32] = np.zeros((draws, LOOK), np.int32)
+        self._log_q: NDArray[np.float32] = np.zeros((draws, LOOK), np.float32)
+        self._slots: NDArray[np.int64] = np.zeros((draws, LOOK), np.int64)
 
     def append(self, tokens: Ints, log_q: Floats, slots: Ints | None) -> None:
         """A token more in every span, and the slots of the tokens before, where there are any; [D] each."""
         if self.length == self._tokens.shape[1]:
-            self._tokens, self._log_q, self._slots = (
-                np.pad(table, ((0, 0), (0, self.length)))
-                for table in (self._tokens, self._log_q, self._slots)
-            )
+            room = ((0, 0), (0, self.length))
+            self._tokens, self._log_q = np.pad(self._tokens, room), np.pad(self._log_q, room)
+            self._slots = np.pad(self._slots, room)
         self._tokens[:, self.length], self._log_q[:, self.length] = tokens, log_q
         if slots is not None:
             self._slots[:, self.length - 1] = slots
@@ -93,7 +92,7 @@ class Flock:
         self.key = graph.key[self.node].copy()
         self.tails = list(self.rows.tails)  # of each group, the bytes that matter to stop strings
         self.group, self.length = self.origin.copy(), 0
-        self.newest = np.zeros(len(self.origin), np.int64)
+        self.newest: Ints = np.zeros(len(self.origin), np.int64)
         self._spans = Spans(len(self.origin))
         self.log_g, self.log_q = np.zeros(len(self.origin)), np.zeros(len(self.origin))
         self._slots: deque[Ints] = (

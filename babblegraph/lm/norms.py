@@ -29,8 +29,10 @@ def fused_norm(module: nn.Module) -> Call | None:
     if not isinstance(eps, float):
         return None
 
+    shape = list(weight.shape)
+
     def call(x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, module.weight.shape, module.weight, eps)
+        return F.rms_norm(x, shape, module._parameters["weight"], eps)
 
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(4, len(weight), generator=draw).to(weight.device, weight.dtype)

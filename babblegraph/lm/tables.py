@@ -53,7 +53,9 @@ class Filling(NamedTuple):
         rows = len(layout.order)
         own = layout.sizes - 1
         cut = own // CHUNK * CHUNK * ((own >= 4 * CHUNK) & (rows < enough))
-        shared = [(s.slots, s.start + np.arange(len(s.slots)), s.first, s.last) for s in layout.segments]
+        shared: list[tuple[Ints, Ints, int, int]] = [
+            (s.slots, s.start + np.arange(len(s.slots)), s.first, s.last) for s in layout.segments
+        ]
         shared += [
             (layout.slots[row, : cut[row]], layout.positions[row, : cut[row]], row, row + 1)
             for row in np.flatnonzero(cut).tolist()

@@ -29,6 +29,8 @@ def turn_of(*models: PreTrainedModel) -> Iterator[None]:
             stack.enter_context(lock)
         for model in models:
             stack.enter_context(_evaluating(model))
+            if model.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(model.device))  # where kernels are launched
             if torch.is_autocast_enabled(model.device.type):
                 stack.enter_context(torch.autocast(model.device.type, enabled=False))
         if torch.is_inference_mode_enabled():

@@ -76,8 +76,9 @@ class Ours(Peer):
 
 
 class Compiled(Ours):
-    """The same with `torch.compile`; compiling is done in the warm-up."""
+    """The same with `torch.compile`; compiling is done in the warm-up, which tells nothing of later steps."""
 
+    even: ClassVar[bool] = False
     options: ClassVar[dict[str, Any]] = {"compile": True}
 
 
