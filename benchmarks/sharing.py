@@ -1,10 +1,10 @@
 """From which size on is it cheaper to attend to a segment once for all rows that share it?
 
 One attention layer, as a decoding step runs it (on a GPU by its kernels, in bf16, captured): R rows share a segment of
-n tokens, and each has a tail of its own. Shared, the segment is read where it lies, with the queries of all rows, and merged; otherwise its tokens are part of
-every tail. A cell is time shared ÷ time private; the break-even in rows × tokens is what `lm.layout.LEAST` holds. It
-is a constant and not measured at run time, since another choice rounds differently: the same seed must give the
-same graph. Left out: several segments in one level, sliding windows.
+n tokens, and each has a tail of its own. Shared, the segment is read where it lies, with the queries of all rows, and
+merged; otherwise its tokens are part of every tail. A cell is time shared ÷ time private; the break-even in rows ×
+tokens is what `lm.layout.LEAST` holds. It is a constant and not measured at run time, since another choice rounds
+differently: the same seed must give the same graph. Left out: several segments in one level, sliding windows.
 """
 
 from __future__ import annotations
