@@ -81,7 +81,7 @@ class Store(Pools):
         while self._free_size < m or (
             len(self._blank) < m and len(self.references) * self.token_bytes < self.cache_bytes
         ):
-            size = min(max(int(size * self.growth), size + m), self._most())
+            size = min(max(int(size * self.growth), size + m), self.most)
             if size <= len(self.references):
                 break
             self._grow(size)
@@ -99,8 +99,8 @@ class Store(Pools):
         if not self.reserve(m):
             given = len(self.references) >= self.most_slots
             raise NoRoom(
-                f"the {'memory limit' if given else 'device'} must hold the paths that are expanded together, got room "
-                f"for {len(self.references)} tokens: {'raise it, or ' if given else ''}expand fewer nodes a round"
+                f"the {'memory limit' if given else 'device'} must hold a text and what is drawn below it, got room "
+                f"for {len(self.references)} tokens: {'raise it, or ' if given else ''}keep texts shorter"
             )
         slots = np.fromiter(self._longest_free(m), np.int64, m)
         self.pin(slots)
@@ -177,7 +177,8 @@ class Store(Pools):
         """Remembered logits, [M, V]."""
         return self._logits.get(slots)
 
-    def _most(self) -> int:
+    @property
+    def most(self) -> int:
         """How many slots there may be: what is given, and on a GPU what it has memory for now."""
         if not (token := self.token_bytes):
             return self.most_slots
