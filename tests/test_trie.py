@@ -445,11 +445,31 @@ def test_ten_thousand_rounds_of_a_store_leak_nothing():
         if i % 1000 == 999:
             assert store.in_use == len(np.unique(np.concatenate(paths)))
             sizes.append(len(store.references))
-            assert len(store._queue) < 40 * sizes[-1], "outdated entries of the queue do not pile up"
+            assert len(store._queue) <= 2 * store.free + 256, "outdated entries of the queue do not pile up"
     assert max(sizes) <= 2 * min(sizes)
     for path in paths:
         store.drop(path)
     assert store.in_use == 0
+
+
+def test_paths_that_come_and_go_ten_thousand_times_leave_no_queue_behind():
+    """As nodes that are released and revived, with nothing new in between."""
+    store = Store(torch.device("cpu"), cache_bytes=0)
+    path = store.take(20)
+    store.connect(path, np.r_[-1, path[:-1]], np.arange(20))
+    store.hold(path)
+    for _ in range(10_000):
+        store.drop(path)
+        store.pin(path)
+        store.hold(path)
+    assert store.in_use == 20
+    assert len(store._queue) <= 2 * store.free + 256
+    store.drop(path)
+    store.take(store.free - 3)
+    assert [store.find(*e) for e in zip([-1, *path[:3].tolist()], range(4), strict=True)][:3] == path[
+        :3
+    ].tolist()
+    assert store.find(int(path[2]), 3) == -1, "the longest free still go first, and of one path the last"
 
 
 def test_what_was_expanded_but_never_added_is_forgotten(llama, characters):

@@ -148,6 +148,8 @@ class Store(Pools):
         self._queue.extend(zip(gone[found].tolist(), stamps[found].tolist(), strict=True))
         self._free_size += len(gone)
         self._clock += len(gone)
+        if len(self._queue) > 2 * self._free_size + 256:  # paths that come and go leave outdated entries
+            self._queue = deque(entry for entry in self._queue if self._is_current(*entry))
 
     def rebuild(self, paths: Iterable[Slots]) -> None:
         """Holds exactly these paths and nothing else, whatever an interruption left behind."""
@@ -201,9 +203,13 @@ class Store(Pools):
             yield self._blank.pop()
         while m:
             slot, stamp = self._queue.popleft()
-            if self._is_free[slot] and self._freed_at[slot] == stamp:
+            if self._is_current(slot, stamp):
                 m -= 1
                 yield slot
+
+    def _is_current(self, slot: int, stamp: int) -> bool:
+        """Whether a slot is free since then."""
+        return bool(self._is_free[slot]) and self._freed_at[slot] == stamp
 
 
 def edges_of(before: Slots, tokens: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
