@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -23,6 +23,7 @@ class AtOnce:
 
     def __init__(self, most: int, what: str) -> None:
         self.most, self.what = most, what
+        self._told = False  # it is said once
 
     def __call__(self, run: Callable[[int], Found], *, most: int | None = None, least: int = 1) -> Found:
         """What is found by a function that is told how much to do at once, and begins anew whenever it is called.
@@ -35,16 +36,34 @@ class AtOnce:
         Raises:
             NoRoom, RuntimeError: it does not.
         """
+        wanted = now = self.most if most is None else min(self.most, most)
+        try:
+            while True:
+                try:
+                    return run(now)
+                except (NoRoom, RuntimeError) as problem:
+                    if now <= least or not is_lack_of_memory(problem):
+                        raise
+                self.most = now = now // 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        finally:
+            if now < wanted and not self._told:
+                self._told = True
+                warnings.warn(
+                    f"no memory for {wanted} {self.what}: going on with {now}", RuntimeWarning, stacklevel=2
+                )
+
+    def parts(self, run: Callable[[slice], Found], total: int) -> Iterator[tuple[Found, slice]]:
+        """What is found by a function that is told which of so many to do, until all are done; at least once."""
+        done = 0
         while True:
-            now = self.most if most is None else min(self.most, most)
-            try:
-                return run(now)
-            except (NoRoom, RuntimeError) as problem:
-                if now <= least or not (isinstance(problem, NoRoom) or is_lack_of_memory(problem)):
-                    raise
-            self.most = now // 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            warnings.warn(
-                f"no memory for {now} {self.what}: going on with {self.most}", RuntimeWarning, stacklevel=2
-            )
+
+            def part(at_once: int, done: int = done) -> tuple[Found, slice]:
+                some = slice(done, done + at_once)
+                return run(some), some
+
+            found, some = self(part, most=total - done)
+            yield found, some
+            if (done := some.stop) >= total:
+                return

@@ -25,9 +25,10 @@ def first_line(problem: BaseException) -> str:
 
 
 def is_lack_of_memory(problem: BaseException) -> bool:
-    """Whether a device has no memory for something: torch's own error, or that of a CPU's allocator.
+    """Whether there is no memory for something: `NoRoom`, torch's own error, or that of a CPU's allocator.
 
     >>> is_lack_of_memory(RuntimeError("can't allocate memory: you tried …")), is_lack_of_memory(ValueError())
     (True, False)
     """
-    return type(problem).__name__ == "OutOfMemoryError" or "allocate memory" in str(problem)
+    name = type(problem).__name__
+    return isinstance(problem, NoRoom) or name == "OutOfMemoryError" or "allocate memory" in str(problem)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-from babblegraph.at_once import AtOnce, Found
+from babblegraph.at_once import AtOnce
 
 PROMPTS = 256  # whose keys and values are kept until all their samples have ended
 
@@ -18,17 +16,3 @@ class SideBySide(AtOnce):
 
     def __init__(self, prompts: int | None = None) -> None:
         super().__init__(prompts or PROMPTS, "prompts side by side")
-
-    def parts(self, search: Callable[[slice], Found], prompts: int) -> Iterator[tuple[Found, slice]]:
-        """What a search finds that is told which prompts to search, until all have been; at least once."""
-        begun = 0
-        while True:
-
-            def part(at_once: int, begun: int = begun) -> tuple[Found, slice]:
-                some = slice(begun, begun + at_once)
-                return search(some), some
-
-            found, some = self(part, most=prompts - begun)
-            yield found, some
-            if (begun := some.stop) >= prompts:
-                return

@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": {"loop", "prune", "resample", "stem", "ordering", "votes", *BASE},
     "extract": set(),
     "tasks": {"errors", "extract", "protocols"},
-    "lm": {"protocols", "graph", "budget", "born", "resample", "status", "errors", "randomness"},
+    "lm": {"at_once", "protocols", "graph", "budget", "born", "resample", "status", "errors", "randomness"},
     "scoring": {"protocols", "graph", "budget", "status", "errors", "randomness", "lm", "side_by_side"},
     "embedded": {"tasks", "lm", "errors"},
     "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimates", "outcome"} | BASE,

@@ -283,7 +283,7 @@ def test_where_memory_holds_few_prompts_a_value_learns_from_the_same_rollouts():
     tight = ample.again(memory_limit=150 * (ample._token_bytes + 2 * 32 * 4))
     how = {"layers": (2, 3), "copies": 16, "seed": 1}
     whole = collect(ample, prompts, Score(Digits()), **how)
-    with pytest.warns(RuntimeWarning, match="side by side: going on with"):
+    with pytest.warns(RuntimeWarning, match="at once: going on with"):
         parts = collect(tight, prompts, Score(Digits()), **how)
     assert whole.rollouts == parts.rollouts
     rows = [

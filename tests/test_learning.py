@@ -433,16 +433,15 @@ def test_many_prompts_are_searched_part_by_part_with_the_same_outcome(monkeypatc
     assert any(f"prompts 5–8 of {len(PROMPTS)}" in what for what in said)
 
 
-def test_where_memory_holds_few_prompts_fewer_are_searched_side_by_side_with_the_same_outcome():
+def test_where_memory_holds_few_draws_they_are_made_in_parts_with_the_same_outcome():
     settings = replace(FAST, levels=1, prompts=None, draws=16, held_draws=32)
     ample = learn(base=babbler(), settings=settings)
     tokens = 80  # that a limit holds; the prompts of a level need 60, the texts of one up to 16 × 4 more
     bytes_of_one = ample.generators.base._token_bytes
     tight = learn(base=babbler().again(memory_limit=tokens * bytes_of_one * 8 // 7), settings=settings)
     whole = list(ample)
-    with pytest.warns(RuntimeWarning, match="side by side: going on with"):
+    with pytest.warns(RuntimeWarning, match="draws at once: going on with"):
         parts = list(tight)
-    assert tight._side_by_side.most < len(ASIDE)
     for one, other in zip(whole, parts, strict=True):
         assert (one.tokens, one.taught, one.elite) == (other.tokens, other.taught, other.elite)
         assert one.held.passes == other.held.passes
@@ -457,9 +456,9 @@ def test_where_memory_holds_few_prompts_fewer_are_searched_side_by_side_with_the
 
 
 def test_where_not_even_one_prompt_has_room_the_limit_is_named():
-    base = babbler().again(memory_limit=64 * babbler()._token_bytes * 8 // 7)
-    settings = replace(FAST, levels=1, prompts=None, draws=200, held_draws=200)
-    with pytest.warns(RuntimeWarning, match="side by side"), pytest.raises(BadInput, match="memory limit"):
+    base = babbler().again(memory_limit=64 * babbler()._token_bytes * 8 // 7, max_new_tokens=100, end_ids=())
+    settings = replace(FAST, levels=1, prompts=None, draws=2, held_draws=2)
+    with pytest.warns(RuntimeWarning, match="going on with"), pytest.raises(BadInput, match="memory limit"):
         list(learn(base=base, settings=settings))
 
 

@@ -369,8 +369,12 @@ def test_on_a_device_whose_memory_is_used_up_paths_are_given_up_and_no_draw_chan
     monkeypatch.setattr("babblegraph.lm.store.free_bytes", lambda _device: 0)
     graph, meter = babbler.start(MANY), Meter(Budget(tokens=10**6), 4)
     babbler.next_logits(graph, np.arange(4), meter)
-    with pytest.raises(BadInput, match=r"the device must hold .* expand fewer nodes a round"):
-        babbler.expand(graph, Chosen(np.arange(4), np.full(4, 50)), Rng(0), meter)
+    together = Chosen(np.arange(2), np.full(2, 150))  # their draws depend on each other
+    with (
+        pytest.warns(RuntimeWarning, match="no memory for 300 draws at once"),
+        pytest.raises(BadInput, match=r"the device must hold .* or draw fewer times below a node"),
+    ):
+        babbler.expand(graph, together, Rng(0), meter, Draws.SYSTEMATIC)
 
 
 def test_paths_that_are_given_up_for_memory_come_back_right(llama, characters):
@@ -392,11 +396,15 @@ def test_more_than_a_memory_limit_can_hold_is_said_in_one_line(llama, characters
         Babbler(llama, characters, memory_limit=1000)
     babbler = Babbler(llama, characters, span=16, max_new_tokens=60, memory_limit=100_000)
     graph, meter = babbler.start(MANY), Meter(Budget(tokens=10**6), 4)
-    with pytest.raises(BadInput, match="expand fewer nodes a round"):
-        babbler.expand(graph, Chosen(np.arange(4), np.full(4, 50)), Rng(0), meter)
-    check_store(babbler, graph)
+    long, one = babbler.start(["7" * 110]), Meter(Budget(tokens=10**6), 1)
+    with pytest.raises(
+        BadInput, match=r"must hold a text .* got room for 113 tokens: raise it, or keep texts shorter"
+    ):
+        babbler.expand(long, Chosen(np.arange(1), np.ones(1, int)), Rng(0), one)
+    check_store(babbler, long)
+    assert not one.counts["sampled"].any()
     born = babbler.expand(graph, Chosen(np.arange(4), np.full(4, 1)), Rng(0), meter)
-    assert len(born.parent) == 4, "and nothing is lost"
+    assert len(born.parent) == 4
 
 
 def test_when_the_device_lacks_memory_half_as_many_rows_go_on_and_nothing_is_lost(
@@ -437,11 +445,31 @@ def test_ten_thousand_rounds_of_a_store_leak_nothing():
         if i % 1000 == 999:
             assert store.in_use == len(np.unique(np.concatenate(paths)))
             sizes.append(len(store.references))
-            assert len(store._queue) < 40 * sizes[-1], "outdated entries of the queue do not pile up"
+            assert len(store._queue) <= 2 * store.free + 256, "outdated entries of the queue do not pile up"
     assert max(sizes) <= 2 * min(sizes)
     for path in paths:
         store.drop(path)
     assert store.in_use == 0
+
+
+def test_paths_that_come_and_go_ten_thousand_times_leave_no_queue_behind():
+    """As nodes that are released and revived, with nothing new in between."""
+    store = Store(torch.device("cpu"), cache_bytes=0)
+    path = store.take(20)
+    store.connect(path, np.r_[-1, path[:-1]], np.arange(20))
+    store.hold(path)
+    for _ in range(10_000):
+        store.drop(path)
+        store.pin(path)
+        store.hold(path)
+    assert store.in_use == 20
+    assert len(store._queue) <= 2 * store.free + 256
+    store.drop(path)
+    store.take(store.free - 3)
+    assert [store.find(*e) for e in zip([-1, *path[:3].tolist()], range(4), strict=True)][:3] == path[
+        :3
+    ].tolist()
+    assert store.find(int(path[2]), 3) == -1, "the longest free still go first, and of one path the last"
 
 
 def test_what_was_expanded_but_never_added_is_forgotten(llama, characters):

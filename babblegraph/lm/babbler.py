@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from transformers import AutoModelForCausalLM
 
-from babblegraph.errors import BadInput, NoRoom
+from babblegraph.at_once import AtOnce, Found
+from babblegraph.errors import BadInput, NoRoom, is_lack_of_memory
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.attention import around_attention
 from babblegraph.lm.base import Base, context_of, moved
@@ -25,6 +27,7 @@ from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.fly import fly, may_fly
 from babblegraph.lm.hidden import SpanStates, computed
 from babblegraph.lm.packed import PACK_BYTES, Packed
+from babblegraph.lm.parts import Parts
 from babblegraph.lm.pretrained import load
 from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
 from babblegraph.lm.spans import SpanRule
@@ -42,11 +45,13 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.lm.engine import Engine
     from babblegraph.lm.mixture import Pair
+    from babblegraph.lm.parts import Earlier
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
 
 DEFAULT_SPAN = 16
 LAND = "no memory for all draws of a round side by side: going on with those that agree as one"
+Ints = NDArray[np.integer[Any]]
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "model"
 SHIPPED = {  # generators that come with the package, by the task that they know
     "countdown": EMBEDDED,
@@ -178,6 +183,7 @@ class Babbler:
         self._memory = self._rung.memory(*self._bounds, self._token_bytes)
         self.fingerprint, self._stamps = fingerprint(model), [stamp(m) for m in self._models]
         self.sampling |= moved(self._base, mixture, self.warp is not None or bool(self.logits_processor))
+        self._parts, self._nodes = Parts(), AtOnce(sys.maxsize, "nodes at once")
         self._recorded: tuple[int, ...] = ()  # layers whose hidden states are kept
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
         self._spare: Trie | None = None  # of a graph that is over
@@ -295,15 +301,19 @@ class Babbler:
         try:
             with self._running(graph) as trie:
                 rules = self._rules(graph)
-                if may_fly(trie, graph, chosen, rules, draws):
-                    try:
-                        return fly(trie, graph, chosen, rng, meter, rules, draws)
-                    except NoRoom:  # draws that agree take less as one row
-                        trie.restore(graph.size)
-                    except torch.OutOfMemoryError:
-                        trie.restore(graph.size)
-                        warnings.warn(LAND, RuntimeWarning, stacklevel=2)
-                return expand(trie, graph, chosen, rng, meter, rules, draws)
+
+                def expanded(some: Chosen, earlier: Earlier) -> Born:
+                    if may_fly(trie, graph, some, rules, draws):
+                        try:
+                            return fly(trie, graph, some, rng, meter, rules, draws, earlier)
+                        except NoRoom:  # draws that agree take less as one row
+                            trie.restore(graph.size + earlier.nodes)
+                        except torch.OutOfMemoryError:
+                            trie.restore(graph.size + earlier.nodes)
+                            warnings.warn(LAND, RuntimeWarning, stacklevel=2)
+                    return expand(trie, graph, some, rng, meter, rules, draws, earlier)
+
+                return self._parts.expand(expanded, trie, graph, chosen, meter, draws)
         except BaseException:
             meter.counts["sampled"][:] = sampled  # nothing of it comes into the graph
             raise
@@ -322,7 +332,8 @@ class Babbler:
     def next_logits(self, graph: BabbleGraph, ids: ArrayLike, meter: Meter) -> torch.Tensor:
         """Logits of the token after each node, [F, V]; what is computed for this is not computed again."""
         with self._running(graph) as trie:
-            return trie.next_logits(graph, np.asarray(ids, np.int64), meter)
+            nodes = np.asarray(ids, np.int64)
+            return _one(self._in_parts(trie, graph, nodes, lambda some: trie.next_logits(graph, some, meter)))
 
     def logits_after(
         self,
@@ -339,9 +350,13 @@ class Babbler:
         """
         nodes = np.asarray(ids, np.int64)
         with self._running(graph) as trie:
-            if before:
-                return trie.around(graph, nodes, before, after, meter, self._first)
-            return trie.after(graph, nodes, after, meter)
+
+            def asked(some: Ints) -> torch.Tensor:
+                if before:
+                    return trie.around(graph, some, before, after, meter, self._first)
+                return trie.after(graph, some, after, meter)
+
+            return _one(self._in_parts(trie, graph, nodes, asked))
 
     @property
     def _first(self) -> int | None:
@@ -378,10 +393,12 @@ class Babbler:
         """
         nodes = np.asarray(ids, np.int64)
         with self._running(graph) as trie:
-            known, kept = trie.hidden(graph, nodes, meter)
-        picked = [self._recorded.index(layer) for layer in layers] if kept is not None else []
-        if kept is not None:
-            kept = SpanStates(*(states[:, picked] for states in kept))
+            parts = self._in_parts(trie, graph, nodes, lambda some: trie.hidden(graph, some, meter))
+        known, found = np.concatenate([k for k, _ in parts]), [states for _, states in parts if states]
+        kept = None
+        if found:
+            picked = [self._recorded.index(layer) for layer in layers]
+            kept = SpanStates(*(torch.cat(states)[:, picked] for states in zip(*found, strict=True)))
             if known.all():
                 return kept
         with turn_of(self.model):
@@ -413,6 +430,26 @@ class Babbler:
             if trie is not None:
                 trie.restore(graph.size)
             raise
+
+    def _in_parts(
+        self, trie: Engine | Pair, graph: BabbleGraph, nodes: Ints, ask: Callable[[Ints], Found]
+    ) -> list[Found]:
+        """What is found about some nodes, of as many at once as the memory holds."""
+
+        def asked(some: slice) -> Found:
+            try:
+                return ask(nodes[some])
+            except (NoRoom, RuntimeError) as problem:
+                if is_lack_of_memory(problem):
+                    trie.restore(graph.size)
+                raise
+
+        found = []
+        for one, some in self._nodes.parts(asked, len(nodes)):
+            found.append(one)
+            if some.stop - some.start >= self._nodes.most and not trie.crowded(nodes[some]):
+                self._nodes.most *= 2
+        return found
 
     def _noticed(self) -> list[Stamp]:
         """What the weights are now; if they have changed, all that was computed from them before is dropped."""
@@ -466,3 +503,8 @@ class Babbler:
 
 def _tuple(strings: str | Sequence[str]) -> tuple[str, ...]:
     return (strings,) if isinstance(strings, str) else tuple(strings)
+
+
+def _one(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Parts as one; a single one is not copied."""
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]

@@ -85,10 +85,13 @@ class Dense:
         """No states are kept here, [F]."""
         return np.zeros(len(ids), np.bool_), None
 
+    def begin(self, size: int) -> None:
+        """A new expansion of a graph of so many nodes: promised ones that it did not get are given up."""
+        self.release(np.array([i for i in self._kept if i >= size], np.int64))
+        self._kept = []
+
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
-        self.release(np.array([i for i in self._kept if i >= graph.size], np.int64))
-        self._kept = []
         texts = self._completed(graph, ids, graph.length[ids], meter)
         self._trees = graph.root[ids].astype(np.int64)
         self._flights.board(texts)
@@ -121,8 +124,19 @@ class Dense:
         self._kept.append(node)
 
     def close(self) -> None:
-        """Ends the expansion: what no node holds is free again."""
+        """Ends the expansion, or a part of it: what no node holds is free again."""
         self._flights.land()
+
+    def renumber(self, first: int, order: Ints) -> None:
+        """Promised node `first` + i is from now on what was `first` + `order[i]`; what is not named is given up."""
+        number = {first + old: first + new for new, old in enumerate(order.tolist())}
+        self.release(np.array([i for i in self._kept if i not in number], np.int64))
+        self.store.renumber(number)
+        self._kept = list(number.values())
+
+    def crowded(self, ids: Ints) -> bool:
+        """Whether these nodes take more than a third of the room: nobody knows here."""
+        return True
 
     def restore(self, size: int) -> None:
         """After an interruption: keeps the texts of nodes below `size`, which are never changed, frees the rest."""

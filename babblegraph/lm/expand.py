@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.constraint import Constraint
+    from babblegraph.lm.parts import Earlier
     from babblegraph.protocols import Chosen, Draws
     from babblegraph.randomness import Rng
 
@@ -86,7 +87,14 @@ class Rules(NamedTuple):
 
 
 def expand(
-    source: Source, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, rules: Rules, draws: Draws
+    source: Source,
+    graph: BabbleGraph,
+    chosen: Chosen,
+    rng: Rng,
+    meter: Meter,
+    rules: Rules,
+    draws: Draws,
+    earlier: Earlier | None = None,
 ) -> Born:
     """Draws spans below nodes.
 
@@ -98,13 +106,15 @@ def expand(
         meter: sampled tokens are counted here, and its budget cuts spans short.
         rules: see `Rules`.
         draws: how the draws of a node go together.
+        earlier: what other parts of the same expansion did before; see `lm.parts`.
 
     Returns:
         The new nodes; see "One bookkeeping for every operation" in the docs on statistics for their weights.
         Spans that lost against others of a contest are born pruned.
     """
-    rows, out = Rows.begin(graph, chosen, draws, rules), Emitted()
-    left = allowed = meter.tokens_left()
+    rows = Rows.begin(graph, chosen, draws, rules, None if earlier is None else earlier.draws)
+    out, first = Emitted(), graph.size + (0 if earlier is None else earlier.nodes)  # the next free id
+    left = allowed = meter.tokens_left() if earlier is None else earlier.left
     logits = source.open(graph, chosen.ids, meter)
     while True:
         log_p = rules.next(rows, logits)
@@ -114,7 +124,7 @@ def expand(
         newer = rows.affordable(left)
         for row, count in rows.cut_short(newer):
             out.add(rows, row, count, Status.FRONTIER, Flag.CUT)
-            _keep(source, graph, out, row)
+            source.keep(first + len(out) - 1, row)
         if not newer.any():
             break
         parents = rows.step(newer, log_p, rules)
@@ -127,7 +137,7 @@ def expand(
                 out.repeat(rows, row, child, int(rows.count[row]))
             else:
                 out.add(rows, row, int(rows.count[row]), end)
-                _keep(source, graph, out, int(parents[row]))
+                source.keep(first + len(out) - 1, int(parents[row]))
         if ended.all():
             break
         logits = source.advance(parents[~ended], rows.newest[~ended], meter)
@@ -138,8 +148,3 @@ def expand(
         rows.way.tell(chosen)
     meter.count("sampled", np.arange(len(left)), allowed - left)
     return born
-
-
-def _keep(source: Source, graph: BabbleGraph, out: Emitted, row: int) -> None:
-    """The node just emitted gets the next free id; it holds its row's path."""
-    source.keep(graph.size + len(out) - 1, row)

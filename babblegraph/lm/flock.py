@@ -19,6 +19,7 @@ from babblegraph.status import Flag, Status
 if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.expand import Rules
+    from babblegraph.lm.parts import Earlier
     from babblegraph.lm.trie import Trie
     from babblegraph.protocols import Chosen, Draws
     from babblegraph.randomness import Rng
@@ -58,7 +59,7 @@ class Flock:
     """D draws in flight, in groups that agree so far.
 
     Args:
-        left: tokens that each tree may still draw, [trees].
+        earlier: what other parts of the expansion did before, and the tokens that each tree may still draw.
         paths: slots of the chosen nodes' own paths, [F].
         vocabulary: how many next tokens there are.
 
@@ -76,16 +77,17 @@ class Flock:
         rng: Rng,
         rules: Rules,
         draws: Draws,
-        left: Ints,
+        earlier: Earlier,
         paths: Sequence[Ints],
         vocabulary: int,
     ) -> None:
         self.graph, self.rng, self.rules, self.out = graph, rng, rules, Emitted()
-        self.left, self.prefix, self.vocabulary = left.copy(), paths, vocabulary
+        self.left, self.prefix, self.vocabulary = earlier.left.copy(), paths, vocabulary
+        self.next_id = graph.size + earlier.nodes
         self.offered = self.passed = 0  # next tokens at the token gate
         self.rows = Rows.begin(graph, chosen, draws, rules)  # what the chosen nodes are told afterwards
         draw = Samples(graph, chosen, draws)
-        self.origin, self.number = draw.row, draw.number
+        self.origin, self.number = draw.row, draw.number + earlier.draws[draw.row]
         self.node = np.asarray(chosen.ids)[self.origin]
         self.tree = graph.root[self.node].astype(np.int64)
         self.room = rules.max_length[self.tree] - graph.length[self.node]
@@ -204,7 +206,7 @@ class Flock:
         numbers = (self.origin[d], log_g, log_g, self.log_q[d], draws, False)
         self.out.add_span(tokens, token_log_q, numbers, int(self.key[d]), status, flags)
         prefix = self.prefix[self.origin[d]]
-        trie.land(self.graph.size + len(self.out) - 1, np.r_[prefix, slots], tokens[:-1], len(prefix))
+        trie.land(self.next_id + len(self.out) - 1, np.r_[prefix, slots], tokens[:-1], len(prefix))
 
     def _count_token_gate(self, passed: Ints, live: Ints) -> None:
         """How many next tokens the groups were offered, and how many truncation let through."""

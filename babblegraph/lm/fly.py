@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.expand import Rules
+    from babblegraph.lm.parts import Earlier
     from babblegraph.lm.trie import Trie
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
@@ -47,13 +48,20 @@ def may_fly(trie: Any, graph: BabbleGraph, chosen: Chosen, rules: Rules, draws: 
 
 
 def fly(
-    trie: Trie, graph: BabbleGraph, chosen: Chosen, rng: Rng, meter: Meter, rules: Rules, draws: Draws
+    trie: Trie,
+    graph: BabbleGraph,
+    chosen: Chosen,
+    rng: Rng,
+    meter: Meter,
+    rules: Rules,
+    draws: Draws,
+    earlier: Earlier,
 ) -> Born:
     """Draws spans below nodes; arguments and result are those of `expand.expand`."""
-    left, sampler = meter.tokens_left(), Sampler(rules.warp)
+    left, sampler = earlier.left, Sampler(rules.warp)
     logits = trie.open(graph, chosen.ids, meter)
     paths = [trie.path(i) for i in range(len(chosen))]
-    flock = Flock(graph, chosen, rng, rules, draws, left, paths, logits.shape[1])
+    flock = Flock(graph, chosen, rng, rules, draws, earlier, paths, logits.shape[1])
     row, flying = flock.origin.copy(), np.arange(len(flock.origin))
     given = (torch.as_tensor(x, device=logits.device) for x in (row, flock.uniforms(1)[0]))
     flock.look(Drawn(*(t.cpu().numpy()[None] for t in sampler(logits, *given))), trie, flying)

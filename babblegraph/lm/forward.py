@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from babblegraph.lm.store import Slots, Store
 
 
+MASK = (
+    1 << 24
+)  # new tokens × tokens before them, of the rows of one pass: what a mask of them takes is bounded
+
+
 class Row(NamedTuple):
     """New tokens at the end of a path: `path` has the slots of all of them, the last `len(tokens)` are new."""
 
@@ -30,6 +36,14 @@ class Row(NamedTuple):
     tokens: Ints
     tree: int
     kind: str  # how the meter counts it: forwarded, prefilled or scored
+
+    def first(self, n: int) -> Row:
+        """Its first new tokens alone."""
+        return self._replace(path=self.path[: len(self.path) - len(self.tokens) + n], tokens=self.tokens[:n])
+
+    def rest(self, n: int) -> Row:
+        """The others, once the first are computed."""
+        return self._replace(tokens=self.tokens[n:])
 
 
 class Flying(NamedTuple):
@@ -47,8 +61,8 @@ class Forward:
     Args:
         model: a transformers causal language model, inside `attention.attending`.
         store: where keys, values and logits go.
-        tokens: at most this many new tokens (rows × length) in one pass; halved whenever the device has no memory
-            for them.
+        tokens: at most this many new tokens (rows × length) in one pass, a longer row in pieces; halved whenever the
+            device has no memory for them.
         least: rows × tokens from which on a segment is shared; by default as was measured.
         decode: whether passes of one token a row are steps of a `decode.Decoder`, where the device has one.
     """
@@ -56,7 +70,10 @@ class Forward:
     def __init__(
         self, model: PreTrainedModel, store: Store, tokens: int, least: int | None = None, decode: bool = True
     ) -> None:
-        self.model, self.store, self.tokens = model, store, tokens
+        self.model, self.store, self.tokens, self._given = model, store, tokens, tokens
+        window = getattr(model.config.get_text_config(), "sliding_window", None)
+        self._masks = window is not None  # even where there is nothing but the new tokens
+        self._told = False  # that the device has no memory for a pass
         self.least = least or LEAST.get(model.device.type, LEAST["cuda"])
         self.windows: set[int | None] = set()  # sliding windows that the layers told of
         self.hidden: HiddenStates | None = None  # keeps hidden states of all new tokens, where that is wanted
@@ -71,18 +88,23 @@ class Forward:
             remember: whether the logits are kept in the store.
         """
         logits: list[torch.Tensor] = []
+        rows = list(rows)
         while rows:
-            batch = rows[: self._batch(rows)]
+            most = self._most(rows[0])
+            piece = len(rows[0].tokens) > most
+            batch = [rows[0].first(most)] if piece else rows[: self._batch(rows)]
             try:
-                logits.append(self._pass(batch))
+                found = self._pass(batch)
             except RuntimeError as problem:
-                if len(batch) == 1 or not is_lack_of_memory(problem):
-                    raise
-                self._halve(len(batch), max(len(row.tokens) for row in batch))
+                self._halve(problem, len(batch) * max(len(row.tokens) for row in batch))
                 continue
-            rows = rows[len(batch) :]
             for row in batch:
                 meter.count(row.kind, row.tree, len(row.tokens))
+            if piece:
+                rows[0] = rows[0].rest(most)
+                continue
+            rows = rows[len(batch) :]
+            logits.append(found)
             if remember:
                 self.store.put_logits(np.array([r.path[-1] for r in batch]), logits[-1])
         meter.peak_slots = max(meter.peak_slots, self.store.peak)
@@ -104,25 +126,41 @@ class Forward:
         try:
             logits = self._step(*flying[:3])
         except RuntimeError as problem:
-            if count == 1 or not is_lack_of_memory(problem):
-                raise
-            self._halve(count, 1)
+            self._halve(problem, count)
             return self(rows(), meter)
         meter.count("forwarded", flying.trees)
         meter.peak_slots = max(meter.peak_slots, self.store.peak)
         self.store.put_logits(flying.slots, logits)
         return logits
 
-    def _halve(self, rows: int, length: int) -> None:
-        """The device has no memory for some rows: from now on half as many tokens go into one pass."""
-        self.tokens = rows * length // 2
+    def _halve(self, problem: RuntimeError, tokens: int) -> None:
+        """The device has no memory for so many tokens: from now on half as many go into one pass.
+
+        Raises:
+            RuntimeError: the problem is another, or the pass was of one token: then something else takes the memory.
+        """
+        if not is_lack_of_memory(problem):
+            raise problem
+        if tokens == 1:
+            self.tokens = self._given
+            raise problem
+        self.tokens = tokens // 2
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        warnings.warn(
-            f"no memory for {rows} rows in one forward pass: going on with half as many",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"no memory for {tokens} tokens in one forward pass: going on with half as many",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def _most(self, row: Row) -> int:
+        """How many of a row's new tokens go into one pass: the mask of a piece has no more than so many numbers."""
+        known = len(row.path) - len(row.tokens)
+        if not known and not self._masks:
+            return self.tokens
+        return max(1, min(self.tokens, (isqrt(known**2 + 4 * MASK) - known) // 2))
 
     def _pass(self, batch: list[Row]) -> torch.Tensor:
         new = np.array([len(r.tokens) for r in batch])
@@ -175,9 +213,11 @@ class Forward:
     def _batch(self, rows: list[Row]) -> int:
         """How many of the first rows go into one pass: similar lengths, so that little is padding."""
         least = most = len(rows[0].tokens)
+        longest = 0
         for n, row in enumerate(rows):
             least, most = min(least, len(row.tokens)), max(most, len(row.tokens))
-            if n and (most > 2 * least or (n + 1) * most > self.tokens):
+            longest, new = max(longest, len(row.path)), (n + 1) * most
+            if n and (most > 2 * least or new > self.tokens or new * longest > MASK):
                 return n
         return len(rows)
 

@@ -89,6 +89,11 @@ class Pair:
         """Of g, as the engine says."""
         return self.g.hidden(graph, ids, meter)
 
+    def begin(self, size: int) -> None:
+        """A new expansion, in both."""
+        self.f.begin(size)
+        self.g.begin(size)
+
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> Both:
         """Puts one row in flight at the end of each node, in both."""
         with self.base():
@@ -106,8 +111,17 @@ class Pair:
         self.f.keep(node, row)
         self.g.keep(node, row)
 
+    def renumber(self, first: int, order: Ints) -> None:
+        """Numbers promised nodes anew, in both."""
+        self.f.renumber(first, order)
+        self.g.renumber(first, order)
+
+    def crowded(self, ids: Ints) -> bool:
+        """Whether these nodes take more than a third of the room in one of them."""
+        return self.f.crowded(ids) or self.g.crowded(ids)
+
     def close(self) -> None:
-        """Ends the expansion, in both."""
+        """Ends the expansion, or a part of it, in both."""
         self.f.close()
         self.g.close()
 

@@ -52,8 +52,15 @@ class Paths:
         self.release(np.array([i for i in self._kept if i >= size], np.int64))
         self._kept = []
 
+    def renumber(self, first: int, order: Ints) -> None:
+        """Promised node `first` + i is from now on what was `first` + `order[i]`; what is not named is given up."""
+        number = {first + old: first + new for new, old in enumerate(order.tolist())}
+        self.release(np.array([i for i in self._kept if i not in number], np.int64))
+        self.held = {number.get(i, i): path for i, path in self.held.items()}
+        self._kept = list(number.values())
+
     def end(self) -> None:
-        """The expansion is over: what no node holds is free again."""
+        """This part of the expansion is over: what no node holds is free again."""
         for slots in reversed(self._fresh):
             self.store.sweep(slots)
         self._fresh = []

@@ -56,15 +56,16 @@ class Plan:
     def bias(self, window: int | None) -> torch.Tensor | None:
         """What is added to the scores of the tails, 0 or -inf, [B, 1, L or 1, T]; None where all is seen."""
         if window not in self._biases:
-            seen = self.seen(self._places, window) & self._there()
-            seen |= self._padding[:, :, None] & self._there()  # so that no row of numbers is undefined
+            seen, there = self.seen(self._places, window), self._there()
+            seen &= there
+            for row in np.flatnonzero(self._padding.any(1)):  # so that no row of numbers is undefined
+                seen[row, self._padding[row]] = there[row]
             self._biases[window] = None if seen.all() else self._as_bias(seen[:, None])
         return self._biases[window]
 
     def seen(self, places: Ints, window: int | None) -> np.ndarray:
         """Which keys at some places each new token sees, [B, L, T]: those before it that the window reaches."""
-        age = self._positions[:, :, None] - places[:, None, :]
-        return (age >= 0) if window is None else (age >= 0) & (age < window)
+        return _seen(self._positions, places, window)
 
     def levels(self, window: int | None, groups: int) -> list[list[Piece]]:
         """The shared segments as far as they are seen; those of one level have no row in common.
@@ -98,8 +99,8 @@ class Plan:
             return None
         where = self._where(slots[skip:])
         places = np.arange(start + skip, start + len(slots))[None]
-        age = positions[:, :, None] - places[:, None]
-        seen = (age < window) | padding[:, :, None]
+        seen = _seen(positions, places, window)
+        seen |= padding[:, :, None]
         if seen.all():
             return Piece(where, segment.first, segment.last, None, None)
         blind = ~seen.any(2)
@@ -114,5 +115,15 @@ class Plan:
         return torch.as_tensor(slots, device=self.store.device)
 
     def _as_bias(self, seen: np.ndarray) -> torch.Tensor:
+        unseen = np.logical_not(seen, out=seen)  # in place: it may be the largest array there is
         bias = torch.zeros(seen.shape, dtype=self.store.dtype, device=self.store.device)
-        return bias.masked_fill_(torch.as_tensor(~seen, device=self.store.device), float("-inf"))
+        return bias.masked_fill_(torch.as_tensor(unseen, device=self.store.device), float("-inf"))
+
+
+def _seen(positions: Ints, places: Ints, window: int | None) -> np.ndarray:
+    """Which places are not after positions, and within a window before them, [B, L, T] of [B, L] and [B or 1, T]."""
+    new, old = positions[:, :, None].astype(np.int32), places[:, None, :].astype(np.int32)
+    seen = old <= new
+    if window is not None:
+        seen &= old > new - window
+    return seen

@@ -65,8 +65,15 @@ class Rows:
     pair_twins: list[Ints] = field(default_factory=list)  # [P] children that the pair repeats so far
 
     @classmethod
-    def begin(cls, graph: BabbleGraph, chosen: Chosen, draws: Draws, rules: Rules) -> Rows:
-        """One empty row below each chosen node, with all its draws."""
+    def begin(
+        cls,
+        graph: BabbleGraph,
+        chosen: Chosen,
+        draws: Draws,
+        rules: Rules,
+        earlier: Ints | None = None,
+    ) -> Rows:
+        """One empty row below each chosen node, with all its draws: those after `earlier` ones, [F]."""
         n, ids = len(chosen), np.asarray(chosen.ids)
         return cls(
             graph=graph,
@@ -83,7 +90,7 @@ class Rows:
             tails=[rules.span.tail_of(graph, i) for i in ids.tolist()],
             twins=[np.array(graph.children(int(i)), np.int64) for i in ids],
             fresh=draws is Draws.FRESH,
-            way=Race(graph, chosen) if draws is Draws.DISTINCT else Samples(graph, chosen, draws),
+            way=Race(graph, chosen) if draws is Draws.DISTINCT else Samples(graph, chosen, draws, earlier),
             expanded=np.zeros(n, np.bool_),
             exhausted=np.zeros(n, np.bool_),
             born=np.zeros(n, np.bool_),

@@ -45,10 +45,12 @@ class Samples:
     design/statistics.md, "One bookkeeping for every operation".
     """
 
-    def __init__(self, graph: BabbleGraph, chosen: Chosen, draws: Draws) -> None:
+    def __init__(self, graph: BabbleGraph, chosen: Chosen, draws: Draws, earlier: Ints | None = None) -> None:
         ids = np.asarray(chosen.ids)
         self.made = np.where(chosen.draws == ALL, 0, chosen.draws)  # [F]
         self.key, self.first = graph.key[ids], graph.draws[ids]  # [F]
+        if earlier is not None:  # that other parts of the expansion have made
+            self.first = self.first + earlier
         self.row: Ints = np.repeat(np.arange(len(ids)), self.made)  # [D]
         self.number = np.arange(len(self.row)) - np.repeat(np.cumsum(self.made) - self.made, self.made)  # [D]
         self.systematic = draws is Draws.SYSTEMATIC
@@ -90,8 +92,7 @@ class Samples:
         self, origin: Ints, log_q: NDArray[np.float64], counts: Ints
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """log of the inclusion factor of nodes below the chosen ones, and whether they lost; both [M]."""
-        m = np.maximum(self.made[origin], 1)
-        return np.log(m) + log_q - np.log(np.maximum(counts, 1)), np.zeros(len(origin), np.bool_)
+        return factor(self.made[origin], log_q, counts), np.zeros(len(origin), np.bool_)
 
     def _points(self, rows: Rows, draws: Ints, rng: Rng) -> NDArray[np.float64]:
         """Where in the interval of its row each draw is, [D']."""
@@ -117,3 +118,8 @@ class Samples:
     def _move(self, row: Ints) -> None:
         stays = row >= 0
         self.row, self.number, self.point = row[stays], self.number[stays], self.point[stays]
+
+
+def factor(draws: Ints, log_q: NDArray[np.float64], counts: Ints) -> NDArray[np.float64]:
+    """log of the inclusion factor m q / c of children that c of m draws agree on, all [M]."""
+    return np.log(np.maximum(draws, 1)) + log_q - np.log(np.maximum(counts, 1))

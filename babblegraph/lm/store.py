@@ -86,7 +86,7 @@ class Store(Pools):
         while self._free_size < m or (
             len(self._blank) < m and len(self.references) * self.token_bytes < self.cache_bytes
         ):
-            size = min(max(int(size * self.growth), size + m), self._most())
+            size = min(max(int(size * self.growth), size + m), self.most)
             if size <= len(self.references):
                 break
             self._grow(size)
@@ -104,8 +104,8 @@ class Store(Pools):
         if not self.reserve(m):
             given = len(self.references) >= self.most_slots
             raise NoRoom(
-                f"the {'memory limit' if given else 'device'} must hold the paths that are expanded together, got room "
-                f"for {len(self.references)} tokens: {'raise it, or ' if given else ''}expand fewer nodes a round"
+                f"the {'memory limit' if given else 'device'} must hold a text and what is drawn below it, got room "
+                f"for {len(self.references)} tokens: {'raise it, or ' if given else ''}keep texts shorter"
             )
         slots = np.fromiter(self._longest_free(m), np.int64, m)
         self.pin(slots)
@@ -153,6 +153,8 @@ class Store(Pools):
         self._queue.extend(zip(gone[found].tolist(), stamps[found].tolist(), strict=True))
         self._free_size += len(gone)
         self._clock += len(gone)
+        if len(self._queue) > 2 * self._free_size + 256:  # paths that come and go leave outdated entries
+            self._queue = deque(entry for entry in self._queue if self._is_current(*entry))
 
     def rebuild(self, paths: Iterable[Slots]) -> None:
         """Holds exactly these paths and nothing else, whatever an interruption left behind."""
@@ -187,7 +189,8 @@ class Store(Pools):
         """Remembered logits, [M, V]."""
         return self._logits.get(slots)
 
-    def _most(self) -> int:
+    @property
+    def most(self) -> int:
         """How many slots there may be: what is given, and on a GPU what it has memory for now."""
         if not (token := self.token_bytes):
             return self.most_slots
@@ -210,9 +213,13 @@ class Store(Pools):
             yield self._blank.pop()
         while m:
             slot, stamp = self._queue.popleft()
-            if self._is_free[slot] and self._freed_at[slot] == stamp:
+            if self._is_current(slot, stamp):
                 m -= 1
                 yield slot
+
+    def _is_current(self, slot: int, stamp: int) -> bool:
+        """Whether a slot is free since then."""
+        return bool(self._is_free[slot]) and self._freed_at[slot] == stamp
 
 
 def edges_of(before: Slots, tokens: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

@@ -70,6 +70,10 @@ class Texts:
             self.in_use -= text.slots
             self.allocated_bytes -= text.nbytes
 
+    def renumber(self, number: dict[int, int]) -> None:
+        """Some nodes get other numbers."""
+        self.of = OrderedDict((number.get(node, node), text) for node, text in self.of.items())
+
     def recount(self) -> None:
         """Counts anew what is held, whatever an interruption left behind."""
         self._holders.clear()

@@ -108,9 +108,12 @@ class Trie:
         spans = [span for span, there in zip(spans, known, strict=True) if there]
         return known, states.read(spans, prompts[known].tolist()) if spans else None
 
+    def begin(self, size: int) -> None:
+        """A new expansion of a graph of so many nodes: promised ones that it did not get are given up."""
+        self._paths.begin(size)
+
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
-        self._paths.begin(graph.size)
         logits = self.next_logits(graph, ids, meter)
         paths = [self.held[int(i)] for i in ids]
         self._lengths = np.array([len(p) for p in paths])
@@ -211,8 +214,17 @@ class Trie:
         """Holds the path of a row in flight for a node that ends one token further on."""
         self._paths.hold(node, self.path(row))
 
+    def renumber(self, first: int, order: Ints) -> None:
+        """Promised node `first` + i is from now on what was `first` + `order[i]`; what is not named is given up."""
+        self._paths.renumber(first, order)
+
+    def crowded(self, ids: Ints) -> bool:
+        """Whether these nodes' paths take more than a third of the room that there is."""
+        paths = [self.held[i] for i in ids.tolist() if i in self.held]
+        return len(paths) < len(ids) or 3 * len(np.unique(np.concatenate(paths))) > self.store.most
+
     def close(self) -> None:
-        """Ends the expansion: what no node holds is free again."""
+        """Ends the expansion, or a part of it: what no node holds is free again."""
         self._paths.end()
         self._flight, self._layout = np.zeros((0, 0), np.int64), None
 
