@@ -7,20 +7,23 @@ share. Rows share slots, never copies of them.
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from babblegraph.lm.attend import Part, attend, merge
 from babblegraph.lm.decode import Step
+from babblegraph.lm.modules import modules_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig
 
     from babblegraph.lm.plan import Piece, Plan
 
@@ -126,18 +129,39 @@ def _piece(piece: Piece, layer: int, query: torch.Tensor, tree: Plan, how: dict[
     return attend(query.flatten(1, 2)[None], keys, values, piece.bias, **how)
 
 
+_told: weakref.WeakSet[PreTrainedModel] = (
+    weakref.WeakSet()
+)  # models of one configuration that attended so before
+
+
 @contextmanager
 def attending(model: PreTrainedModel) -> Iterator[None]:
-    """Within this block the model attends along tries; afterwards as it did before."""
+    """Within this block the model attends along tries; afterwards as it did before.
+
+    The first time transformers is asked to change it, which looks at every module and may refuse. From then on only the
+    model's configuration is changed, once a round.
+    """
     if model.config._attn_implementation == NAME:
         yield
         return
     before = _implementations(model.config)
-    model.set_attn_implementation(NAME)
+    known = model in _told
+    tell = partial(setattr, model.config, "_attn_implementation") if known else model.set_attn_implementation
     try:
+        tell(NAME)
+        if not known and _of_one_configuration(model):
+            _told.add(model)
         yield
     finally:
-        model.set_attn_implementation(before)
+        tell(before)
+
+
+def _of_one_configuration(model: PreTrainedModel) -> bool:
+    """Whether no part of a model, such as one for pictures, has a configuration of its own."""
+    config = model.config
+    parts = (module.config for module in modules_of(model) if isinstance(module, PreTrainedModel))
+    alone = not config.sub_configs and all(part is config for part in parts)
+    return alone and config._attn_implementation == NAME
 
 
 def _implementations(config: PreTrainedConfig) -> Any:

@@ -19,7 +19,7 @@ from babblegraph.lm.logits import UNKNOWN, LogitCache, Slots
 from babblegraph.lm.pools import Pools, free_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 
 class Store(Pools):
@@ -107,9 +107,10 @@ class Store(Pools):
                 f"the {'memory limit' if given else 'device'} must hold a text and what is drawn below it, got room "
                 f"for {len(self.references)} tokens: {'raise it, or ' if given else ''}keep texts shorter"
             )
-        slots = np.fromiter(self._longest_free(m), np.int64, m)
+        slots = self._longest_free(m)
         self.pin(slots)
-        for edge in self._edge_of[slots].tolist():
+        edges = self._edge_of[slots]
+        for edge in edges[edges != UNKNOWN].tolist():
             self._edges.pop(edge, None)
         self._edge_of[slots] = UNKNOWN
         self._logits.forget(slots)
@@ -207,15 +208,15 @@ class Store(Pools):
         self._logits.reserve(slots)
         self.sweep(np.arange(max(old, 1), slots))  # slot 0 is never free
 
-    def _longest_free(self, m: int) -> Iterator[int]:
-        while m and self._blank:
-            m -= 1
-            yield self._blank.pop()
-        while m:
+    def _longest_free(self, m: int) -> Slots:
+        """m slots, which are free no more for those who ask for the next ones."""
+        some = self._blank[: -m - 1 : -1]
+        del self._blank[len(self._blank) - len(some) :]
+        while len(some) < m:
             slot, stamp = self._queue.popleft()
             if self._is_current(slot, stamp):
-                m -= 1
-                yield slot
+                some.append(slot)
+        return np.array(some, np.int64)
 
     def _is_current(self, slot: int, stamp: int) -> bool:
         """Whether a slot is free since then."""

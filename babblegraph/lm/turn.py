@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from babblegraph.lm.modules import modules_of
+
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
 
@@ -47,7 +49,7 @@ def _lock(model: PreTrainedModel) -> threading.RLock:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in modules_of(model) if module.training]
     try:
         for module in training:
             module.training = False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from babblegraph.lm.modules import modules_of
 
 SAMPLED = 16  # numbers of each weight
 
@@ -27,25 +28,45 @@ def stamp(model: nn.Module) -> Stamp:
     PyTorch counts what is written to a weight, except through `.data`, as peft merges adapters and some optimizers
     write; so a few numbers of each weight are looked at too. Weights of classes of their own have only the count.
     """
-    named: list[tuple[str, torch.Tensor]] = []
+    weights: list[torch.Tensor] = []
     adapters: list[Any] = []
-    for module in model.modules():
-        named += [(name, weight) for name, weight in module._parameters.items() if weight is not None]
+    for module in modules_of(model):
+        weights += [weight for weight in module._parameters.values() if weight is not None]
         if hasattr(type(module), "merged_adapters"):  # a layer of peft
             adapters.append(_at_work(module))
-    counts = tuple((name, id(w), 0 if w.is_inference() else w._version) for name, w in named)
-    return Stamp((counts, _numbers(weight for _, weight in named)), tuple(adapters))
+    counts = tuple([0 if w.is_inference() else w._version for w in weights])
+    looks = _looks_at(model, weights)
+    return Stamp((looks.places, counts, looks.numbers()), tuple(adapters))
 
 
 def _at_work(layer: Any) -> tuple[Any, ...]:
     return tuple(layer.active_adapters), layer.disable_adapters, tuple(layer.merged_adapters)
 
 
-def _numbers(weights: Iterable[torch.Tensor]) -> tuple[bytes, ...]:
-    """Some numbers of each weight, those of one kind collected at once."""
-    alike: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
-    for weight in weights:
-        if type(weight) is nn.Parameter and weight.device.type != "meta" and (size := weight.numel()):
-            step = size // SAMPLED if weight.is_contiguous() else 0  # 0: the first number alone
-            alike.setdefault((weight.device, weight.dtype), []).append(weight.as_strided((SAMPLED,), (step,)))
-    return tuple(torch.cat(some).view(torch.uint8).cpu().numpy().tobytes() for some in alike.values())
+class _Looks(NamedTuple):
+    """Where a model's weights are looked at: views of them, which see whatever is written there."""
+
+    places: tuple[tuple[int, int], ...]  # which weights these are, and where they lie
+    views: list[list[torch.Tensor]]  # by device and kind of number
+
+    def numbers(self) -> tuple[bytes, ...]:
+        """Some numbers of each weight, those of one kind collected at once."""
+        return tuple(torch.cat(some).view(torch.uint8).cpu().numpy().tobytes() for some in self.views)
+
+
+_looks: weakref.WeakKeyDictionary[nn.Module, _Looks] = weakref.WeakKeyDictionary()
+
+
+def _looks_at(model: nn.Module, weights: Sequence[torch.Tensor]) -> _Looks:
+    """The views of the last time, as long as the weights are where they were."""
+    places = tuple([(id(w), w.data_ptr() if type(w) is nn.Parameter else 0) for w in weights])
+    looks = _looks.get(model)
+    if looks is None or looks.places != places:
+        alike: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+        for weight in weights:
+            if type(weight) is nn.Parameter and weight.device.type != "meta" and (size := weight.numel()):
+                step = size // SAMPLED if weight.is_contiguous() else 0  # 0: the first number alone
+                view = weight.as_strided((SAMPLED,), (step,))
+                alike.setdefault((weight.device, weight.dtype), []).append(view)
+        looks = _looks[model] = _Looks(places, list(alike.values()))
+    return looks
