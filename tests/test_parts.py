@@ -264,6 +264,26 @@ def test_logits_and_states_of_more_nodes_than_the_memory_holds_are_found_in_part
         assert torch.allclose(one, other, atol=1e-4)
 
 
+def test_states_that_are_computed_anew_are_of_as_many_nodes_as_the_device_has_memory_for(
+    both, llama, monkeypatch
+):
+    babbler, _ = both
+    graph, meter = grown(babbler, Draws.MULTINOMIAL, [4])
+    ids, plain = graph.frontier(), llama.forward
+    whole = babbler.hidden(graph, ids, [1, 3], meter)
+
+    def small(*args, **named):
+        if named["input_ids"].numel() > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return plain(*args, **named)
+
+    monkeypatch.setattr(llama, "forward", small)
+    with pytest.warns(RuntimeWarning, match=f"no memory for {len(ids)} nodes at once"):
+        parts = babbler.hidden(graph, ids, [1, 3], meter)
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
 def test_a_base_and_a_generator_go_on_in_the_same_parts(llama, characters):
     moved = tiny_llama(characters, seed=3)
     graphs = []

@@ -400,8 +400,12 @@ class Babbler:
             kept = SpanStates(*(torch.cat(states)[:, picked] for states in zip(*found, strict=True)))
             if known.all():
                 return kept
+        lost = nodes[~known]
         with turn_of(self.model):
-            new = computed(self.model, graph, nodes[~known], layers, meter)
+            anew = self._nodes.parts(
+                lambda some: computed(self.model, graph, lost[some], layers, meter), len(lost)
+            )
+            new = SpanStates(*map(torch.cat, zip(*(states for states, _ in anew), strict=True)))
         if kept is None:
             return new
         place = torch.as_tensor(np.argsort(np.r_[np.flatnonzero(known), np.flatnonzero(~known)]))
