@@ -36,13 +36,15 @@ class AtOnce:
         Raises:
             NoRoom, RuntimeError: it does not.
         """
-        wanted = now = self.most if most is None else min(self.most, most)
+        known = self.most
+        wanted = now = known if most is None else min(known, most)
         try:
             while True:
                 try:
                     return run(now)
                 except (NoRoom, RuntimeError) as problem:
                     if now <= least or not is_lack_of_memory(problem):
+                        self.most = known  # this says nothing about how much can be done at once
                         raise
                 self.most = now = now // 2
                 if torch.cuda.is_available():

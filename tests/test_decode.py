@@ -96,6 +96,34 @@ def test_a_flight_gives_the_graph_that_the_host_gives(options, budget, character
     same(plain, ours)
 
 
+def test_flights_in_parts_bring_what_the_host_brings_at_once(characters, monkeypatch):
+    """Draws that were made in an earlier part are not made again, and nodes are in the order of one expansion."""
+    model, token = tiny_llama(characters), 3 * 2 * 2 * 16 * 4
+    options, parts = {"span": 6, "max_new_tokens": 40}, []
+
+    def draw(babbler):
+        graph = babbler.start(["3 5>8\n", "7"], 5)
+        meter, rng = Meter(Budget(tokens=10**6), graph.trees), Rng(5)
+        for number in range(2):
+            live = graph.frontier()[:4]
+            chosen = Chosen(live, np.full(len(live), 4 if number else 25))
+            graph.add(babbler.expand(graph, chosen, rng, meter, Draws.FRESH))
+        return graph, meter.counts["sampled"].tolist()
+
+    plain, sampled = draw(Babbler(model, characters, **options))
+    monkeypatch.setattr(forward, "decoder_of", decoder_of)
+    monkeypatch.setattr(
+        babbler, "fly", lambda *given: parts.append((born := fly.fly(*given), given[-1].draws.copy())) or born
+    )
+    tight = Babbler(model, characters, **options, memory_limit=75 * token * 8 // 7 + 8)
+    with pytest.warns(RuntimeWarning, match="draws at once: going on with"):
+        ours, again = draw(tight)
+    same(plain, ours)
+    assert again == sampled
+    assert len(parts) > 4
+    assert any(earlier.any() for _, earlier in parts), "a node's draws were in several flights"
+
+
 def test_whole_searches_give_the_same_graphs(characters, monkeypatch):
     model = tiny_llama(characters)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_trie import MANY, check_store, same
 from tiny_models import tiny_llama
+from transformers import TopKLogitsWarper
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import NoRoom
@@ -74,6 +75,32 @@ def test_parts_bring_the_same_nodes_in_the_same_order(both, way, draws):
     assert paid.read().prefilled > spent.read().prefilled, "what was given up is computed again, and counted"
     assert len(tight.trie(graph).store.references) <= 64
     check_store(tight, graph)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 9])
+@pytest.mark.parametrize(
+    ("way", "options"),
+    [
+        (Draws.FRESH, {"top_k": 2, "span": 2}),  # until nothing is left to draw
+        (Draws.MULTINOMIAL, {"temperature": 0.5, "stop": ["3", "+"], "until": "="}),
+        (Draws.MULTINOMIAL, {"logits_processor": [TopKLogitsWarper(3)], "end_ids": [3, 4]}),
+        (Draws.SYSTEMATIC, {"top_p": 0.7}),
+        (Draws.DISTINCT, {"span": 2}),
+    ],
+    ids=["exhausted", "strings", "processors", "systematic", "distinct"],
+)
+def test_in_however_many_parts_the_nodes_are_the_same(way, options, at_once, llama, characters, monkeypatch):
+    babbler = Babbler(llama, characters, **{"span": 4, "max_new_tokens": 9, **options})
+    whole, spent = grown(babbler, way, [9, ALL, 6], rounds=4)
+    babbler._parts.most = at_once
+    monkeypatch.setattr(Trie, "crowded", lambda *how: True)
+    graph, paid = grown(babbler, way, [9, ALL, 6], rounds=4)
+    assert same(graph, whole)
+    assert np.array_equal(paid.counts["sampled"], spent.counts["sampled"])
+    assert np.array_equal(paid.counts["forwarded"] > 0, spent.counts["forwarded"] > 0)
+    check_store(babbler, graph)
+    if "top_k" in options:
+        assert (graph.flags & Flag.EXHAUSTED).any()
 
 
 def test_nodes_keep_the_paths_of_their_own_texts(both):
@@ -234,6 +261,26 @@ def test_logits_and_states_of_more_nodes_than_the_memory_holds_are_found_in_part
     assert said
     assert same(graph, whole)
     for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_states_that_are_computed_anew_are_of_as_many_nodes_as_the_device_has_memory_for(
+    both, llama, monkeypatch
+):
+    babbler, _ = both
+    graph, meter = grown(babbler, Draws.MULTINOMIAL, [4])
+    ids, plain = graph.frontier(), llama.forward
+    whole = babbler.hidden(graph, ids, [1, 3], meter)
+
+    def small(*args, **named):
+        if named["input_ids"].numel() > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return plain(*args, **named)
+
+    monkeypatch.setattr(llama, "forward", small)
+    with pytest.warns(RuntimeWarning, match=f"no memory for {len(ids)} nodes at once"):
+        parts = babbler.hidden(graph, ids, [1, 3], meter)
+    for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
 
 

@@ -79,7 +79,7 @@ class Babbler:
             nothing, may take 16 times as much, and gives up what exceeds that.
         memory_limit: bytes that a graph's keys, values and remembered logits may take in all; None for no bound but a
             GPU's free memory. When they are used up, the paths that were used longest ago are given up, and computed
-            again (counted as prefilled) if they are needed.
+            again (counted as prefilled) if they are needed; what a round needs together is then done in parts.
         pack_bytes: memory for copies of a model's weights in the layout that a CPU multiplies few rows fastest in, so
             that steps take two thirds of the time; by default up to 1 GB, 0 for no copies. See `lm.packed`.
         base: f, a frozen model of the same tokenizer that estimates are about, where the model (g) has moved away
@@ -295,7 +295,11 @@ class Babbler:
         meter: Meter,
         draws: Draws = Draws.MULTINOMIAL,
     ) -> Born:
-        """Draws spans below the chosen nodes; see `lm.expand.expand`."""
+        """Draws spans below the chosen nodes; see `lm.expand.expand`, and `lm.parts` for where memory lacks.
+
+        Raises:
+            NoRoom: the memory does not hold a single draw, or those that depend on each other.
+        """
         graph.vocabulary = self.vocabulary  # a loaded graph knows only the tokens that it has
         sampled = meter.counts["sampled"].copy()
         try:
@@ -401,8 +405,12 @@ class Babbler:
             kept = SpanStates(*(torch.cat(states)[:, picked] for states in zip(*found, strict=True)))
             if known.all():
                 return kept
+        lost = nodes[~known]
         with turn_of(self.model):
-            new = computed(self.model, graph, nodes[~known], layers, meter)
+            anew = self._nodes.parts(
+                lambda some: computed(self.model, graph, lost[some], layers, meter), len(lost)
+            )
+            new = SpanStates(*map(torch.cat, zip(*(states for states, _ in anew), strict=True)))
         if kept is None:
             return new
         place = torch.as_tensor(np.argsort(np.r_[np.flatnonzero(known), np.flatnonzero(~known)]))

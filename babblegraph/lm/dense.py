@@ -7,17 +7,17 @@ here and forks copy, which is why this engine is for those that need it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.lm import caches
+from babblegraph.errors import NoRoom
 from babblegraph.lm.flights import Flights
 from babblegraph.lm.steps import After, Cached, Step
+from babblegraph.lm.text_passes import NOTHING, Row, TextPasses, stacked
 from babblegraph.lm.texts import Text, Texts
 from babblegraph.lm.trie import open_length
 
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
 
 Ints = NDArray[np.integer[Any]]
-NOTHING = Text(None, 0, None)
-
-
-class Row(NamedTuple):
-    """New tokens after a text."""
-
-    text: Text
-    tokens: Ints
-    tree: int
-    kind: str  # how the meter counts it: forwarded, prefilled or scored
 
 
 class Dense:
@@ -47,7 +37,9 @@ class Dense:
         model: a transformers causal language model that passed `selfcheck.check` with this engine.
         most_bytes: memory for the caches of nodes; those that it cannot hold are computed again, counted as
             prefilled.
-        forward_tokens: at most this many new tokens (rows × length) in one forward pass.
+        strict: whether the texts that are worked on have to fit into it too, as under a memory limit.
+        forward_tokens: at most this many new tokens (rows × length) in one forward pass, a longer row in pieces;
+            halved whenever the device has no memory for them.
         step: how tokens go through the model.
 
     Source: design/engine.md, "Choices".
@@ -58,11 +50,13 @@ class Dense:
         model: PreTrainedModel,
         *,
         most_bytes: int = 1 << 30,
+        strict: bool = False,
         forward_tokens: int = 8192,
         step: Callable[[PreTrainedModel], Step] = Cached,
     ) -> None:
-        self.model, self.forward_tokens, self.step = model, forward_tokens, step(model)
-        self.store = Texts(most_bytes)
+        self.step = step(model)
+        self._passes = TextPasses(model, self.step, forward_tokens)
+        self.store, self.strict = Texts(most_bytes), strict
         self.windows: set[int | None] | None = None  # windows are the model's own business here
         self._kept: list[int] = []  # nodes that the last expansion promised to the graph
         self._flights = Flights()
@@ -95,8 +89,9 @@ class Dense:
         texts = self._completed(graph, ids, graph.length[ids], meter)
         self._trees = graph.root[ids].astype(np.int64)
         self._flights.board(texts)
+        self._make_room()
         self._note_peak(meter)
-        return _stacked(texts)
+        return stacked(texts)
 
     def advance(self, rows: Ints, tokens: Ints, meter: Meter) -> torch.Tensor:
         """Replaces the rows in flight: new row i is old row `rows[i]` with `tokens[i]` appended.
@@ -109,12 +104,13 @@ class Dense:
         trees = self._trees[rows]
 
         def run(cache: Any, new: Ints, length: int, first: Ints) -> After:
-            after = self._run(cache, new, length)
-            self._count(meter, "forwarded", trees[first], length, 1)
+            after = self._passes.run(cache, new, length)
+            self._passes.count(meter, "forwarded", trees[first], length, 1)
             return after
 
         logits = self._flights.advance(rows, tokens, run)
         self._trees = trees
+        self._make_room()
         self._note_peak(meter)
         return logits
 
@@ -126,6 +122,7 @@ class Dense:
     def close(self) -> None:
         """Ends the expansion, or a part of it: what no node holds is free again."""
         self._flights.land()
+        self.store.reserve(0)
 
     def renumber(self, first: int, order: Ints) -> None:
         """Promised node `first` + i is from now on what was `first` + `order[i]`; what is not named is given up."""
@@ -135,8 +132,14 @@ class Dense:
         self._kept = list(number.values())
 
     def crowded(self, ids: Ints) -> bool:
-        """Whether these nodes take more than a third of the room: nobody knows here."""
-        return True
+        """Whether these nodes' texts take more than a third of the room; True where nobody knows."""
+        texts = {id(text): text for i in ids.tolist() if (text := self.held.get(i)) is not None}
+        taken = sum(text.nbytes for text in texts.values())
+        return (
+            not self.strict
+            or any(i not in self.held for i in ids.tolist())
+            or 3 * taken > self.store.most_bytes
+        )
 
     def restore(self, size: int) -> None:
         """After an interruption: keeps the texts of nodes below `size`, which are never changed, frees the rest."""
@@ -152,14 +155,14 @@ class Dense:
 
     def next_logits(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """The logits of what follows each node, [F, V]; computes what is not there."""
-        return _stacked(self._completed(graph, ids, graph.length[ids], meter))
+        return stacked(self._completed(graph, ids, graph.length[ids], meter))
 
     def after(self, graph: BabbleGraph, ids: Ints, words: Sequence[int], meter: Meter) -> torch.Tensor:
         """The logits that would follow if each node went on with some words, [F, V]; nothing of it is kept."""
         texts = self._completed(graph, ids, open_length(graph, ids), meter, logits=False)
         new, trees = np.asarray(words, np.int64), graph.root[ids].tolist()
         rows = [Row(text, new, tree, "scored") for text, tree in zip(texts, trees, strict=True)]
-        return _stacked(self._computed(rows, meter))
+        return stacked(self._passes(rows, meter))
 
     def around(
         self,
@@ -180,7 +183,7 @@ class Dense:
             head = tokens[: tokens[0] == first]
             words = [*head, *before, *tokens[len(head) :], *after]
             rows.append(Row(NOTHING, np.array(words), int(graph.root[i]), "scored"))
-        return _stacked(self._computed(rows, meter))
+        return stacked(self._passes(rows, meter))
 
     def _completed(
         self, graph: BabbleGraph, ids: Ints, lengths: Ints, meter: Meter, logits: bool = True
@@ -200,7 +203,15 @@ class Dense:
                 kind = "forwarded" if self.held.get(i) is text else "prefilled"
                 rows.append(Row(text, tokens[text.length :], tree, kind))
             texts.append(seen.setdefault(key, len(rows) - 1))
-        computed = self._computed(rows, meter, caching=True)
+        taken = 0
+
+        def weigh(text: Text) -> None:
+            nonlocal taken
+            taken += text.nbytes
+            self._make_room(taken)
+
+        computed = self._passes(rows, meter, caching=True, made=weigh)
+        self._make_room()
         found = [computed[text] if isinstance(text, int) else text for text in texts]
         for i, text in zip(ids.tolist(), found, strict=True):
             self.store.put(i, text)
@@ -217,44 +228,20 @@ class Dense:
                 return text
         return NOTHING
 
-    def _computed(self, rows: list[Row], meter: Meter, caching: bool = False) -> list[Text]:
-        """Runs rows through the model, those of the same lengths together; the texts that they become, in order."""
-        made: list[Text] = [NOTHING] * len(rows)
-        for batch in self._batches(rows):
-            text, tokens = rows[batch[0]].text, np.stack([rows[b].tokens for b in batch])
-            known = caches.join([rows[b].text.cache for b in batch]) if text.length else None
-            logits, cache = self._run(known, tokens, text.length)
-            for place, b in enumerate(batch):
-                self._count(meter, rows[b].kind, rows[b].tree, text.length, tokens.shape[1])
-                own = caches.take(cache, [place], len(batch)) if caching else None
-                made[b] = Text(own, text.length + tokens.shape[1], logits[place].clone())
-        return made
+    def _make_room(self, more: int = 0) -> None:
+        """Gives up texts for those in flight and some more bytes, where all together must fit.
 
-    def _batches(self, rows: list[Row]) -> Iterator[list[int]]:
-        """Indices of rows with as many tokens, known and new, no more than fit into one pass."""
-        lengths = [(row.text.length, len(row.tokens)) for row in rows]
-        for (_, new), group in groupby(
-            sorted(range(len(rows)), key=lengths.__getitem__), lengths.__getitem__
-        ):
-            alike, most = list(group), max(1, self.forward_tokens // new)
-            for at in range(0, len(alike), most):
-                yield alike[at : at + most]
-
-    @torch.no_grad()
-    def _run(self, cache: Any, tokens: Ints, length: int) -> After:
-        """Puts tokens, [B, L], behind texts of some length; their cache is used up, None for no token."""
-        return self.step(cache, torch.as_tensor(tokens, device=self.model.device, dtype=torch.long), length)
-
-    def _count(self, meter: Meter, kind: str, trees: Ints | int, length: int, new: int) -> None:
-        meter.count(kind, trees, new)
-        if self.step.forgets:
-            meter.count("scored" if kind == "scored" else "prefilled", trees, length)
+        Raises:
+            NoRoom: these alone do not.
+        """
+        if not self.strict:
+            return
+        if (taken := self._flights.nbytes + more) > self.store.most_bytes:
+            raise NoRoom(
+                "the memory limit must hold a text and what is drawn below it, got room for "
+                f"{self.store.most_bytes:,} bytes: raise it, or keep texts shorter"
+            )
+        self.store.reserve(taken)
 
     def _note_peak(self, meter: Meter) -> None:
         meter.peak_slots = max(meter.peak_slots, self.store.in_use + self._flights.slots)
-
-
-def _stacked(texts: Iterable[Text]) -> torch.Tensor:
-    """The logits after each text, [F, V]."""
-    known = [text.logits for text in texts if text.logits is not None]
-    return torch.stack(known) if known else torch.zeros(0, 0)

@@ -175,7 +175,9 @@ def _pools(limit: int | None, cache_bytes: int, token_bytes: int) -> dict[str, i
 
 
 def _texts(limit: int | None, cache_bytes: int, token_bytes: int) -> dict[str, int]:
-    return {"most_bytes": SHARELESS * cache_bytes if limit is None else limit}
+    if limit is None:
+        return {"most_bytes": SHARELESS * cache_bytes}
+    return {"most_bytes": limit, "strict": True}
 
 
 @contextmanager

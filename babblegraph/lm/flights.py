@@ -41,6 +41,11 @@ class Flights:
         """Tokens whose keys and values are in flight, copies counted."""
         return sum(caches.slots(batch.cache) * batch.size for batch in self.batches)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the caches in flight."""
+        return sum(caches.nbytes(batch.cache) for batch in self.batches)
+
     def board(self, texts: Sequence[Text]) -> None:
         """Puts one row in flight at the end of each text, instead of those that were."""
         self.land()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -129,11 +130,10 @@ class _Queue:
         self.made = np.zeros(len(chosen), np.int64)  # [F]
         alone = draws in (Draws.MULTINOMIAL, Draws.FRESH)
         self.splits = (chosen.draws != ALL) & alone  # [F] whether a node's draws may be in several parts
-        group = np.arange(len(chosen))
+        self._group: Ints = graph.trees + np.arange(len(chosen))  # [F] nodes of a group are in one part
         if chosen.contest is not None:
             joined = chosen.contest.joined & (chosen.draws != ALL)
-            group = np.where(joined, graph.root[chosen.ids], graph.trees + group)
-        self.groups = [np.flatnonzero(group == g) for g in dict.fromkeys(group.tolist())]  # one part each
+            self._group = np.where(joined, graph.root[chosen.ids], self._group)
 
     @property
     def left(self) -> int:
@@ -143,8 +143,11 @@ class _Queue:
     @property
     def least(self) -> int:
         """How many are in a part at least."""
-        group = next((group for group in self.groups if self._left(group)), None)
-        return 1 if group is None or self.splits[group[0]] else self._left(group)
+        if self.splits.all():
+            return 1
+        rest = self.whole - self.made
+        group = next((group for group in self._groups if rest[group].any()), None)
+        return 1 if group is None or self.splits[group[0]] else int(rest[group].sum())
 
     def first(self, at_once: int, bound: NDArray[np.float64] | None) -> Part:
         """The next part: so many draws, more where they depend on each other.
@@ -156,15 +159,15 @@ class _Queue:
         chosen = self.chosen
         if at_once >= self.left and not self.made.any():
             return Part(chosen, np.arange(len(chosen)), self.made, int(self.whole.sum()))
-        now, room = np.zeros_like(self.made), at_once
-        for group in self.groups:
-            count = self._left(group)
+        now, room, rest = np.zeros_like(self.made), at_once, self.whole - self.made
+        for group in self._groups:
+            count = int(rest[group].sum())
             if count > room and self.splits[group[0]]:
                 now[group] = room
                 break
             if count > room and now.any():
                 break
-            now[group] = (self.whole - self.made)[group]
+            now[group] = rest[group]
             room -= count
         place = np.flatnonzero(now)
         contest = chosen.contest
@@ -178,8 +181,11 @@ class _Queue:
         """These draws are made."""
         self.made[part.place] += np.where(part.chosen.draws == ALL, 1, part.chosen.draws)
 
-    def _left(self, group: Ints) -> int:
-        return int((self.whole - self.made)[group].sum())
+    @cached_property
+    def _groups(self) -> list[Ints]:
+        """Places of the nodes of each group."""
+        order = np.argsort(self._group, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(self._group[order])) + 1)
 
 
 def _put_back(graph: BabbleGraph, gate: dict[str, int]) -> None:

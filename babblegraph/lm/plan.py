@@ -103,7 +103,7 @@ class Plan:
         seen |= padding[:, :, None]
         if seen.all():
             return Piece(where, segment.first, segment.last, None, None)
-        blind = ~seen.any(2)
+        blind = np.asarray(~seen.any(2))
         bias = self._as_bias((seen | blind[:, :, None]).repeat(groups, 1).reshape(1, 1, -1, len(places[0])))
         unseen = torch.as_tensor(blind.repeat(groups, 1), device=self.store.device) if blind.any() else None
         return Piece(where, segment.first, segment.last, bias, unseen)

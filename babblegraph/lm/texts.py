@@ -33,7 +33,7 @@ class Texts:
     """
 
     def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
+        self.most_bytes, self._reserved = most_bytes, 0
         self.of: OrderedDict[int, Text] = OrderedDict()  # node -> its text, the longest unused first
         self.evicted = 0  # texts given up for want of memory
         self.in_use = 0  # slots: tokens whose keys and values are held, copies counted
@@ -50,9 +50,12 @@ class Texts:
         self.drop(node)
         self.of[node] = text
         self._hold(text)
-        while self.allocated_bytes > self.most_bytes and self.of:
-            self.drop(next(iter(self.of)))
-            self.evicted += 1
+        self._give_up()
+
+    def reserve(self, nbytes: int) -> None:
+        """So much of the bound is from now on for something else."""
+        self._reserved = nbytes
+        self._give_up()
 
     def get(self, node: int) -> Text | None:
         """What is known of a node's text: all of it, or all but its last token."""
@@ -80,6 +83,11 @@ class Texts:
         self.in_use = self.allocated_bytes = 0
         for text in self.of.values():
             self._hold(text)
+
+    def _give_up(self) -> None:
+        while self.allocated_bytes + self._reserved > self.most_bytes and self.of:
+            self.drop(next(iter(self.of)))
+            self.evicted += 1
 
     def _hold(self, text: Text) -> None:
         if not self._holders[id(text)]:
