@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class ProcessModelValue(rewards.Pretrained):
 
     what = "process reward model"
     auto, kind = "AutoModelForTokenClassification", "token classifier"
+    others: ClassVar = {"ForSequenceClassification": "--reward-model (RewardModelValue)"}
 
     def __init__(
         self,

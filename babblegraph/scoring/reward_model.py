@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class RewardModelValue(rewards.Pretrained):
 
     what = "reward model"
     auto, kind = "AutoModelForSequenceClassification", "sequence classifier"
+    others: ClassVar = {"ForTokenClassification": "--process-model (ProcessModelValue)"}
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class Pretrained:
     auto: ClassVar[str]  # the name of the transformers class that loads it
     what: ClassVar[str]  # what it is called in the message,
     kind: ClassVar[str]  # and which kind of model that has to be
+    others: ClassVar[dict[str, str]]  # see `lm.pretrained.load`
     max_length: int  # tokens that it reads, at most
 
     @classmethod
@@ -53,7 +54,7 @@ class Pretrained:
         Raises:
             BadInput: there is no such model, or it is of another kind.
         """
-        how: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+        how: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code, "others": cls.others}
         rule = f"a {cls.what} must be a {cls.kind}"
         loaded = load(getattr(transformers, cls.auto), rule, name_or_path, dtype=torch.float32, **how)
         return cls(*loaded, **options)  # type: ignore[call-arg]
