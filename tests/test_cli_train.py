@@ -208,7 +208,7 @@ def test_a_rank_without_a_world_is_of_nobody(monkeypatch):
 
 def test_what_is_no_number_of_processes_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(BadInput, match="WORLD_SIZE must be a whole number.*'two': unset it"):
+    with pytest.raises(BadInput, match=r"WORLD_SIZE must be a whole number.*'two': unset it"):
         launched()
 
 
