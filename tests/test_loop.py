@@ -139,7 +139,25 @@ def test_an_open_forest_gives_no_estimate():
     graph = run(lm, ["p"] * 3, frontier(width=3), TableTask(lm), budget=5)
     estimate = probability(graph, 0.5)
     assert estimate.value is None
-    assert "unfinished" in str(estimate)
+    assert "lost: search anew with close=True" in str(estimate)
+
+
+def test_what_is_said_of_an_open_forest_helps():
+    """Cut in the middle of an expansion it stays open, whatever follows; stopped between rounds it can be closed."""
+    lm = TableLM(3, 4, seed=2, span=2)
+    options = {"score": Score(TableTask(lm)), "strategy": frontier(width=3)}
+    more = {"budget": Budget(tokens=60), "close": True, **options}
+    cut, stopped = (
+        next(search(lm, ["p"] * 3, budget=Budget(tokens=n), seed=1, **options)).graph for n in (4, 60)
+    )
+    assert "in the middle of expansions of 1 of 3 trees" in why_not(cut)
+    assert "go on with the graph and close=True" in why_not(stopped)
+    for graph, advised in ((cut, {"prompts": ["p"] * 3}), (stopped, {"graph": stopped})):
+        *_, last = search(lm, **advised, **more)
+        assert why_not(last.graph) == ""
+        if graph is cut:
+            *_, last = search(lm, graph=cut, **more)
+            assert "search anew" in why_not(last.graph)
 
 
 @pytest.mark.parametrize("span", [1, 3])
