@@ -13,6 +13,7 @@ from table_lm import TableLM
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
 from babblegraph.estimates import probability, why_not
+from babblegraph.graph_file import load
 from babblegraph.loop import search
 from babblegraph.protocols import ALL
 from babblegraph.randomness import text_key
@@ -203,6 +204,22 @@ def test_an_interrupted_search_can_be_closed_later():
     assert "unfinished" in why_not(part)
     *_, last = search(lm, graph=part, close=True, **options)
     assert why_not(last.graph) == ""
+
+
+def test_the_counts_of_closing_go_on_after_a_resume(tmp_path):
+    lm = TableLM(3, 6, seed=8)
+    options = {"score": Score(TableTask(lm)), "strategy": frontier(width=3), "close": True}
+    more = {"budget": Budget(tokens=40), **options}
+    one = next(r for r in search(lm, ["p"] * 30, **more) if r.graph.meta["closing"]["tokens"] > 40)
+    one.graph.save(tmp_path / "part.bg")
+    before = one.graph.meta["closing"]
+    *_, last = search(lm, graph=load(tmp_path / "part.bg"), **more)
+    assert why_not(last.graph) == ""
+    closing, left = last.graph.meta["closing"], last.spent.sampled - one.spent.sampled
+    assert closing["trees"] >= before["trees"]
+    assert before["tokens"] < closing["tokens"] <= before["tokens"] + left
+    assert (np.array(closing["by_tree"]) >= before["by_tree"]).all()
+    assert closing["tokens"] == np.maximum(closing["by_tree"], 0).sum()
 
 
 def test_only_estimates_can_be_closed():
