@@ -58,11 +58,11 @@ def load(
     alone = not here.is_dir() and not _hub_answers()
     how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": alone}
     try:
-        for saved in AutoConfig.from_pretrained(name_or_path, **how).architectures or ():
-            for end, fix in (others or {}).items():
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **how)
+        for end, fix in (others or {}).items():
+            for saved in AutoConfig.from_pretrained(name_or_path, **how).architectures or ():
                 if saved.endswith(end):
                     raise BadInput(f"{rule}, got {str(name_or_path)!r}, which is a {saved}: use {fix}")
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **how)
         model, report = auto.from_pretrained(
             name_or_path,
             **how,
