@@ -6,6 +6,7 @@ import warnings
 import weakref
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from babblegraph.lm.engine import choose
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.fly import fly, may_fly
-from babblegraph.lm.hidden import SpanStates, computed
+from babblegraph.lm.hidden import SpanStates, computed, unhooked
 from babblegraph.lm.packed import PACK_BYTES, Packed
 from babblegraph.lm.pretrained import load
 from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
@@ -247,6 +248,28 @@ class Babbler:
         """
         options = {**self._given, "engine": self.engine, "name": self.name, **changed}
         return type(self)(self.model if model is None else model, self.tokenizer, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled and copied: made anew, so that the engine is checked where it is to run.
+
+        Keys and values stay behind; a graph that goes on with the copy has them computed again.
+        """
+        with turn_of(*self._models):
+            for model in self._models:
+                unhooked(model)
+        base = None if self._base is None else self._base.model
+        options = {**self._given, "engine": self.engine, "name": self.name}
+        options |= {"base": base, "mixture": self.mixture}
+        return partial(type(self), self.model, self.tokenizer, **options), (), self._state
+
+    def __setstate__(self, state: tuple[Batch | None, tuple[int, ...]]) -> None:
+        self.batch, layers = state
+        self.record(layers)
+
+    @property
+    def _state(self) -> tuple[Batch | None, tuple[int, ...]]:
+        """What has been told to it since it was made."""
+        return self.batch, self._recorded
 
     def start(self, prompts: Sequence[Any], seed: int = 0) -> BabbleGraph:
         """A graph with one root a prompt; nothing is computed yet.
