@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from babblegraph.born import Born
     from babblegraph.budget import Meter
-    from babblegraph.lm.engine import Engine
+    from babblegraph.lm.engine import Choice, Engine
     from babblegraph.lm.mixture import Pair
     from babblegraph.protocols import Chosen
     from babblegraph.randomness import Rng
@@ -165,7 +165,7 @@ class Babbler:
         ends = end_ids_of(model, tokenizer) if end_ids is None else frozenset(end_ids)
         self.span = SpanRule(span, _tuple(stop), _tuple(until), ends)
         self.vocabulary: dict[int, bytes] = TokenNumbers() if tokenizer is None else TokenBytes(tokenizer)
-        self._rung, self.error, reach, self._token_bytes = choose(model, engine)
+        self._rung, self.error, reach, self._token_bytes = self._checked(engine)
         self.engine = self._rung.name
         self.context = min(self.context, reach or self.context)
         self.mixture = mixture
@@ -431,6 +431,10 @@ class Babbler:
             if trie is not None:
                 trie.restore(graph.size)
             raise
+
+    def _checked(self, engine: str | None) -> Choice:
+        """How the model is run; found out by trying."""
+        return choose(self.model, engine)
 
     def _noticed(self) -> list[Stamp]:
         """What the weights are now; if they have changed, all that was computed from them before is dropped."""

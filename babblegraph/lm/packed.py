@@ -6,6 +6,7 @@ is faster on one that it has laid out anew, which takes the weight's memory a se
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -27,7 +28,7 @@ class Packed:
     own, nothing is copied. When weights have changed, they are packed again.
 
     Args:
-        model: any model.
+        model: any model; the copies do not keep it alive.
         most_bytes: that the copies may take; layers are packed in the model's order until it is used up.
 
     Raises:
@@ -37,7 +38,7 @@ class Packed:
     def __init__(self, model: nn.Module, most_bytes: int = PACK_BYTES) -> None:
         if most_bytes < 0:
             raise BadInput(f"pack_bytes must not be negative, got {most_bytes}: use 0 for no copies")
-        self._model, self._most_bytes = model, most_bytes
+        self._model, self._most_bytes = weakref.ref(model), most_bytes
         self._weights: Hashable = None  # that the copies are of
         self._packs: dict[nn.Module, Call] | None = None
         self._nbytes = 0
@@ -71,7 +72,8 @@ class Packed:
         """A copy of every layer that gains by one, as its weight is now."""
         packs: dict[nn.Module, Call] = {}
         self._nbytes = 0
-        for layer in self._model.modules():
+        model = self._model()
+        for layer in () if model is None else model.modules():
             weight = _weight(layer)
             if weight is None:
                 continue

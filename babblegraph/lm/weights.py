@@ -10,6 +10,8 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from transformers import PreTrainedModel
+
 SAMPLED = 16  # numbers of each weight
 
 
@@ -35,6 +37,28 @@ def stamp(model: nn.Module) -> Stamp:
             adapters.append(_at_work(module))
     counts = tuple((name, id(w), 0 if w.is_inference() else w._version) for name, w in named)
     return Stamp((counts, _numbers(weight for _, weight in named)), tuple(adapters))
+
+
+class Structure(NamedTuple):
+    """Equal structures: models of one kind, whatever the numbers in their weights."""
+
+    layers: tuple[Any, ...]
+    adapters: tuple[Any, ...]
+    config: str
+    attention: str | None
+
+
+def structure(model: PreTrainedModel) -> Structure:
+    """What an engine has to fit, apart from weights: some milliseconds for a large model."""
+    layers, adapters = [], []
+    for module in model.modules():
+        kinds = [(n, w.shape, w.dtype, w.device) for n, w in module._parameters.items() if w is not None]
+        layers.append((type(module), *kinds))
+        if hasattr(type(module), "merged_adapters"):
+            adapters.append(_at_work(module))
+    config = model.config
+    attention = getattr(config, "_attn_implementation", None)
+    return Structure(tuple(layers), tuple(adapters), config.to_json_string(use_diff=False), attention)
 
 
 def _at_work(layer: Any) -> tuple[Any, ...]:
