@@ -208,6 +208,8 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
         return "nodes were pruned by a biased gate"
     if reason := truncation(graph, under):
         return reason
+    if texts := graph.meta.get("not_numbers"):
+        return f"the model gave NaN for what follows {texts} texts, and their weight is lost"
     cut = (graph.status == Status.EXPANDED) & ((graph.flags & Flag.CUT) != 0)
     if cut.any():
         trees = f"{len(np.unique(graph.root[cut]))} of {graph.trees} trees"

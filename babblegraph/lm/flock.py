@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.lm.decode import AHEAD, Drawn
-from babblegraph.lm.emitted import Emitted
+from babblegraph.lm.emitted import Emitted, note_unknown
 from babblegraph.lm.rows import Rows, first_of_each_tree
 from babblegraph.lm.samples import Samples
 from babblegraph.randomness import chain
@@ -99,6 +99,8 @@ class Flock:
     def _step(self, drawn: Drawn, trie: Trie) -> None:
         token, log_g, log_q, passed = drawn
         live = np.flatnonzero(self.group >= 0)
+        if np.isnan(log_q[live]).any() and not len(live := self._without_unknown(live, log_q)):
+            return
         self._count_token_gate(passed, live)
         pairs, first, which, count = np.unique(
             self.group[live] << 32 | token[live], return_index=True, return_inverse=True, return_counts=True
@@ -125,6 +127,16 @@ class Flock:
             np.where(goes_on, np.cumsum(goes_on) - 1, -1), -1
         ]  # the last is for draws that were cut
         self.group[live] = place[self.group[live]]
+
+    def _without_unknown(self, live: Ints, log_q: Floats) -> Ints:
+        """The draws that the model gave numbers for; the others end as nothing, as in `Rows.draw`."""
+        unknown = np.isnan(log_q[live])
+        note_unknown(self.graph, len(np.unique(self.group[live[unknown]])))
+        self.group[live[unknown]] = -1
+        living = np.bincount(self.origin[live[~unknown]], minlength=len(self.rows.born)) > 0
+        ended = self.origin[live[unknown]]
+        self.rows.exhausted[ended] |= ~(living | self.rows.born | self.rows.lost)[ended]
+        return live[~unknown]
 
     def _tail(self, before: bytes, token: int) -> bytes:
         return self.rules.span.tail(before, token, self.rules.vocabulary)
@@ -171,6 +183,7 @@ class Flock:
         prefix = self.prefix[self.origin[d]]
         own = [self._slots[j][self._leader[j][d]] for j in range(self.length - 1)]
         path = np.r_[prefix, np.array(own, np.int64)]
+        self.rows.born[self.origin[d]] |= not flags
         trie.land(self.graph.size + len(self.out) - 1, path, tokens[:-1], len(prefix))
 
     def _count_token_gate(self, passed: Ints, live: Ints) -> None:
