@@ -355,8 +355,17 @@ class Babbler:
 
         A token that ended the text is left out. With words before the text its keys and values cannot be used
         again. All of it is counted as scored.
+
+        Raises:
+            BadInput: a text and the words are longer than the model's context.
         """
         nodes = np.asarray(ids, np.int64)
+        longest = int(graph.length[nodes].max(initial=0)) + len(before) + len(after)
+        if longest > self.context:
+            raise BadInput(
+                f"a text and the words around it must fit into the model's {self.context} tokens, got {longest}: "
+                "use fewer words, or set max_new_tokens so that they fit"
+            )
         with self._running(graph) as trie:
             if before:
                 return trie.around(graph, nodes, before, after, meter, self._first)
