@@ -98,7 +98,7 @@ class Flock:
 
     def _step(self, drawn: Drawn, trie: Trie) -> None:
         token, log_g, log_q, passed = drawn
-        live = np.flatnonzero(self.group >= 0)
+        live: Ints = np.flatnonzero(self.group >= 0)
         if np.isnan(log_q[live]).any() and not len(live := self._without_unknown(live, log_q)):
             return
         self._count_token_gate(passed, live)
