@@ -17,11 +17,19 @@ COUNTS = ("sampled", "forwarded", "prefilled", "scored", "nodes")
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds; None means no bound. A search needs at least one of them.
+    """Bounds; None means no bound. A search needs at least one of them, and stops at the first that is reached.
+
+    Sampled tokens are never exceeded: a span is cut short where they end. Nodes and seconds are looked at before a
+    round, which is then finished: a prompt gets new nodes as long as it has fewer than `nodes`, so that it may end
+    with more, by at most what one round brings. Where a node is expanded into every next token (`ALL`, as in
+    `token_beam` and `a_star`), that is one node for each token that the generator offers, of each node that is
+    expanded: the whole vocabulary without `top_k`. There every new node also costs one sampled token, so `tokens`
+    bounds both to the number.
 
     Args:
         tokens: sampled tokens for each prompt (unique tokens of its trie, pruned ones included).
-        nodes: nodes for each prompt, its root not counted.
+        nodes: nodes for each prompt: all that were drawn, pruned and dead ones and splits included; its root, stems,
+            and spans that were drawn again do not count.
         seconds: wall time for the whole search.
 
     Raises:

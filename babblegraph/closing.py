@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +16,7 @@ from babblegraph.randomness import Rng
 from babblegraph.status import Status
 
 RESERVE = 0.25  # of every bound, kept for the rollouts that finish what the strategy has begun
+NEVER = -1  # of a tree that did not begin to close
 
 Counts = NDArray[np.int64]
 
@@ -29,10 +33,12 @@ class Closing:
     Args:
         meter: the search's, with its budget.
         rng: one uniform for each tree and round.
+        before: `graph.meta["closing"]` of earlier sittings, from which the counts go on.
     """
 
-    def __init__(self, meter: Meter, rng: Rng) -> None:
+    def __init__(self, meter: Meter, rng: Rng, before: Mapping[str, Any] | None = None) -> None:
         self.meter, self.rng = meter, rng
+        self.before = _by_tree(before, meter.trees)  # tokens that closing has cost earlier, [trees]
         self.unbounded = Meter(Budget(seconds=np.inf), meter.trees, meter.counts)  # shares the counts
         self.closing = np.zeros(meter.trees, np.bool_)
         self.stopped = np.zeros(0, np.intp)
@@ -62,10 +68,13 @@ class Closing:
         """After a round: counts what closing has cost; returns the ids that it stopped."""
         self.meter.peak_slots = max(self.meter.peak_slots, self.unbounded.peak_slots)
         sampled, bound = self.meter.counts["sampled"], self.meter.budget.tokens
+        cost = self.before.copy()
+        cost[self.closing] = np.maximum(cost, 0)[self.closing] + (sampled - self.begun)[self.closing]
         graph.meta["closing"] = {
-            "trees": int(self.closing.sum()),
-            "tokens": int((sampled - self.begun)[self.closing].sum()),
+            "trees": int((cost != NEVER).sum()),
+            "tokens": int(cost[cost != NEVER].sum()),
             "over": 0 if bound is None else int(np.maximum(sampled - bound, 0).sum()),
+            "by_tree": cost.tolist(),
         }
         return self.stopped
 
@@ -114,6 +123,12 @@ class Closing:
             return np.inf
         speed = self.meter.counts["sampled"].sum() / max(seconds, 1e-3)
         return float(speed * max(bound - seconds, 0.0) / max(self.closing.sum(), 1))
+
+
+def _by_tree(before: Mapping[str, Any] | None, trees: int) -> Counts:
+    """Tokens that closing has cost each tree; `NEVER` for one that never began to close."""
+    known = np.asarray((before or {}).get("by_tree", []), np.int64)  # of older files unknown
+    return known if len(known) == trees else np.full(trees, NEVER)
 
 
 def _unfinished(graph: BabbleGraph) -> NDArray[np.intp]:

@@ -17,8 +17,8 @@ from babblegraph.api import babble, budget_of
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
-from babblegraph.lm import Babbler
 from babblegraph.lm.constraint import Batch
+from babblegraph.lm.one_call import OneCall
 from babblegraph.scoring import likelihood
 from babblegraph.status import Status
 
@@ -87,6 +87,9 @@ def generate(
     `StopStringCriteria`. A streamer would see the prompts only, and never the end: give `TextIteratorStreamer` a
     timeout, or none at all.
 
+    The first call of a model finds out how it is best run; later ones know, also after it has learned. What that keeps
+    (copies of weights on a CPU, up to 1 GB) goes when the model does.
+
     Args:
         model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs: by transformers;
             prompts [prompts × num_return_sequences, P], padded on the left where there is an attention mask.
@@ -126,7 +129,7 @@ def generate(
     if tokenizer is None and (task is not None or stop or value not in (None, likelihood)):
         tokenizer = _own_tokenizer(model)
     with _training_mode_kept(model):
-        babbler = Babbler(
+        babbler = OneCall(
             model,
             tokenizer,
             span=span,

@@ -208,11 +208,22 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
         return "nodes were pruned by a biased gate"
     if reason := truncation(graph, under):
         return reason
+    if texts := graph.meta.get("not_numbers"):
+        return f"the model gave NaN for what follows {texts} texts, and their weight is lost"
+    cut = (graph.status == Status.EXPANDED) & ((graph.flags & Flag.CUT) != 0)
+    if cut.any():
+        trees = f"{len(np.unique(graph.root[cut]))} of {graph.trees} trees"
+        return (
+            f"the budget ended in the middle of expansions of {trees}, and what they would have drawn is lost: "
+            "search anew with close=True, as estimate() does, or with a larger budget"
+        )
     live = (graph.status == Status.FRONTIER) | (graph.status == Status.STEM)
-    cut = ((graph.status == Status.EXPANDED) & ((graph.flags & Flag.CUT) != 0)).any()
-    if live.any() or cut:
-        unfinished = float(np.exp(graph.log_weight(live)).sum())
-        return f"weight {unfinished:.3g} is on unfinished nodes: give the search more budget, or close it"
+    if live.any():
+        weight = float(np.exp(graph.log_weight(live)).sum())
+        return (
+            f"the search ended with a weight of {weight:.3g}, of {graph.trees} in all, on unfinished nodes: "
+            "go on with the graph and close=True, or with a larger budget"
+        )
     return ""
 
 

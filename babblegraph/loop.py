@@ -69,7 +69,7 @@ def search(
     graph, meter, rng = _begin(generator, prompts, budget, seed, graph)
     aim = strategy.aim if strategy.aim == "solve" else graph.meta.get("aim", strategy.aim)
     graph.meta |= {"strategy": strategy.name, "aim": aim, "budget": asdict(budget)}
-    closing = Closing(meter, rng) if close else None
+    closing = Closing(meter, rng, graph.meta.get("closing")) if close else None
     paying = meter if closing is None else closing.unbounded
     try:
         while len(chosen := _choose(graph, meter, strategy, closing)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.graph import NO_PARENT, BabbleGraph
@@ -28,6 +29,14 @@ def step_text(graph: BabbleGraph, node: int, characters: int) -> str:
         if before and opened < len(before):
             break
     return data[: len(data) - _open_bytes(data)].decode("utf-8", errors="replace")[:characters]
+
+
+def owners(graph: BabbleGraph) -> NDArray[np.intp]:
+    """The node in whose span each token lies, [T]: spans lie one after the other, and that of a stem is empty.
+
+    The numbers where spans stop do not always rise with the nodes: a stem's is its parent's.
+    """
+    return np.repeat(np.arange(graph.size), graph.stop - graph.start)
 
 
 def no_text(graph: BabbleGraph, node: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import pickle
 import threading
 import weakref
 from collections import Counter
@@ -22,6 +23,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm import Babbler, pretrained
+from babblegraph.lm.frozen import Frozen
 from babblegraph.loop import search
 from babblegraph.protocols import Chosen, Generator
 from babblegraph.randomness import Rng
@@ -439,3 +441,34 @@ def test_a_model_with_more_ids_than_its_tokenizer_babbles():
     graph = grow(Babbler(model, tokenizer, temperature=5.0, span=8), ["This is"], draws=40)
     assert (graph.tokens >= len(tokenizer)).any()
     assert all(isinstance(graph.text(i), str) for i in range(graph.size))
+
+
+def test_a_pickled_babbler_grows_the_same_graphs_and_leaves_keys_and_values_behind(folder):
+    options = {"device": "cpu", "span": 4, "max_new_tokens": 12, "temperature": 0.8, "top_k": 9}
+    here = Babbler.from_pretrained(folder, **options)
+    here.record([1])
+    graph = grow(here, PROMPTS)
+    assert here.trie(graph).store.in_use > 0
+    states = here.hidden(graph, [1, 2], [1], Meter(Budget(tokens=1), 3))
+    data = pickle.dumps(here)
+    there = pickle.loads(data)
+    assert len(data) < 1.5 * sum(w.numel() * w.element_size() for w in here.model.parameters()) + 2**20
+    assert (there.engine, there.name, there.fingerprint) == (here.engine, here.name, here.fingerprint)
+    twin = grow(there, PROMPTS)
+    assert np.array_equal(twin.tokens, graph.tokens)
+    np.testing.assert_allclose(twin.log_q, graph.log_q, atol=1e-5)
+    for babbler, grown in ((here, graph), (there, twin)):  # transformers notes hidden states again
+        found = babbler.hidden(grown, [1, 2], [1], Meter(Budget(tokens=1), 3))
+        torch.testing.assert_close(found.last, states.last, atol=1e-5, rtol=0)
+
+
+def test_a_pickled_babbler_has_its_base_and_its_frozen_judge_the_same_model(folder):
+    model = tiny_llama(byte_tokenizer(), seed=5)
+    mixed = Babbler.from_pretrained(folder, device="cpu").again(base=model, mixture=0.25)
+    copied = pickle.loads(pickle.dumps(mixed))
+    assert copied.sampling == mixed.sampling
+    assert copied.mixture == 0.25
+    both = Babbler(model, byte_tokenizer())
+    pair = pickle.loads(pickle.dumps((both, Frozen(both))))
+    assert pair[0].model is pair[1].model
+    assert type(pair[1]) is Frozen

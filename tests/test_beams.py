@@ -36,6 +36,26 @@ def test_the_token_beam_is_the_exact_beam(width, seed):
     assert finished(run(lm, ["p"], token_beam(width=width)), lm) == exact_beam(lm, width)
 
 
+@pytest.mark.parametrize(
+    ("budget", "nodes"),
+    [
+        (Budget(nodes=1), 4),  # every next token of the prompt,
+        (Budget(nodes=4), 4),
+        (Budget(nodes=5), 12),  # then every next token of two texts
+        (Budget(nodes=12), 12),
+        (Budget(tokens=5), 5),
+        (Budget(nodes=12, tokens=11), 11),
+    ],
+)
+def test_full_expansions_may_exceed_a_budget_of_nodes_by_one_round_and_none_of_tokens(budget, nodes):
+    lm = TableLM(4, 5, seed=1)
+    options = {"score": Score(None), "strategy": token_beam(width=2), "budget": budget}
+    *_, (graph, *_) = search(lm, ["p"] * 2, **options)
+    spent = graph.meta["spent"]["counts"]
+    assert np.bincount(graph.root).tolist() == [nodes + 1] * 2
+    assert spent["nodes"] == spent["sampled"] == [nodes] * 2
+
+
 class Endless(TableLM):
     """The same, but token 0 ends a text, so that texts differ in length."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import random
 import re
 import shutil
@@ -421,6 +422,25 @@ def test_an_answer_is_printed_even_if_it_cannot_be_saved(capsys, player, monkeyp
     out, err = said(capsys, "search", "2 3>6", "--save", str(tmp_path / "graph"), "--quiet", status=2)
     assert out.strip() in ("2*3=6:6", "3*2=6:6")
     assert err == "babblegraph: the disk is full\n"
+
+
+@pytest.mark.parametrize("module", ["babblegraph", "babblegraph.cli"])
+def test_an_interrupt_while_the_command_is_loaded_is_one_line(module, tmp_path):
+    (tmp_path / "typer.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    where = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = subprocess.Popen(
+        [sys.executable, "-m", module, "search", "7"],
+        env=os.environ | {"PYTHONPATH": where},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "loading\n"
+        command.send_signal(signal.SIGINT)
+        _, said = command.communicate(timeout=30)
+    assert (command.returncode, said) == (130, "babblegraph: interrupted\n")
 
 
 def test_the_first_interrupt_waits_for_the_round_and_the_second_does_not():

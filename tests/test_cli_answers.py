@@ -341,6 +341,40 @@ def test_a_chat_wraps_texts_and_leaves_chats_alone(capsys, models, problems, tmp
     assert re.search(rf"^. . {re.escape(SIX)}  ", shown, re.MULTILINE)  # in the list, without the template
 
 
+def test_an_estimate_of_a_file_of_chats_is_the_mean_of_its_prompts(capsys, models, problems, tmp_path):
+    file = tmp_path / "graph.safetensors"
+    how = ["--model", models / "lm-chat", "--tokens", "12", "--max-new-tokens", "6", "--trees", "2"]
+    asked = ["estimate", "--task", "answers", "--prompts", problems, "--chat", "--system", "Be brief."]
+    found = json.loads(said(capsys, *asked, *how, "--json", "--save", file, status=0).out)
+    assert (found["prompt"], found["trees"]) == ("3 prompts, their mean", 6)
+    graph = load(file)
+    read = f"<turn>system: Be brief.\n<turn>user: {SIX}\n<turn>assistant: "
+    assert graph.prompts[:2] == [read, read]
+    assert [graph.meta["asked"][p] for p in graph.prompts[::2]] == [SIX, HALF, DOG]
+    one = ["estimate", "--graph", file, "--threshold", "0", read, "--json"]
+    assert json.loads(said(capsys, *one, status=0).out)["prompt"] == SIX
+    for more in (["--prompts", problems], ["--chat"], ["--system", "x"]):
+        err = said(capsys, "estimate", "--graph", file, *more, status=2).err
+        assert f"--graph has prompts of its own, got {more[0]} too" in err
+
+
+def test_a_value_is_learned_on_chats_too(capsys, models, problems, tmp_path, monkeypatch):
+    seen = []
+
+    def collect(babbler, prompts, *args, **options):
+        seen.extend(prompts)
+        raise BadInput("that will do")
+
+    monkeypatch.setattr("babblegraph.scoring.collect.collect", collect)
+    given = ["train-value", "--out", tmp_path / "v", "--task", "answers", "--prompts", problems]
+    how = ["--model", models / "lm-chat", "--chat", "--system", "Be brief."]
+    assert "that will do" in said(capsys, *given, *how, status=2).err
+    first = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": SIX}]
+    assert (len(seen), seen[0]) == (3, first)
+    plain = [*given, "--model", models / "lm", "--chat"]
+    assert "--chat needs a model with a chat template" in said(capsys, *plain, status=2).err
+
+
 def test_a_model_without_a_chat_template_says_so(capsys, models):
     err = said(capsys, "search", "hello", "--chat", "--model", models / "lm", "-q", status=2).err
     assert "--chat needs a model with a chat template" in err

@@ -46,6 +46,21 @@ def test_a_saved_graph_gives_the_same_table_again(saved, capsys):
     assert "no hit in 6 trees: at most" in capsys.readouterr().out
 
 
+def test_a_file_of_prompts_gives_the_mean_of_what_each_gives_alone(tmp_path, capsys):
+    small = ["--trees", "2", "--tokens", "60", "--keep", "4", "--threshold", "0", "--json"]
+    lines = tmp_path / "puzzles.txt"
+    lines.write_text(f"{PUZZLE}\n2 3 4>24\n")
+    assert main(["estimate", "--prompts", str(lines), *small, "--save", str(tmp_path / "two.bg")]) == 0
+    mean = json.loads(capsys.readouterr().out)
+    assert (mean["prompt"], mean["trees"]) == ("2 prompts, their mean", 4)
+    alone = []
+    for prompt in (f"{PUZZLE}\n", "2 3 4>24\n"):
+        given = ["--graph", str(tmp_path / "two.bg"), "--threshold", "0", "--json"]
+        assert main(["estimate", prompt, *given]) == 0
+        alone.append(json.loads(capsys.readouterr().out)["value"])
+    assert mean["value"] == pytest.approx(sum(alone) / 2)
+
+
 def test_of_several_prompts_the_one_that_is_asked_for_is_estimated(tmp_path, capsys):
     from test_estimate import leaves_by_hand
 

@@ -14,7 +14,9 @@ from tiny_models import byte_tokenizer, tiny_llama
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from babblegraph.cli.main import main
-from babblegraph.learning import Level
+from babblegraph.cli.train_output import Output
+from babblegraph.errors import BadInput
+from babblegraph.learning import Level, Ranks, launched
 from babblegraph.learning.chances import Chance
 from babblegraph.learning.held_out import Held, Measure
 from babblegraph.learning.update import Learned
@@ -188,10 +190,26 @@ def test_a_resumed_run_goes_on_as_it_began(home, capsys):
 
 def test_of_several_processes_the_first_one_speaks(home, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("babblegraph.learning.launched", Ranks)  # there is no other to wait for
     given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
     assert train(*given, "--out", "run", "--json") == 0
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "")
+
+
+def test_a_rank_without_a_world_is_of_nobody(monkeypatch):
+    """A shell may have it from elsewhere: the only process, which writes the files, also speaks."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "1")
+    assert launched().first
+    assert Output(json=True, quiet=False, tensorboard=False).first
+
+
+def test_what_is_no_number_of_processes_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(BadInput, match=r"WORLD_SIZE must be a whole number.*'two': unset it"):
+        launched()
 
 
 def test_what_is_missing_for_tensorboard_is_said_before_anything_is_done(home, capsys, monkeypatch):

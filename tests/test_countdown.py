@@ -10,10 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from babblegraph.errors import BadInput
-from babblegraph.tasks import Countdown
+from babblegraph.tasks import Countdown, countdown_puzzles
 from babblegraph.tasks.countdown import key, legal_lines
-from babblegraph.tasks.countdown_puzzles import SPLITS, play, puzzles, split_of
+from babblegraph.tasks.countdown_puzzles import SPLITS, distinct, play, puzzles, split_of
 from babblegraph.tasks.countdown_solver import solvable, solve
+from babblegraph.tasks.training import task_prompts
 
 TASK = Countdown()
 PROMPT = "3 5 7 11>24\n"
@@ -219,8 +220,28 @@ def test_split_shares_are_80_10_10():
 def test_puzzles_refuses_an_unknown_split_and_ranges_too_small():
     with pytest.raises(BadInput, match="split"):
         next(puzzles("tset", 1, seed=0))
-    with pytest.raises(BadInput, match="fewer than 50"):
-        list(puzzles("test", 50, seed=0, numbers=2, largest=3))
+    with pytest.raises(BadInput, match="numbers up to 0: raise them"):
+        next(puzzles("test", 1, seed=0, largest=0))
+    with pytest.raises(BadInput, match=r"got \(100, 10\): exchange them"):
+        next(puzzles("test", 1, seed=0, targets=(100, 10)))
+
+
+def test_ranges_too_small_say_how_many_puzzles_they_hold(monkeypatch):
+    monkeypatch.setattr(countdown_puzzles, "MOST_MISSES", 1000)
+    small = {"numbers": 2, "largest": 3, "targets": (1, 9)}
+    found = list(distinct("train", 0, **small))
+    assert len(found) == len(set(found)) == 14
+    assert set(found) == set(distinct("train", 1, **small))  # all that there are
+    with pytest.raises(BadInput, match="the 50 train puzzles asked for, got 14: ask for no more"):
+        list(puzzles("train", 50, seed=0, **small))
+
+
+def test_where_fewer_prompts_will_do_what_there_is_is_taken(monkeypatch):
+    monkeypatch.setattr(countdown_puzzles, "MOST_MISSES", 5)  # so that the split is used up soon
+    few = task_prompts("countdown", "train", 10_000, fewer=True)
+    assert 0 < len(few) < 10_000
+    with pytest.raises(BadInput, match=f"got {len(few)}: ask for no more"):
+        task_prompts("countdown", "train", 10_000)
 
 
 def test_the_list_of_legal_lines_cannot_be_changed_by_a_caller():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import gc
 import math
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import babblegraph as bg
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.estimates import why_not
+from babblegraph.lm import one_call, packed, selfcheck
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
@@ -377,3 +381,33 @@ def test_without_a_tokenizer_prompts_are_token_ids_and_texts_are_numbers(llama):
     assert bg.babble(babbler, [[5, 6]], budget=30).text.split()[0].isdigit()
     with pytest.raises(BadInput, match="token ids"):
         babbler.start(["five"])
+
+
+def test_a_second_call_neither_checks_the_model_nor_packs_its_weights_again(llama, padded, monkeypatch):
+    done = []
+    for place, name in ((selfcheck, "check"), (packed.Packed, "_packed")):
+        plain = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *a, f=plain, name=name: done.append(name) or f(*a))
+    first = searched(llama, padded).sequences
+    assert done == ["check", "_packed"]
+    assert torch.equal(searched(llama, padded, num_return_sequences=2).sequences[::2], first)
+    assert done == ["check", "_packed"]
+    with torch.no_grad():
+        llama.lm_head.weight.mul_(-1)  # it has learned: not checked again, but noticed
+    moved = searched(llama, padded).sequences
+    assert done == ["check", "_packed", "_packed"]
+    assert torch.equal(moved, searched(copy.deepcopy(llama), padded).sequences)
+    assert not torch.equal(moved, first)
+    done.clear()
+    searched(llama.double(), padded)
+    assert done == ["check", "_packed"]
+
+
+def test_what_is_kept_of_a_model_goes_with_it(characters, padded):
+    model = tiny_llama(characters)
+    searched(model, padded)
+    gone = weakref.ref(model.lm_head)
+    assert model in one_call._known
+    del model
+    gc.collect()
+    assert gone() is None

@@ -306,7 +306,7 @@ def test_biased_open_and_truncated_graphs_are_refused_with_the_reason():
     assert "biased gate" in str(probability(graph, 1.0))
     graph.flags[4] = 0
     graph.status[4] = Status.STEM
-    assert "weight 1 is on unfinished nodes" in str(probability(graph, 1.0))
+    assert "a weight of 1, of 3 in all, on unfinished nodes" in str(probability(graph, 1.0))
     graph.meta["aim"] = "solve"
     assert "aim solve" in str(probability(graph, 1.0))
 

@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "step_text": {"graph", "status"},
     "at_once": {"errors"},
     "side_by_side": {"at_once"},
+    "processes": {"errors"},
     "history": {"graph", "status", "errors"},
     "page": {"clean", "graph", "status", "step_text", "subtrees"},
     "compare": {"graph", "subtrees", "errors"},
@@ -83,6 +84,7 @@ ALLOWED: dict[str, set[str]] = {
         "resample",
         "at_once",
         "side_by_side",
+        "processes",
     }
     | BASE,
     "api_cem": {"api", "learning", "lm"} | BASE,
@@ -110,6 +112,7 @@ HEAVY = {
 }
 LIGHT = {
     "columns",
+    "processes",
     "graph_check",
     "graph_file",
     "export",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import byte_tokenizer, counting_real_tokens, plain_logits, tiny_llama
+from tiny_models import byte_tokenizer, counting_real_tokens, plain_logits, tiny_llama, tiny_model
 
 from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
@@ -191,6 +191,19 @@ def test_words_that_no_longer_fit_fail_on_that_node_alone():
     assert (np.isnan(values) == too_long).all()
     assert ((graph.flags & Flag.SCORER_FAILED > 0) == too_long).all()
     assert "24 tokens" in graph.failures[0]["error"]
+
+
+@pytest.mark.parametrize("before", [[], [1, 2]])
+def test_asking_the_model_itself_for_what_follows_too_many_words_is_refused(before):
+    """Learned positions end with the context: an IndexError of torch's, else."""
+    model = tiny_model("gpt2", vocab_size=64, n_positions=24, n_embd=16, n_layer=2, n_head=2)
+    babbler, words = Babbler(model, max_new_tokens=1), [3] * 5
+    room = babbler.context - len(before) - len(words)
+    graph = babbler.start([list(range(room)), list(range(room + 1))])
+    meter = Meter(Budget(tokens=1), 2)
+    assert babbler.logits_after(graph, [0], words, meter, before).isfinite().all()
+    with pytest.raises(BadInput, match=f"{babbler.context} tokens, got {babbler.context + 1}: use fewer"):
+        babbler.logits_after(graph, [0, 1], words, meter, before)
 
 
 @pytest.mark.parametrize(

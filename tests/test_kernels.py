@@ -122,3 +122,14 @@ def test_the_kernels_draw_what_inversion_by_operators_draws(size, temperature, d
     if temperature != 1:
         assert torch.equal(found[3], told[3])
     assert found[0][2] == 7
+
+
+def test_logits_that_are_no_numbers_give_none():
+    from babblegraph.lm.sampling_kernels import pick
+
+    logits = torch.zeros(4, 1000, device=DEVICE)
+    logits[1, 900], logits[2, 3], logits[3] = torch.nan, torch.inf, torch.nan
+    for temperature in (1.0, 0.5):
+        u = torch.full((4,), 0.3, dtype=torch.float64, device=DEVICE)
+        _, log_g, log_q, _ = pick(logits, u, temperature)
+        assert log_g.isnan().tolist() == log_q.isnan().tolist() == [False, True, True, True]

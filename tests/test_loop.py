@@ -13,6 +13,7 @@ from table_lm import TableLM
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
 from babblegraph.estimates import probability, why_not
+from babblegraph.graph_file import load
 from babblegraph.loop import search
 from babblegraph.protocols import ALL
 from babblegraph.randomness import text_key
@@ -139,7 +140,25 @@ def test_an_open_forest_gives_no_estimate():
     graph = run(lm, ["p"] * 3, frontier(width=3), TableTask(lm), budget=5)
     estimate = probability(graph, 0.5)
     assert estimate.value is None
-    assert "unfinished" in str(estimate)
+    assert "lost: search anew with close=True" in str(estimate)
+
+
+def test_what_is_said_of_an_open_forest_helps():
+    """Cut in the middle of an expansion it stays open, whatever follows; stopped between rounds it can be closed."""
+    lm = TableLM(3, 4, seed=2, span=2)
+    options = {"score": Score(TableTask(lm)), "strategy": frontier(width=3)}
+    more = {"budget": Budget(tokens=60), "close": True, **options}
+    cut, stopped = (
+        next(search(lm, ["p"] * 3, budget=Budget(tokens=n), seed=1, **options)).graph for n in (4, 60)
+    )
+    assert "in the middle of expansions of 1 of 3 trees" in why_not(cut)
+    assert "go on with the graph and close=True" in why_not(stopped)
+    for graph, advised in ((cut, {"prompts": ["p"] * 3}), (stopped, {"graph": stopped})):
+        *_, last = search(lm, **advised, **more)
+        assert why_not(last.graph) == ""
+        if graph is cut:
+            *_, last = search(lm, graph=cut, **more)
+            assert "search anew" in why_not(last.graph)
 
 
 @pytest.mark.parametrize("span", [1, 3])
@@ -185,6 +204,22 @@ def test_an_interrupted_search_can_be_closed_later():
     assert "unfinished" in why_not(part)
     *_, last = search(lm, graph=part, close=True, **options)
     assert why_not(last.graph) == ""
+
+
+def test_the_counts_of_closing_go_on_after_a_resume(tmp_path):
+    lm = TableLM(3, 6, seed=8)
+    options = {"score": Score(TableTask(lm)), "strategy": frontier(width=3), "close": True}
+    more = {"budget": Budget(tokens=40), **options}
+    one = next(r for r in search(lm, ["p"] * 30, **more) if r.graph.meta["closing"]["tokens"] > 40)
+    one.graph.save(tmp_path / "part.bg")
+    before = one.graph.meta["closing"]
+    *_, last = search(lm, graph=load(tmp_path / "part.bg"), **more)
+    assert why_not(last.graph) == ""
+    closing, left = last.graph.meta["closing"], last.spent.sampled - one.spent.sampled
+    assert closing["trees"] >= before["trees"]
+    assert before["tokens"] < closing["tokens"] <= before["tokens"] + left
+    assert (np.array(closing["by_tree"]) >= before["by_tree"]).all()
+    assert closing["tokens"] == np.maximum(closing["by_tree"], 0).sum()
 
 
 def test_only_estimates_can_be_closed():

@@ -12,6 +12,7 @@ from test_view import graph_of, random_graph
 from babblegraph.born import Born
 from babblegraph.explore.outline import ORDERS, Filter, Outline, next_of
 from babblegraph.status import Gate, Status
+from babblegraph.stem import hold_back
 
 
 def slow_rows(outline):
@@ -75,6 +76,15 @@ def test_a_search_finds_what_a_scan_of_every_text_finds(text):
     found = [wanted in bytes(graph.span(i).tolist()).lower() for i in range(graph.size)]
     found[0] = text.lower() in graph.prompts[0]
     assert Outline(graph).with_text(text).tolist() == found
+
+
+def test_a_search_finds_the_right_nodes_behind_stems():
+    graph = graph_of(b"ab", b"b", b"c")
+    hold_back(graph, [2, 3])
+    graph.add(Born.of_spans([2, 3], [list(b"ca"), list(b"d")], [-1.0, -1.0]))
+    outline = Outline(graph)
+    for text, found in (("c", [3, 6]), ("b", [1, 2]), ("d", [7])):
+        assert [i for i in np.flatnonzero(outline.with_text(text)) if i] == found
 
 
 def test_the_worst_wrong_kill_is_one_that_an_elite_proves_before_one_that_only_looked_good():

@@ -19,6 +19,7 @@ from babblegraph.clean import visible
 from babblegraph.graph import BabbleGraph
 from babblegraph.page import NATS, in_notebook, to_html
 from babblegraph.status import Status
+from babblegraph.stem import hold_back
 from babblegraph.step_text import no_text, step_text
 from babblegraph.subtrees import passing
 
@@ -60,10 +61,20 @@ def test_the_page_holds_the_whole_graph():
     assert np.abs(told - np.clip(-graph.token_log_q, 0, 255 / NATS)).max() <= 0.5 / NATS + 1e-6
 
 
-@pytest.mark.parametrize("pieces", ["bytes", "characters"])
+def draw_from(graph, n, seed):
+    return np.random.default_rng(seed).choice(graph.frontier(), n)
+
+
+@pytest.mark.parametrize("pieces", ["bytes", "characters", "stems"])
 def test_every_text_of_the_page_is_the_safe_text_of_its_node(pieces):
     if pieces == "bytes":
         graph = hostile_graph(SPANS, 1)
+    elif pieces == "stems":  # whose ends are those of nodes far above
+        graph = graph_of(*SPANS[:50], parent=[0] * 50)
+        for at in range(50, 200, 50):
+            hold_back(graph, graph.frontier()[::3])
+            parents = draw_from(graph, 50, at)
+            graph.add(Born.of_spans(parents, [list(s) for s in SPANS[at : at + 50]], [-1.0] * 50))
     else:  # tokens of several characters, of which some join the one before
         words = [s.decode("utf-8", "replace") for s in SPANS[:200] if s]
         graph = BabbleGraph(["p"], [[0]], {i: w.encode() for i, w in enumerate(words)})

@@ -97,6 +97,9 @@ def test_a_text_that_is_too_long_fails_alone(steps_graph):
     )
     assert np.isnan(values).tolist() == [False, True]
     assert steps_graph.flags[node] & Flag.SCORER_FAILED
+    (failure,) = steps_graph.failures
+    assert failure["node"] == node
+    assert failure["error"].startswith("the process reward model reads ")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,22 @@ def test_a_folder_of_another_kind_is_refused_in_one_line(tmp_path):
         TOKENIZER.save_pretrained(folder)
     with pytest.raises(BadInput, match="sequence classifier") as caught:
         RewardModelValue.from_pretrained(tmp_path / "nowhere")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "kind", "fix"),
+    [
+        (token_classifier("llama", 2), RewardModelValue, "a sequence classifier.*--process-model"),
+        (classifier("llama", 1), ProcessModelValue, "a token classifier.*--reward-model"),
+    ],
+)
+def test_a_reward_model_of_the_other_kind_is_refused_at_load(saved, kind, fix, tmp_path):
+    """Their heads have one name and may have one shape, so that their weights fit."""
+    saved.save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=fix) as caught:
+        kind.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
 
 

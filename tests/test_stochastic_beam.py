@@ -130,7 +130,7 @@ def test_a_budget_that_ends_too_early_is_closed():
     assert last.graph.meta["closing"]["trees"] > 0
     assert probability(last.graph, 0.6).value is not None
     *_, cut = rounds_of(lm, 6, ["p"] * 40, tokens=20)
-    assert "unfinished" in why_not(cut.graph)
+    assert "search anew with close=True" in why_not(cut.graph)
 
 
 def test_what_the_race_stops_remembers_gate_and_round_and_is_told_of():

@@ -2,7 +2,7 @@
 
 import sys
 
-from babblegraph.cli.main import main
+from babblegraph.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

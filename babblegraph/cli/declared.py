@@ -14,6 +14,14 @@ Task = Annotated[
         metavar="NAME", help="countdown …, answers (with --prompts), or FILE.py:NAME.", rich_help_panel=WHAT
     ),
 ]
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help='One a line, or JSON Lines with "prompt" and maybe "answer".',
+        rich_help_panel=WHAT,
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(help="A folder or hub name of a causal language model.", rich_help_panel=WHAT),

@@ -10,15 +10,18 @@ import typer
 
 from babblegraph.cli.declared import (
     Bad,
+    Chat,
     Device,
     Good,
     Json,
     MaxNewTokens,
     Model,
+    Prompts,
     RewardModel,
     Seconds,
     Seed,
     Span,
+    System,
     Task,
     Threshold,
     TrustRemoteCode,
@@ -40,6 +43,9 @@ def estimate(
         typer.Argument(help="The prompt; by default the task's first puzzle.", show_default=False),
     ] = None,
     task: Task = None,
+    prompts: Prompts = None,
+    chat: Chat = False,
+    system: System = None,
     model: Model = None,
     device: Device = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -52,7 +58,9 @@ def estimate(
     ] = None,
     good: Good = None,
     bad: Bad = None,
-    trees: Annotated[int, typer.Option(help="Independent repetitions.", rich_help_panel=BUDGET)] = TREES,
+    trees: Annotated[
+        int, typer.Option(help="Independent repetitions of a prompt.", rich_help_panel=BUDGET)
+    ] = TREES,
     tokens: Annotated[
         int, typer.Option(help="Sampled tokens for each tree, about.", rich_help_panel=BUDGET)
     ] = TOKENS,
@@ -96,17 +104,25 @@ def estimate(
 ) -> int:
     """Estimate how likely the generator is to pass, with an interval, from trees that keep unbiased weights.
 
+    Of several prompts it is the mean.
+
     Exit status: 0 done (also where no text passed: then there is a bound), 2 bad input or biased weights.
     """
     from babblegraph.cli.loading import check_writable
     from babblegraph.cli.output import aside
 
     _check(trees, keep, pass_at, top_k, top_p)
+    for name, given in (("--prompts", prompts), ("--chat", chat or None), ("--system", system)):
+        if graph is not None and given is not None:
+            raise BadInput(f"--graph has prompts of its own, got {name} too: drop one")
     if save is not None:
         check_writable(save, "--save")
     options = as_typed(
         prompt=prompt,
+        prompts=prompts,
         task=task,
+        chat=chat or None,
+        system=system,
         model=model,
         device=device,
         trust_remote_code=trust_remote_code,
@@ -132,7 +148,9 @@ def estimate(
         searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
     if save is not None:
         searched.save(save)
-    only = None if graph is None else prompt  # what was grown has one prompt, as the task prepared it
+    only = (
+        None if graph is None else prompt
+    )  # what was grown has all that was asked for, as the model reads it
     return _print(searched, only, threshold, ratio, pass_at, json)
 
 
@@ -157,22 +175,28 @@ def _loaded(file: str, prompt: str | None) -> BabbleGraph:
 
 
 def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
-    """A closed forest of one prompt: the trees are its independent repetitions."""
+    """A closed forest of one prompt, or of a file of them: the trees are its independent repetitions."""
+    from babblegraph.api import prompts_of
     from babblegraph.cli import build
+    from babblegraph.cli.problems import asked_of
+    from babblegraph.cli.values import need_chat, said
     from babblegraph.loop import search
     from babblegraph.scoring import Score, entropy_to_go, likelihood
-    from babblegraph.strategies import frontier
+    from babblegraph.strategies import frontier, together
 
     plan = build.plan(options)
-    text = (plan.prompts or [""])[0]
-    prompt = plan.task.prepare(text) if hasattr(plan.task, "prepare") else text
+    asked = (plan.prompts or [])[: None if options.prompts is not None else 1]
+    prompts = [each for each in asked for _ in range(trees)]
+    plan = plan._replace(prompts=prompts)
     babbler = build.generator(plan)
+    need_chat(plan, babbler)
     value = build.value(plan, babbler) or (likelihood if plan.task is None else None)
+    strategy = frontier(width=options.width or WIDTH, keep=keep, draws=options.draws or DRAWS)
     rounds = search(
         babbler,
-        [prompt] * trees,
+        prompts_of(said(prompts, plan), plan.task),
         score=Score(plan.task, value, entropy_to_go, plan.threshold),
-        strategy=frontier(width=options.width or WIDTH, keep=keep, draws=options.draws or DRAWS),
+        strategy=strategy if len(asked) == 1 else together(strategy, max(trees, build.TOGETHER)),
         budget=plan.budget,
         seed=plan.seed,
         close=True,
@@ -182,6 +206,8 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
         raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")
     graph = last[0].graph
     graph.meta |= build.remembered(plan)
+    if of_chats := asked_of(prompts, graph.prompts, bool(options.chat)):
+        graph.meta["asked"] = of_chats
     return graph
 
 
@@ -223,7 +249,8 @@ def _print(
 def _said(graph: BabbleGraph, prompt: str | None) -> str:
     """Whose estimate it is: the prompt's, or that of so many together."""
     prompts = list(dict.fromkeys(graph.prompts)) if prompt is None else [prompt]
-    return prompts[0].strip() if len(prompts) == 1 else f"{len(prompts)} prompts, their mean"
+    first: str = graph.meta.get("asked", {}).get(prompts[0], prompts[0])
+    return first.strip() if len(prompts) == 1 else f"{len(prompts)} prompts, their mean"
 
 
 def _as_json(

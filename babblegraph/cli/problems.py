@@ -98,9 +98,7 @@ def asked_of(prompts: Sequence[Prompt], read: Sequence[str], chat: bool) -> dict
 
 def _answers(problems: Sequence[Problem]) -> Answers:
     if not problems:
-        raise BadInput(
-            "--task answers needs problems with answers, got none: add --prompts FILE.jsonl (search, train)"
-        )
+        raise BadInput("--task answers needs problems with answers, got none: add --prompts FILE.jsonl")
     for _, answer, where in problems:
         if answer is None or isinstance(answer, bool) or not isinstance(answer, str | int | float):
             got = "none" if answer is None else repr(answer)

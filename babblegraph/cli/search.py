@@ -18,6 +18,7 @@ from babblegraph.cli.declared import (
     MemoryLimit,
     Model,
     ProcessModel,
+    Prompts,
     RewardModel,
     Seconds,
     Seed,
@@ -30,7 +31,7 @@ from babblegraph.cli.declared import (
     TrustRemoteCode,
     Vote,
 )
-from babblegraph.cli.options import BUDGET, FILES, HOW, WHAT, WORTH, SearchOptions, as_typed
+from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed
 
 
 def search(
@@ -38,14 +39,7 @@ def search(
         str | None, typer.Argument(help="The prompt; by default a puzzle of the task.", show_default=False)
     ] = None,
     task: Task = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help='One a line, or JSON Lines with "prompt" and maybe "answer".',
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
+    prompts: Prompts = None,
     chat: Chat = False,
     system: System = None,
     model: Model = None,

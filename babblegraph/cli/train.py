@@ -14,6 +14,7 @@ from babblegraph.cli.declared import (
     Device,
     Good,
     Model,
+    Prompts,
     RewardModel,
     Span,
     System,
@@ -41,12 +42,7 @@ def train(
         str | None, typer.Option(metavar="DIR", help="Go on with a run.", rich_help_panel=FILES)
     ] = None,
     task: Task = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Prompts to learn on: one a line, or JSON Lines.", rich_help_panel=WHAT
-        ),
-    ] = None,
+    prompts: Prompts = None,
     held_out: Annotated[
         str | None,
         typer.Option(

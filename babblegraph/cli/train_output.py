@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json as json_format
-import os
 from pathlib import Path
 from typing import Any
 
 from babblegraph.errors import BadInput
+from babblegraph.processes import place
 
 
 class Output:
@@ -24,7 +24,7 @@ class Output:
         from babblegraph.view.live import can_move
         from babblegraph.view.signs import signs_of
 
-        first = os.environ.get("RANK", "0") == "0"  # as `accelerate launch` says it
+        first = place().first
         self.first, self.json, self.quiet = first, json and first, quiet or json or not first
         self.writes = _events() if tensorboard and first else None
         self.console, self.errors = PlainConsole(), PlainConsole(stderr=True)

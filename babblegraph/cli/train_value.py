@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from babblegraph.cli.declared import Device, Json, Model, Task, TrustRemoteCode
-from babblegraph.cli.options import FILES, HOW, WHAT
+from babblegraph.cli.declared import Chat, Device, Json, Model, Prompts, System, Task, TrustRemoteCode
+from babblegraph.cli.options import FILES, HOW
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -23,12 +23,9 @@ def train_value(
     out: Annotated[str, typer.Option(metavar="DIR", help="Where the value goes.", rich_help_panel=FILES)],
     model: Model = None,
     task: Task = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Training prompts, one a line or JSON Lines.", rich_help_panel=WHAT
-        ),
-    ] = None,
+    prompts: Prompts = None,
+    chat: Chat = False,
+    system: System = None,
     count: Annotated[
         int | None, typer.Option(help="How many of the training prompts to use.", rich_help_panel=HOW)
     ] = None,
@@ -49,6 +46,7 @@ def train_value(
 
     from babblegraph.cli import build
     from babblegraph.cli.options import SearchOptions
+    from babblegraph.cli.values import need_chat
     from babblegraph.scoring import Score
     from babblegraph.scoring.collect import collect
     from babblegraph.scoring.fit import fit
@@ -63,11 +61,17 @@ def train_value(
     ):
         if number is not None and number < 1:
             raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
-    said = SearchOptions(
-        task=task, prompts=prompts, model=model, device=device, trust_remote_code=trust_remote_code, seed=seed
+    given = SearchOptions(
+        task=task,
+        prompts=prompts,
+        chat=chat or None,
+        system=system,
+        model=model,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        seed=seed,
     )
-    said.check()
-    plan = build.plan(said, needs_prompt=False)
+    plan = build.plan(given, needs_prompt=False)
     if plan.task is None:
         raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
     texts = _prompts(plan, prompts, count, seed)
@@ -76,6 +80,7 @@ def train_value(
     say(f"loading the model {plan.model}")
     threads = torch.get_num_threads()
     babbler = build.generator(plan)
+    need_chat(plan, babbler)
     layers, started = usual_layers(babbler), time.perf_counter()
     report = _reporter(say, len(texts))
     how: dict[str, Any] = {"layers": layers, "copies": copies, "threshold": threshold, "seed": seed}
@@ -103,8 +108,9 @@ def _prompts(plan: Any, file: str | None, count: int | None, seed: int) -> list[
     if file is not None:
         from babblegraph.api import prompts_of
         from babblegraph.cli.loading import read_prompts
+        from babblegraph.cli.values import said
 
-        found = prompts_of(read_prompts(file), plan.task)
+        found = prompts_of(said(read_prompts(file), plan), plan.task)
     elif plan.model == "embedded":
         import random
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from babblegraph.graph import NO_PARENT, NO_STATE, BabbleGraph
 from babblegraph.status import Gate, Status
+from babblegraph.step_text import owners
 from babblegraph.subtrees import below, passing, sums, worth
 from babblegraph.view.fates import fates
 from babblegraph.view.promise import promise
@@ -163,7 +164,7 @@ class Outline:
             at += 1
         begin = np.array(hits, np.int64)
         token = np.searchsorted(ends, begin, side="right") - 1
-        node = np.searchsorted(graph.stop, token, side="right")  # spans lie one after the other
+        node = owners(graph)[token]
         inside = begin + len(wanted) <= ends[graph.stop[node]]
         found[node[inside]] = True
         prompts = [prompt.encode("utf-8", "surrogatepass").lower() for prompt in graph.prompts]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from babblegraph.processes import place
 
 
 class Ranks:
@@ -66,7 +67,7 @@ class Ranks:
 
 def launched() -> Ranks:
     """The processes that `accelerate launch` (or torchrun) started; this one alone where nothing was launched."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if place().world < 2:
         return Ranks()
     from accelerate import Accelerator
 

@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from babblegraph.lm.engine import choose
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.fly import fly, may_fly
-from babblegraph.lm.hidden import SpanStates, computed
+from babblegraph.lm.hidden import SpanStates, computed, unhooked
 from babblegraph.lm.packed import PACK_BYTES, Packed
 from babblegraph.lm.parts import Parts
 from babblegraph.lm.pretrained import load
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from babblegraph.born import Born
     from babblegraph.budget import Meter
-    from babblegraph.lm.engine import Engine
+    from babblegraph.lm.engine import Choice, Engine
     from babblegraph.lm.mixture import Pair
     from babblegraph.lm.parts import Earlier
     from babblegraph.protocols import Chosen
@@ -169,7 +170,7 @@ class Babbler:
         ends = end_ids_of(model, tokenizer) if end_ids is None else frozenset(end_ids)
         self.span = SpanRule(span, _tuple(stop), _tuple(until), ends)
         self.vocabulary: dict[int, bytes] = TokenNumbers() if tokenizer is None else TokenBytes(tokenizer)
-        self._rung, self.error, reach, self._token_bytes = choose(model, engine)
+        self._rung, self.error, reach, self._token_bytes = self._checked(engine)
         self.engine = self._rung.name
         self.context = min(self.context, reach or self.context)
         self.mixture = mixture
@@ -254,6 +255,28 @@ class Babbler:
         """
         options = {**self._given, "engine": self.engine, "name": self.name, **changed}
         return type(self)(self.model if model is None else model, self.tokenizer, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled and copied: made anew, so that the engine is checked where it is to run.
+
+        Keys and values stay behind; a graph that goes on with the copy has them computed again.
+        """
+        with turn_of(*self._models):
+            for model in self._models:
+                unhooked(model)
+        base = None if self._base is None else self._base.model
+        options = {**self._given, "engine": self.engine, "name": self.name}
+        options |= {"base": base, "mixture": self.mixture}
+        return partial(type(self), self.model, self.tokenizer, **options), (), self._state
+
+    def __setstate__(self, state: tuple[Batch | None, tuple[int, ...]]) -> None:
+        self.batch, layers = state
+        self.record(layers)
+
+    @property
+    def _state(self) -> tuple[Batch | None, tuple[int, ...]]:
+        """What has been told to it since it was made."""
+        return self.batch, self._recorded
 
     def start(self, prompts: Sequence[Any], seed: int = 0) -> BabbleGraph:
         """A graph with one root a prompt; nothing is computed yet.
@@ -351,8 +374,17 @@ class Babbler:
 
         A token that ended the text is left out. With words before the text its keys and values cannot be used
         again. All of it is counted as scored.
+
+        Raises:
+            BadInput: a text and the words are longer than the model's context.
         """
         nodes = np.asarray(ids, np.int64)
+        longest = int(graph.length[nodes].max(initial=0)) + len(before) + len(after)
+        if longest > self.context:
+            raise BadInput(
+                f"a text and the words around it must fit into the model's {self.context} tokens, got {longest}: "
+                "use fewer words, or set max_new_tokens so that they fit"
+            )
         with self._running(graph) as trie:
 
             def asked(some: Ints) -> torch.Tensor:
@@ -458,6 +490,10 @@ class Babbler:
             if some.stop - some.start >= self._nodes.most and not trie.crowded(nodes[some]):
                 self._nodes.most *= 2
         return found
+
+    def _checked(self, engine: str | None) -> Choice:
+        """How the model is run; found out by trying."""
+        return choose(self.model, engine)
 
     def _noticed(self) -> list[Stamp]:
         """What the weights are now; if they have changed, all that was computed from them before is dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
     from babblegraph.lm.rows import Rows
     from babblegraph.protocols import Chosen
+
+NOT_NUMBERS = (
+    "a model must give numbers, got NaN for what follows a text, which ends there, and so does every such text: load "
+    "it in float32 or bfloat16 (float16 overflows), or look at its weights"
+)
 
 
 class Emitted:
@@ -93,3 +99,13 @@ def count_token_gate(graph: BabbleGraph, entered: int, passed: int) -> None:
     gate = graph.meta.setdefault("token_gate", {"entered": 0, "passed": 0})
     gate["entered"] += entered
     gate["passed"] += passed
+
+
+def note_unknown(graph: BabbleGraph, texts: int) -> None:
+    """How many texts ended because the model gave no numbers for what follows them; it is told once a graph."""
+    if not texts:
+        return
+    before = graph.meta.get("not_numbers", 0)
+    graph.meta["not_numbers"] = before + texts
+    if not before:
+        warnings.warn(NOT_NUMBERS, RuntimeWarning, stacklevel=2)

@@ -119,7 +119,7 @@ def choose(model: PreTrainedModel, only: str | None = None) -> Choice:
         only: the one engine to try; by default all, in turn.
 
     Raises:
-        BadInput: no engine gives them, or there is none of this name.
+        BadInput: no engine gives them, they are no numbers, or there is none of this name.
 
     Source: design/engine.md, "How it hooks into transformers".
     """
@@ -133,8 +133,8 @@ def choose(model: PreTrainedModel, only: str | None = None) -> Choice:
         try:
             with turn_of(model):
                 choice = Choice(rung, *selfcheck.check(model, rung.tried, rung.running))
-        except torch.OutOfMemoryError:
-            raise  # says nothing about the model
+        except (torch.OutOfMemoryError, selfcheck.NotNumbers):
+            raise  # says nothing about the engine
         except Exception as problem:  # models fail in ways of their own
             reasons.setdefault(rung.name, f"{rung.name}: {first_line(problem)}")
             continue

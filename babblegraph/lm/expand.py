@@ -83,7 +83,8 @@ class Rules(NamedTuple):
         if self.constraint is None or not self.constraint.processors:
             return warped(self.warp, log_g)
         log_q = warped(self.warp, torch.log_softmax(self.constraint.scores(rows, logits), -1))
-        return torch.where(log_q.isnan(), -torch.inf, log_q)  # where no token is allowed
+        nothing = log_q.isnan() & ~log_g.isnan()  # no token is allowed; not where the model itself says NaN
+        return torch.where(nothing, -torch.inf, log_q)
 
 
 def expand(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.lm.decode import AHEAD, Drawn
-from babblegraph.lm.emitted import Emitted
+from babblegraph.lm.emitted import Emitted, note_unknown
 from babblegraph.lm.rows import Rows, first_of_each_tree
 from babblegraph.lm.samples import Samples
 from babblegraph.randomness import chain
@@ -131,7 +131,9 @@ class Flock:
 
     def _step(self, drawn: Drawn, trie: Trie) -> None:
         token, log_g, log_q, passed = drawn
-        live = np.flatnonzero(self.group >= 0)
+        live: Ints = np.flatnonzero(self.group >= 0)
+        if np.isnan(log_q[live]).any() and not len(live := self._without_unknown(live, log_q)):
+            return
         self._count_token_gate(passed, live)
         pairs, first, which, count = np.unique(
             self.group[live] << 32 | token[live], return_index=True, return_inverse=True, return_counts=True
@@ -166,6 +168,16 @@ class Flock:
         else:
             self.tails = [b""] * len(tokens)
         return rule.ends(tokens, self.tails, self.length, room.tolist())
+
+    def _without_unknown(self, live: Ints, log_q: Floats) -> Ints:
+        """The draws that the model gave numbers for; the others end as nothing, as in `Rows.draw`."""
+        unknown = np.isnan(log_q[live])
+        note_unknown(self.graph, len(np.unique(self.group[live[unknown]])))
+        self.group[live[unknown]] = -1
+        living = np.bincount(self.origin[live[~unknown]], minlength=len(self.rows.born)) > 0
+        ended = self.origin[live[unknown]]
+        self.rows.exhausted[ended] |= ~(living | self.rows.born | self.rows.lost)[ended]
+        return live[~unknown]
 
     def _affordable(self, lead: Ints) -> NDArray[np.bool_]:
         """Which pairs the budget allows, [P]: of each tree's new tokens the first so many."""
@@ -206,6 +218,7 @@ class Flock:
         numbers = (self.origin[d], log_g, log_g, self.log_q[d], draws, False)
         self.out.add_span(tokens, token_log_q, numbers, int(self.key[d]), status, flags)
         prefix = self.prefix[self.origin[d]]
+        self.rows.born[self.origin[d]] |= not flags
         trie.land(self.next_id + len(self.out) - 1, np.r_[prefix, slots], tokens[:-1], len(prefix))
 
     def _count_token_gate(self, passed: Ints, live: Ints) -> None:

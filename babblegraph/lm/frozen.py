@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -36,9 +35,12 @@ class Frozen(Babbler):
 
     def __init__(self, babbler: Babbler) -> None:
         self._adapted = babbler
-        self.__dict__.update(copy.copy(babbler).__dict__)
+        self.__dict__.update(babbler.__dict__)
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
         self._recorded, self._base = (), None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Frozen, (self._adapted,), self._state
 
     def again(self, model: PreTrainedModel | None = None, **changed: Any) -> Babbler:
         """The same base with other options; with another model it is not frozen any more."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from babblegraph.lm.store import Slots
 
 ROWS = 64  # texts in one forward pass, where states have to be computed
+CAPTURING = "transformers.utils.output_capturing"
 
 
 class SpanStates(NamedTuple):
@@ -114,3 +116,15 @@ def computed(
 def span_length(graph: BabbleGraph, node: int) -> int:
     """Tokens of a node's own span; of a stem, which has none, its last token counts."""
     return max(int(graph.stop[node] - graph.start[node]), 1)
+
+
+def unhooked(model: nn.Module) -> None:
+    """Takes away the hooks by which transformers notes hidden states: they cannot be pickled.
+
+    transformers puts them in again when it is next asked for hidden states.
+    """
+    for module in model.modules():
+        for number, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__module__", None) == CAPTURING:
+                del module._forward_hooks[number]
+        module.__dict__.pop("_output_capturing_hooks_installed", None)

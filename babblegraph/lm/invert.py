@@ -54,7 +54,7 @@ class Inverse:
         return token.cpu().numpy(), rest.cpu().numpy()
 
     def find(self, row: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same as `split`, of tensors on the device of the probabilities."""
+        """The same as `split`, of tensors on the device of the probabilities; some token where these are NaN."""
         below = self.below[row]  # [D, V / BLOCK]
         point = u[:, None] * below[:, -1:]
         if self.blocks.shape[1] == 1:
@@ -62,7 +62,7 @@ class Inverse:
         block = _first_above(below, point)
         before = torch.where(block > 0, below.gather(1, (block - 1).clamp_min(0)[:, None])[:, 0], 0.0)
         place, rest = _inside(self.blocks[row, block], point - before[:, None])
-        return block * BLOCK + place, rest
+        return (block * BLOCK + place).clamp_max(self.p.shape[1] - 1), rest
 
 
 def _inside(p: torch.Tensor, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,4 +78,4 @@ def _first_above(below: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
     """Where cumulated numbers first exceed a point, [D]; where rounding lets none, the last that adds something."""
     found = torch.searchsorted(below, point, right=True)[:, 0]
     last = torch.searchsorted(below, below[:, -1:].contiguous())[:, 0]
-    return torch.minimum(found, last)
+    return torch.minimum(found, last).clamp_max(below.shape[1] - 1)  # beyond it only by NaN

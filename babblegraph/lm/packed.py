@@ -7,6 +7,7 @@ operator (`norms`).
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from babblegraph.errors import BadInput
+from babblegraph.lm.modules import modules_of
 from babblegraph.lm.norms import Call, fused_norm
 
 PACK_BYTES = 1 << 30
@@ -28,7 +30,7 @@ class Packed:
     their own, nothing is copied. When weights have changed, they are packed again.
 
     Args:
-        model: any model.
+        model: any model; the copies do not keep it alive.
         most_bytes: that the copies may take; layers are packed in the model's order until it is used up.
 
     Raises:
@@ -38,7 +40,7 @@ class Packed:
     def __init__(self, model: nn.Module, most_bytes: int = PACK_BYTES) -> None:
         if most_bytes < 0:
             raise BadInput(f"pack_bytes must not be negative, got {most_bytes}: use 0 for no copies")
-        self._model, self._most_bytes = model, most_bytes
+        self._model, self._most_bytes = weakref.ref(model), most_bytes
         self._weights: Hashable = None  # that the copies are of
         self._packs: dict[nn.Module, Call] | None = None
         self._nbytes = 0
@@ -72,7 +74,8 @@ class Packed:
         """A copy of every layer that gains by one, as its weight is now, and norms that are one operator."""
         packs: dict[nn.Module, Call] = {}
         self._nbytes = 0
-        for layer in self._model.modules():
+        model = self._model()
+        for layer in () if model is None else modules_of(model):
             if (norm := fused_norm(layer)) is not None:
                 packs[layer] = norm
                 continue

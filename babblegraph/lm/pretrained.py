@@ -9,11 +9,13 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from babblegraph.errors import BadInput, first_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ANSWER = 10  # seconds that the hub has to answer at all
@@ -27,6 +29,7 @@ def load(
     device: str | None = None,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    others: Mapping[str, str] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model and its tokenizer.
 
@@ -37,6 +40,8 @@ def load(
         device: a GPU if there is one by default.
         dtype: float32 on CPU, bfloat16 on a GPU by default.
         trust_remote_code: whether code from the model's repository may run here.
+        others: classes whose weights may fit and mean something else, by the ends of their names, and what to load
+            those with.
 
     Raises:
         BadInput: there is no such model or device, it is of another kind, or its weights are damaged or not all there.
@@ -54,6 +59,10 @@ def load(
     how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": alone}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **how)
+        for end, fix in (others or {}).items():
+            for saved in AutoConfig.from_pretrained(name_or_path, **how).architectures or ():
+                if saved.endswith(end):
+                    raise BadInput(f"{rule}, got {str(name_or_path)!r}, which is a {saved}: use {fix}")
         model, report = auto.from_pretrained(
             name_or_path,
             **how,
@@ -64,6 +73,8 @@ def load(
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"it has no weights for {missing[0]} ({len(missing)} missing)")
         return model.to(device), tokenizer
+    except BadInput:
+        raise
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as problem:
         gone = alone and isinstance(problem, OSError)  # anything else is about a model that is here
         why = "it is not on this machine, and the hub does not answer" if gone else first_line(problem)

@@ -77,7 +77,8 @@ class Race:
         """
         if rows.tokens.shape[1] == 0:
             self._begin(rng)
-        alive = (log_q.max(-1).values > -torch.inf).cpu().numpy()
+        best = log_q.max(-1).values.cpu().numpy()  # NaN where any is
+        alive = best > -np.inf
         racing = np.flatnonzero(alive & ~rows.full)
         row, token, value = self._candidates(rows, racing, log_q, rng)
         ended = self._ended
@@ -89,7 +90,7 @@ class Race:
         order = np.lexsort((token, row))
         order = order[kept[order]]
         self._pairs = value[order]
-        return Drawn(row[order], token[order], np.ones(len(order), np.int64), alive)
+        return Drawn(row[order], token[order], np.ones(len(order), np.int64), alive, np.isnan(best))
 
     def step(self, place: Ints) -> None:
         """After the pairs: `place[p]` is the row that pair p became, -1 for none (the last entry too)."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.lm.emitted import note_unknown
 from babblegraph.lm.race import Race
 from babblegraph.lm.samples import Samples
 from babblegraph.protocols import ALL, Draws
@@ -104,8 +105,9 @@ class Rows:
             log_q: log-probabilities of the next token, [R, V].
             rng: uniforms.
         """
-        row, token, count, alive = self.way.draw(self, log_q, rng)
+        row, token, count, alive, unknown = self.way.draw(self, log_q, rng)
         self._note_exhausted(~alive)
+        note_unknown(self.graph, int(unknown.sum()))
         every = np.zeros((0, 2), np.int64)  # [P', 2]
         if self.full.any():
             every = torch.nonzero(self.left(log_q)[torch.as_tensor(self.full)] > 0).cpu().numpy()

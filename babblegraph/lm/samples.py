@@ -24,12 +24,20 @@ NOISE = 1e-6  # probability left of a row that is only rounding
 
 
 class Drawn(NamedTuple):
-    """Which tokens follow which rows, P pairs in the order of rows and tokens, and which rows can go on at all."""
+    """Which tokens follow which rows, P pairs in the order of rows and tokens, and which rows can go on.
 
-    row: Ints  # [P]
-    token: Ints  # [P]
-    draws: Ints  # [P] how many agree on it
-    alive: NDArray[np.bool_]  # [R]
+    Args:
+        row, token: of each pair, [P].
+        draws: how many agree on it, [P].
+        alive: which rows can go on at all, [R].
+        unknown: which cannot because the model gave no numbers (NaN), [R].
+    """
+
+    row: Ints
+    token: Ints
+    draws: Ints
+    alive: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
 
 
 class Samples:
@@ -64,7 +72,8 @@ class Samples:
             log_q: of the next token, [R, V].
         """
         inverse = Inverse(rows.left(log_q))
-        alive = inverse.total > NOISE
+        total = inverse.total
+        alive = total > NOISE
         draws = np.flatnonzero(alive[self.row])
         token, row = np.zeros(len(draws), np.int64), self.row[draws]
         if len(draws):
@@ -75,7 +84,7 @@ class Samples:
         )
         self._pair = np.full(len(self.row), -1)
         self._pair[draws] = which
-        return Drawn(pairs // log_q.shape[1], pairs % log_q.shape[1], counts, alive)
+        return Drawn(pairs // log_q.shape[1], pairs % log_q.shape[1], counts, alive, np.isnan(total))
 
     def step(self, place: Ints) -> None:
         """After the pairs: `place[p]` is the row that pair p became, -1 for none (the last entry too)."""

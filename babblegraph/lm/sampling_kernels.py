@@ -116,9 +116,9 @@ def _find(
     here = (tl.max(tl.where(tl.arange(0, SIZE) == place, x, float("-inf")), 0) - most).to(tl.float64)
     tl.store(tokens + row, (found * SIZE + place).to(tl.int64))
     tl.store(counts + row, tl.sum(tl.load(possible + at, mask=there, other=0), 0).to(tl.int64))
+    total = tl.sum(weight.to(tl.float64), 0)  # no number where a logit is none
     tl.store(log_q + row, here * sharpness - tl.log(total))
     if TEMPERED:
-        total = tl.sum(
-            (tl.load(plain + at, mask=there, other=0.0) * tl.exp(largest_of - most)).to(tl.float64), 0
-        )
+        weight = tl.load(plain + at, mask=there, other=0.0) * tl.exp(largest_of - most)
+        total = tl.sum(weight.to(tl.float64), 0)
     tl.store(log_g + row, here - tl.log(total))

@@ -11,6 +11,7 @@ import torch
 
 from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
+from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ BLIND = (
     0.1  # an error must be less than so much of what it would be if texts were not read from their beginning
 )
 Tokens = tuple[int, ...]
+
+
+class NotNumbers(BadInput):
+    """The model itself is broken, or overflows."""
 
 
 class Checked(NamedTuple):
@@ -52,6 +57,7 @@ def check(
         than the whole text without telling the attention function how much (llama4's chunks, qwen2_moe's window), or
         where the keys of a longer text are others from its beginning on (phi3's LongRoPE).
     Raises:
+        NotNumbers: those of plain forward passes are not finite, however the model is run.
         ValueError: the logits differ.
         Exception: whatever the model raises when it cannot run this way.
     """
@@ -59,6 +65,13 @@ def check(
     with running(model):
         ours = _grown(engine, int(model.get_input_embeddings().num_embeddings))
     plain = _plain(model, list(ours))
+    for text, logits in plain.items():
+        if not bool(torch.isfinite(logits).all()):
+            raise NotNumbers(
+                f"a model must give finite numbers, {model.config.model_type!r} gives "
+                f"{float(logits[~torch.isfinite(logits)][0])} after {len(text)} tokens in {model.dtype}: load it in "
+                "float32 or bfloat16 (float16 overflows), or look at its weights"
+            )
     size = max(float(logits.abs().max()) for logits in plain.values())
     error = max(float((ours[text] - plain[text]).abs().max()) for text in ours) / size
     limit = TOLERANCE.get(model.dtype, HALF_TOLERANCE)

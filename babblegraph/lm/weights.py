@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
 from babblegraph.lm.modules import modules_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SAMPLED = 16  # numbers of each weight
 
@@ -37,6 +40,28 @@ def stamp(model: nn.Module) -> Stamp:
     counts = tuple([0 if w.is_inference() else w._version for w in weights])
     looks = _looks_at(model, weights)
     return Stamp((looks.places, counts, looks.numbers()), tuple(adapters))
+
+
+class Structure(NamedTuple):
+    """Equal structures: models of one kind, whatever the numbers in their weights."""
+
+    layers: tuple[Any, ...]
+    adapters: tuple[Any, ...]
+    config: str
+    attention: str | None
+
+
+def structure(model: PreTrainedModel) -> Structure:
+    """What an engine has to fit, apart from weights: some milliseconds for a large model."""
+    layers, adapters = [], []
+    for module in modules_of(model):
+        kinds = [(n, w.shape, w.dtype, w.device) for n, w in module._parameters.items() if w is not None]
+        layers.append((type(module), *kinds))
+        if hasattr(type(module), "merged_adapters"):
+            adapters.append(_at_work(module))
+    config = model.config
+    attention = getattr(config, "_attn_implementation", None)
+    return Structure(tuple(layers), tuple(adapters), config.to_json_string(use_diff=False), attention)
 
 
 def _at_work(layer: Any) -> tuple[Any, ...]:

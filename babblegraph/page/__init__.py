@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from babblegraph.clean import visible
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Flag, Gate, Status
-from babblegraph.step_text import no_text, step_text
+from babblegraph.step_text import no_text, owners, step_text
 from babblegraph.subtrees import passing
 
 MOST_CHARACTERS = 100_000  # of one node's text
@@ -119,7 +119,7 @@ def _texts(graph: BabbleGraph, pieces: list[bytes], tokens: NDArray[np.intp]) ->
     whole = np.array([_is_whole(piece) for piece in pieces])
     cut = np.zeros(graph.size, np.bool_)
     where = np.flatnonzero(~whole[tokens]) if len(tokens) else np.zeros(0, np.intp)
-    cut[np.searchsorted(graph.stop, where, side="right")] = True  # spans lie one after the other
+    cut[owners(graph)[where]] = True
     cut |= (graph.stop == graph.start) | (graph.parent == NO_PARENT)
     found = {}
     for node in np.flatnonzero(cut).tolist():

@@ -68,7 +68,7 @@ class JudgeValue:
             )
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
-        """Values of nodes, [M] in [0, 1]; NaN where the words do not fit into the model's context any more."""
+        """Values of nodes, [M] in [0, 1]; NaN where the words leave the model's context, or it gives no numbers."""
         values = np.full(len(ids), np.nan)
         fits = graph.length[ids] + len(self.before) + len(self.after) <= self.babbler.context
         for i in ids[~fits].tolist():
@@ -78,6 +78,8 @@ class JudgeValue:
         if fits.any():
             judged = self._judged_by_base if self.frozen else self._judged
             values[fits] = judged(graph, ids[fits], meter)
+        for i in ids[fits & np.isnan(values)].tolist():
+            note_failure(graph, i, "the judge's logits are no numbers", "")
         return values
 
     def _judged_by_base(self, graph: BabbleGraph, ids: Ids, meter: Meter) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
 from babblegraph.scoring import rewards
-from babblegraph.scoring.contain import note_failure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,6 +50,7 @@ class ProcessModelValue(rewards.Pretrained):
 
     what = "process reward model"
     auto, kind = "AutoModelForTokenClassification", "token classifier"
+    others: ClassVar = {"ForSequenceClassification": "--reward-model (RewardModelValue)"}
 
     def __init__(
         self,
@@ -81,22 +81,20 @@ class ProcessModelValue(rewards.Pretrained):
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         """Values of nodes, [M] in [0, 1]; NaN where a text is longer than the model reads."""
-        values, laid_out = np.full(len(ids), np.nan), []
-        for place, i in enumerate(ids.tolist()):
-            prompt = graph.prompt(i)
-            tokens, ends = self._laid_out(self.asked.get(prompt, prompt), graph.text(i))
-            if not ends:
-                values[place] = 1.0
-            elif len(tokens) > self.max_length:
-                note_failure(graph, i, f"the reward model reads {self.max_length} tokens at most", "")
-            else:
-                laid_out.append((place, tokens, ends))
-        for at in range(0, len(laid_out), self.batch_size):
-            batch = laid_out[at : at + self.batch_size]
-            found = self._step_values([(tokens, ends) for _, tokens, ends in batch])
-            for (place, tokens, _), steps in zip(batch, found, strict=True):
-                values[place] = AGGREGATES[self.aggregate](steps)
-                meter.count("scored", int(graph.root[ids[place]]), len(tokens))
+        prompts = map(graph.prompt, ids.tolist())
+        laid_out = [
+            self._laid_out(self.asked.get(p, p), graph.text(i))
+            for p, i in zip(prompts, ids.tolist(), strict=True)
+        ]
+        stepless = np.array([not ends for _, ends in laid_out], np.bool_)  # of which nothing is read
+        lengths = np.array([len(tokens) for tokens, _ in laid_out], np.int64) * ~stepless
+        readable = np.flatnonzero(self.readable(graph, ids, lengths) & ~stepless)
+        values = np.where(stepless, 1.0, np.nan)
+        for at in range(0, len(readable), self.batch_size):
+            batch = readable[at : at + self.batch_size]
+            found = self._step_values([laid_out[place] for place in batch])
+            values[batch] = [AGGREGATES[self.aggregate](steps) for steps in found]
+        meter.count("scored", graph.root[ids[readable]], lengths[readable])
         return values
 
     def _laid_out(self, prompt: str, text: str) -> tuple[list[int], list[int]]:

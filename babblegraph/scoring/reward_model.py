@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from babblegraph.scoring import rewards
-from babblegraph.scoring.contain import note_failure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,6 +40,7 @@ class RewardModelValue(rewards.Pretrained):
 
     what = "reward model"
     auto, kind = "AutoModelForSequenceClassification", "sequence classifier"
+    others: ClassVar = {"ForTokenClassification": "--process-model (ProcessModelValue)"}
 
     def __init__(
         self,
@@ -65,13 +65,11 @@ class RewardModelValue(rewards.Pretrained):
         """
         nodes = ids.tolist()
         prompts = map(graph.prompt, nodes)
-        found, tokens = self._rewards(
+        found, lengths = self._rewards(
             [(self.asked.get(p, p), graph.text(i)) for p, i in zip(prompts, nodes, strict=True)]
         )
-        meter.count("scored", graph.root[ids], tokens)
-        read = tokens > 0
-        for i in ids[~read].tolist():
-            note_failure(graph, i, f"the reward model reads {self.max_length} tokens at most", "")
+        read = self.readable(graph, ids, lengths)
+        meter.count("scored", graph.root[ids], lengths * read)
         found[read] = rewards.as_values(found[read], self.scale)
         return found
 
@@ -92,17 +90,16 @@ class RewardModelValue(rewards.Pretrained):
 
     @torch.no_grad()
     def _rewards(self, texts: Pairs) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Log-odds of prompts with texts, and the tokens that were read, [M] each; NaN and 0 for too long a text."""
+        """Log-odds of prompts with texts, NaN for too long a text, and how many tokens each has; [M] each."""
         laid_out = [rewards.filled(self.template, self.tokenizer, *pair) for pair in texts]
         lengths = np.array([len(self._read(each, verbose=False)["input_ids"]) for each in laid_out], np.int64)
-        fits = lengths <= self.max_length
-        found, readable = np.full(len(texts), np.nan), np.flatnonzero(fits)
+        found, readable = np.full(len(texts), np.nan), np.flatnonzero(lengths <= self.max_length)
         for at in range(0, len(readable), self.batch_size):
             batch = readable[at : at + self.batch_size]
             inputs = self._read([laid_out[i] for i in batch], return_tensors="pt", padding=len(batch) > 1)
             logits = self.model(**inputs.to(self.model.device)).logits.double()
             found[batch] = rewards.rewards_of(logits).cpu().numpy()
-        return found, lengths * fits
+        return found, lengths
 
     def _read(self, texts: str | list[str], **how: Any) -> Any:
         return self.tokenizer(texts, add_special_tokens=self.template != rewards.CHAT, **how)

@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
 from babblegraph.lm.pretrained import load
+from babblegraph.scoring.contain import note_failure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from babblegraph.graph import BabbleGraph
 
 CHAT = "chat"  # as a template: the tokenizer's own
 PLAIN = "{prompt}{text}"
@@ -28,6 +31,8 @@ class Pretrained:
     auto: ClassVar[str]  # the name of the transformers class that loads it
     what: ClassVar[str]  # what it is called in the message,
     kind: ClassVar[str]  # and which kind of model that has to be
+    others: ClassVar[dict[str, str]]  # see `lm.pretrained.load`
+    max_length: int  # tokens that it reads, at most
 
     @classmethod
     def from_pretrained(
@@ -49,10 +54,24 @@ class Pretrained:
         Raises:
             BadInput: there is no such model, or it is of another kind.
         """
-        how: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+        how: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code, "others": cls.others}
         rule = f"a {cls.what} must be a {cls.kind}"
         loaded = load(getattr(transformers, cls.auto), rule, name_or_path, dtype=torch.float32, **how)
         return cls(*loaded, **options)  # type: ignore[call-arg]
+
+    def readable(
+        self, graph: BabbleGraph, ids: NDArray[np.intp], lengths: Sequence[int] | NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Which texts are not longer than the model reads, [M]; the others are noted as failures.
+
+        Args:
+            ids: their nodes, [M].
+            lengths: tokens of each as the model reads it, [M].
+        """
+        fits = np.asarray(lengths, np.int64) <= self.max_length
+        for i in ids[~fits].tolist():
+            note_failure(graph, i, f"the {self.what} reads {self.max_length} tokens at most", "")
+        return fits
 
 
 def prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 
 from babblegraph.errors import BadInput
@@ -10,6 +11,7 @@ from babblegraph.tasks.countdown import Numbers, key, results
 
 SPLITS = ("train", "validation", "test")
 HARD = Path(__file__).parent / "countdown_hard.tsv"
+MOST_MISSES = 100_000  # one after the other: then there is hardly another puzzle
 LARGEST_STEP = 200  # longer products rarely come back to a small target and only lengthen the text
 
 
@@ -36,24 +38,46 @@ def puzzles(
         targets: Smallest and largest target.
 
     Raises:
-        BadInput: The split is unknown, or the ranges hold too few puzzles.
+        BadInput: The split is unknown, a range is empty, or the ranges hold fewer than n puzzles.
 
     Example:
         >>> list(puzzles("test", 2, seed=0, numbers=3)) == list(puzzles("test", 2, seed=0, numbers=3))
         True
     """
+    found = 0
+    for puzzle in islice(distinct(split, seed, numbers=numbers, largest=largest, targets=targets), n):
+        found += 1
+        yield puzzle
+    if found < n:
+        raise BadInput(
+            f"the ranges must hold the {n} {split} puzzles asked for, got {found}: ask for no more, or widen them"
+        )
+
+
+def distinct(
+    split: str, seed: int, *, numbers: int = 4, largest: int = 20, targets: tuple[int, int] = (10, 100)
+) -> Iterator[str]:
+    """Yield puzzles as `puzzles` does, until random play finds no other one.
+
+    Raises:
+        BadInput: The split is unknown, or a range is empty.
+    """
     if split not in SPLITS:
         raise BadInput(f"a split is one of {', '.join(SPLITS)}, got {split!r}; choose one of them")
+    if numbers < 1 or largest < 1:
+        raise BadInput(
+            f"a puzzle needs a number of 1 or above, got {numbers} numbers up to {largest}: raise them"
+        )
+    if targets[0] > targets[1]:
+        raise BadInput(f"targets go from the smallest to the largest, got {targets}: exchange them")
     rng = random.Random(seed)
     seen: set[str] = set()
     misses = 0
-    while len(seen) < n:
+    while misses <= MOST_MISSES:
         start, _, target = play(rng, numbers, largest)
         puzzle = key(start, target)
         if puzzle in seen or not targets[0] <= target <= targets[1] or split_of(start, target) != split:
             misses += 1
-            if misses > 100_000:
-                raise BadInput(f"the ranges hold fewer than {n} {split} puzzles, got {len(seen)}; widen them")
             continue
         misses = 0
         seen.add(puzzle)

@@ -8,8 +8,12 @@ from itertools import combinations_with_replacement, islice
 
 from babblegraph.errors import BadInput
 from babblegraph.tasks.countdown import key
-from babblegraph.tasks.countdown_puzzles import puzzles, split_of
+from babblegraph.tasks.countdown_puzzles import distinct, split_of
 from babblegraph.tasks.countdown_solver import solvable
+
+
+def _countdown(split: str, n: int, seed: int) -> Iterator[str]:
+    yield from islice(distinct(split, seed), n)
 
 
 def _games_of_24(split: str, n: int, seed: int) -> Iterator[str]:
@@ -25,7 +29,7 @@ def _games_of_24(split: str, n: int, seed: int) -> Iterator[str]:
 
 
 PROMPTS: dict[str, Callable[[str, int, int], Iterator[str]]] = {  # (split, how many at most, seed) -> prompts
-    "countdown": puzzles,
+    "countdown": _countdown,
     "game24": _games_of_24,
 }
 

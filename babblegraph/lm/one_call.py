@@ -1,0 +1,44 @@
+"""Babblers that live as long as one call of `generate`: what depends on the model alone is kept for the next."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, NamedTuple
+
+from babblegraph.lm.babbler import Babbler
+from babblegraph.lm.weights import Structure, structure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from babblegraph.lm.engine import Choice
+    from babblegraph.lm.packed import Packed
+
+
+class Known(NamedTuple):
+    """What was found out about a model, and of what kind it was then."""
+
+    structure: Structure
+    choice: Choice
+    packed: Packed
+
+
+_known: weakref.WeakKeyDictionary[PreTrainedModel, Known] = (
+    weakref.WeakKeyDictionary()
+)  # neither holds the model
+
+
+class OneCall(Babbler):
+    """A `Babbler` that takes the engine, and the copies of weights, from the last such babbler of its model.
+
+    Both are good whatever the numbers in the weights: a model that learns from one call to the next is not checked
+    again, and its copies are made anew. One that has changed in kind (precision, device, layers, adapters, config) is
+    checked again. The copies take their memory as long as the model lives.
+    """
+
+    def _checked(self, engine: str | None) -> Choice:
+        now, known = structure(self.model), _known.get(self.model)
+        if known is None or known.structure != now:
+            known = _known[self.model] = Known(now, super()._checked(engine), self._packed)
+        self._packed = known.packed
+        return known.choice
