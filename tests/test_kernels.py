@@ -124,6 +124,7 @@ def test_the_kernels_draw_what_inversion_by_operators_draws(size, temperature, d
     assert found[0][2] == 7
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the interpreter
 def test_logits_that_are_no_numbers_give_none():
     from babblegraph.lm.sampling_kernels import pick
 
