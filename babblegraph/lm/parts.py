@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from babblegraph.at_once import AtOnce
+from babblegraph.at_once import AtOnce, Found
 from babblegraph.errors import NoRoom, is_lack_of_memory
 from babblegraph.lm.joined import Part, joined, tokens_twice
 from babblegraph.protocols import ALL, Chosen, Contest, Draws
@@ -120,6 +120,37 @@ class Parts(AtOnce):
         whole, order = joined(graph, chosen, parts, draws)
         engine.renumber(graph.size, order)
         return whole
+
+
+class Nodes(AtOnce):
+    """Asks about as many nodes at once as the memory holds."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.maxsize, "nodes at once")
+
+    def asked(
+        self, engine: Room, graph: BabbleGraph, nodes: Ints, ask: Callable[[Ints], Found]
+    ) -> list[Found]:
+        """What is found about the nodes, part by part.
+
+        Raises:
+            NoRoom: the memory does not even hold the text of one.
+        """
+
+        def some_asked(some: slice) -> Found:
+            try:
+                return ask(nodes[some])
+            except (NoRoom, RuntimeError) as problem:
+                if is_lack_of_memory(problem):
+                    engine.restore(graph.size)
+                raise
+
+        found = []
+        for one, some in self.parts(some_asked, len(nodes)):
+            found.append(one)
+            if some.stop - some.start >= self.most and not engine.crowded(nodes[some]):
+                self.most *= 2
+        return found
 
 
 class _Queue:
