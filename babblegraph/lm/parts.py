@@ -74,11 +74,8 @@ class Parts(AtOnce):
             NoRoom: the memory does not even hold a single draw, or those that depend on each other.
         """
         engine.begin(graph.size)
-        queue, left, before = (
-            _Queue(graph, chosen, draws),
-            meter.tokens_left(),
-            meter.counts["sampled"].copy(),
-        )
+        queue = _Queue(graph, chosen, draws)
+        left, before = meter.tokens_left(), meter.counts["sampled"].copy()
         parts: list[tuple[Part, Born]] = []
         promised, bound = 0, None if chosen.contest is None else chosen.contest.bound
         while queue.left or not parts:
