@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from transformers import AutoModelForCausalLM
 
-from babblegraph.at_once import AtOnce, Found
-from babblegraph.errors import BadInput, NoRoom, is_lack_of_memory
+from babblegraph.errors import BadInput, NoRoom
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.attention import around_attention
 from babblegraph.lm.base import Base, context_of, moved
@@ -28,7 +26,7 @@ from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.fly import fly, may_fly
 from babblegraph.lm.hidden import SpanStates, computed, unhooked
 from babblegraph.lm.packed import PACK_BYTES, Packed
-from babblegraph.lm.parts import Parts
+from babblegraph.lm.parts import Nodes, Parts
 from babblegraph.lm.pretrained import load
 from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
 from babblegraph.lm.spans import SpanRule
@@ -184,7 +182,7 @@ class Babbler:
         self._memory = self._rung.memory(*self._bounds, self._token_bytes)
         self.fingerprint, self._stamps = fingerprint(model), [stamp(m) for m in self._models]
         self.sampling |= moved(self._base, mixture, self.warp is not None or bool(self.logits_processor))
-        self._parts, self._nodes = Parts(), AtOnce(sys.maxsize, "nodes at once")
+        self._parts, self._nodes = Parts(), Nodes()
         self._recorded: tuple[int, ...] = ()  # layers whose hidden states are kept
         self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
         self._spare: Trie | None = None  # of a graph that is over
@@ -360,7 +358,9 @@ class Babbler:
         """Logits of the token after each node, [F, V]; what is computed for this is not computed again."""
         with self._running(graph) as trie:
             nodes = np.asarray(ids, np.int64)
-            return _one(self._in_parts(trie, graph, nodes, lambda some: trie.next_logits(graph, some, meter)))
+            return _one(
+                self._nodes.asked(trie, graph, nodes, lambda some: trie.next_logits(graph, some, meter))
+            )
 
     def logits_after(
         self,
@@ -392,7 +392,7 @@ class Babbler:
                     return trie.around(graph, some, before, after, meter, self._first)
                 return trie.after(graph, some, after, meter)
 
-            return _one(self._in_parts(trie, graph, nodes, asked))
+            return _one(self._nodes.asked(trie, graph, nodes, asked))
 
     @property
     def _first(self) -> int | None:
@@ -429,7 +429,7 @@ class Babbler:
         """
         nodes = np.asarray(ids, np.int64)
         with self._running(graph) as trie:
-            parts = self._in_parts(trie, graph, nodes, lambda some: trie.hidden(graph, some, meter))
+            parts = self._nodes.asked(trie, graph, nodes, lambda some: trie.hidden(graph, some, meter))
         known, found = np.concatenate([k for k, _ in parts]), [states for _, states in parts if states]
         kept = None
         if found:
@@ -470,26 +470,6 @@ class Babbler:
             if trie is not None:
                 trie.restore(graph.size)
             raise
-
-    def _in_parts(
-        self, trie: Engine | Pair, graph: BabbleGraph, nodes: Ints, ask: Callable[[Ints], Found]
-    ) -> list[Found]:
-        """What is found about some nodes, of as many at once as the memory holds."""
-
-        def asked(some: slice) -> Found:
-            try:
-                return ask(nodes[some])
-            except (NoRoom, RuntimeError) as problem:
-                if is_lack_of_memory(problem):
-                    trie.restore(graph.size)
-                raise
-
-        found = []
-        for one, some in self._nodes.parts(asked, len(nodes)):
-            found.append(one)
-            if some.stop - some.start >= self._nodes.most and not trie.crowded(nodes[some]):
-                self._nodes.most *= 2
-        return found
 
     def _checked(self, engine: str | None) -> Choice:
         """How the model is run; found out by trying."""

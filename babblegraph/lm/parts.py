@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from babblegraph.at_once import AtOnce
+from babblegraph.at_once import AtOnce, Found
 from babblegraph.errors import NoRoom, is_lack_of_memory
 from babblegraph.lm.joined import Part, joined, tokens_twice
 from babblegraph.protocols import ALL, Chosen, Contest, Draws
@@ -74,11 +74,8 @@ class Parts(AtOnce):
             NoRoom: the memory does not even hold a single draw, or those that depend on each other.
         """
         engine.begin(graph.size)
-        queue, left, before = (
-            _Queue(graph, chosen, draws),
-            meter.tokens_left(),
-            meter.counts["sampled"].copy(),
-        )
+        queue = _Queue(graph, chosen, draws)
+        left, before = meter.tokens_left(), meter.counts["sampled"].copy()
         parts: list[tuple[Part, Born]] = []
         promised, bound = 0, None if chosen.contest is None else chosen.contest.bound
         while queue.left or not parts:
@@ -120,6 +117,37 @@ class Parts(AtOnce):
         whole, order = joined(graph, chosen, parts, draws)
         engine.renumber(graph.size, order)
         return whole
+
+
+class Nodes(AtOnce):
+    """Asks about as many nodes at once as the memory holds."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.maxsize, "nodes at once")
+
+    def asked(
+        self, engine: Room, graph: BabbleGraph, nodes: Ints, ask: Callable[[Ints], Found]
+    ) -> list[Found]:
+        """What is found about the nodes, part by part.
+
+        Raises:
+            NoRoom: the memory does not even hold the text of one.
+        """
+
+        def some_asked(some: slice) -> Found:
+            try:
+                return ask(nodes[some])
+            except (NoRoom, RuntimeError) as problem:
+                if is_lack_of_memory(problem):
+                    engine.restore(graph.size)
+                raise
+
+        found = []
+        for one, some in self.parts(some_asked, len(nodes)):
+            found.append(one)
+            if some.stop - some.start >= self.most and not engine.crowded(nodes[some]):
+                self.most *= 2
+        return found
 
 
 class _Queue:
