@@ -71,6 +71,7 @@ def test_logits_on_cuda_equal_plain_forward_in_every_family(
     assert worst_error(babbler, seed=3) < LIMIT
 
 
+@pytest.mark.filterwarnings("ignore:no memory for")  # where there is little
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_search_on_cuda_gives_the_graph_that_the_host_gives(options, characters, monkeypatch):
     model = tiny_llama(characters).cuda()
