@@ -52,4 +52,5 @@ def test_a_ring_is_copied_only_when_it_is_full():
     cache.put(np.arange(10, 50), logits(np.arange(10, 50), 1))
     assert cache.ring is ring
     cache.put(np.arange(50, 60), logits(np.arange(50, 60), 2))
-    assert len(cache.ring) == 200 and cache.has(np.arange(60)).all()
+    assert len(cache.ring) == 200
+    assert cache.has(np.arange(60)).all()
