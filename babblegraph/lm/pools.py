@@ -105,13 +105,18 @@ class Room:
 
     def __init__(self) -> None:
         self._flat: torch.Tensor | None = None
+        self._latest: torch.Tensor | None = None
 
     def take(self, rows: int, like: torch.Tensor) -> torch.Tensor:
         """Room for so many rows of a pool."""
+        latest, shape = self._latest, (rows, *like.shape[1:])
+        if latest is not None and latest.shape == shape and latest.dtype == like.dtype:
+            return latest  # as for all layers of a step
         size = rows * like.stride(0)
         if self._flat is None or self._flat.dtype != like.dtype or len(self._flat) < size:
             self._flat = like.new_empty(size + size // 4)  # since tails grow by a token a step
-        return self._flat[:size].view(rows, *like.shape[1:])
+        self._latest = self._flat[:size].view(shape)
+        return self._latest
 
 
 def free_bytes(device: torch.device) -> int:
