@@ -15,6 +15,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.lm import Babbler, layout, pools
 from babblegraph.lm.attention import NAME
 from babblegraph.lm.plan import Plan
+from babblegraph.lm.store import Store
 from babblegraph.protocols import ALL, Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
@@ -198,3 +199,18 @@ def test_the_attention_function_is_only_for_searches(llama):
     llama.set_attn_implementation(NAME)
     with pytest.raises(RuntimeError, match="inside a babblegraph search"):
         plain_logits(llama, [1, 2, 3])
+
+
+def test_tails_are_collected_in_memory_that_is_used_again_as_they_grow():
+    store = Store(torch.device("cpu"))
+    slots = torch.as_tensor(store.take(60).reshape(6, 10))
+    keys = torch.randn(1, 2, 60, 4)
+    store.write(0, keys, keys + 1, slots.reshape(-1))
+    places = set()
+    for tokens in (8, 9, 10):
+        key, value = store.read(0, slots[:, :tokens])
+        expected = keys[0].view(2, 6, 10, 4).transpose(0, 1)[:, :, :tokens]
+        assert torch.equal(key, expected)
+        assert torch.equal(value, expected + 1)
+        places.add((key.data_ptr(), value.data_ptr()))
+    assert len(places) == 1

@@ -95,7 +95,7 @@ def _tails(
     for at in range(0, len(slots), most):
         rows = slice(at, at + most)
         seen = bias if bias is None or len(bias) == 1 else bias[rows]
-        parts.append(attend(query[rows], *store.read(layer, slots[rows], brief=True), seen, **how))
+        parts.append(attend(query[rows], *store.read(layer, slots[rows]), seen, **how))
     return Part(torch.cat([part.out for part in parts]), torch.cat([part.log_sum for part in parts]))
 
 

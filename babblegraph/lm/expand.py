@@ -142,7 +142,8 @@ def expand(
         if ended.all():
             break
         logits = source.advance(parents[~ended], rows.newest[~ended], meter)
-        rows.take(np.flatnonzero(~ended))
+        if ended.any():
+            rows.take(np.flatnonzero(~ended))
     source.close()
     born = out.born(chosen, rows)
     if isinstance(rows.way, Race):

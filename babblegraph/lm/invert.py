@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,35 +44,42 @@ class Inverse:
             row: of each draw, [D]; its total must be above zero.
             u: in [0, 1), [D].
         """
-        return self.split(row, u)[0]
+        start, p, point = self._blocks_of(*self._here(row, u))
+        return (start + _first_above(p.double().cumsum(-1), point)).cpu().numpy()
 
     def split(
         self, row: NDArray[np.integer[Any]], u: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The same tokens, and where in the token's own interval each point lies, in [0, 1); both [D]."""
-        device = self.p.device
-        token, rest = self.find(torch.as_tensor(row, device=device), torch.as_tensor(u, device=device))
+        token, rest = self.find(*self._here(row, u))
         return token.cpu().numpy(), rest.cpu().numpy()
 
     def find(self, row: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The same as `split`, of tensors on the device of the probabilities; some token where these are NaN."""
-        below = self.below[row]  # [D, V / BLOCK]
+        start, p, point = self._blocks_of(row, u)
+        until = p.double().cumsum(-1)
+        place = _first_above(until, point)[:, None]
+        width = p.gather(1, place).double()
+        rest = (point - until.gather(1, place)) / width + 1
+        token = (start + place[:, 0]).clamp_max(self.p.shape[1] - 1)
+        return token, rest[:, 0].clamp(0.0, 1 - 2.0**-53)
+
+    def _blocks_of(
+        self, row: torch.Tensor, u: torch.Tensor
+    ) -> tuple[torch.Tensor | int, torch.Tensor, torch.Tensor]:
+        """The first token of the block that each draw falls into, [D], its probabilities, [D, BLOCK], and the point
+        in it, [D, 1]."""
+        below = self.below.index_select(0, row)  # [D, V / BLOCK]
         point = u[:, None] * below[:, -1:]
         if self.blocks.shape[1] == 1:
-            return _inside(self.blocks[row, 0], point)
+            return 0, self.blocks[:, 0].index_select(0, row), point
         block = _first_above(below, point)
         before = torch.where(block > 0, below.gather(1, (block - 1).clamp_min(0)[:, None])[:, 0], 0.0)
-        place, rest = _inside(self.blocks[row, block], point - before[:, None])
-        return (block * BLOCK + place).clamp_max(self.p.shape[1] - 1), rest
+        return block * BLOCK, self.blocks[row, block], point - before[:, None]
 
-
-def _inside(p: torch.Tensor, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The token of a block, [D, BLOCK], that a point falls into, and where in its interval, [D] each."""
-    until = p.double().cumsum(-1)
-    place = _first_above(until, point)[:, None]
-    width = p.gather(1, place).double()
-    rest = (point - until.gather(1, place)) / width + 1
-    return place[:, 0], rest[:, 0].clamp(0.0, 1 - 2.0**-53)
+    def _here(self, *arrays: NDArray[Any]) -> Iterator[torch.Tensor]:
+        """Arrays on the device of the probabilities."""
+        return (torch.as_tensor(array, device=self.p.device) for array in arrays)
 
 
 def _first_above(below: torch.Tensor, point: torch.Tensor) -> torch.Tensor:

@@ -35,33 +35,35 @@ class LogitCache:
         self.row_of[slots] = UNKNOWN
 
     def put(self, slots: Slots, logits: torch.Tensor) -> None:
-        if self.ring is None or (len(self.ring) < len(self.row_of) and len(self.ring) < self._most(logits)):
-            self._enlarge(logits)
+        self._make_room(len(slots), logits)
         assert self.ring is not None
         slots, logits = slots[-len(self.ring) :], logits[-len(self.ring) :]
         self.forget(slots)
         rows = (self.next + np.arange(len(slots))) % len(self.ring)
-        self.next = int(self.next + len(slots)) % len(self.ring)
         evicted = self.slot_of[rows]
         self.row_of[evicted[evicted >= 0]] = UNKNOWN
         self.row_of[slots], self.slot_of[rows] = rows, slots
-        self.ring[torch.as_tensor(rows, device=self.device)] = logits
+        first = min(len(slots), len(self.ring) - self.next)  # of them before the ring's end
+        self.ring[self.next : self.next + first] = logits[:first]
+        self.ring[: len(slots) - first] = logits[first:]
+        self.next = (self.next + len(slots)) if first == len(slots) else len(slots) - first
 
     def has(self, slots: Slots) -> NDArray[np.bool_]:
         return self.row_of[slots] >= 0
 
     def get(self, slots: Slots) -> torch.Tensor:
         assert self.ring is not None
-        return self.ring[torch.as_tensor(self.row_of[slots], device=self.device)]
+        return self.ring.index_select(0, torch.as_tensor(self.row_of[slots], device=self.device))
 
-    def _most(self, logits: torch.Tensor) -> int:
-        return max(64, self.limit // (logits.shape[1] * logits.element_size()))
-
-    def _enlarge(self, logits: torch.Tensor) -> None:
+    def _make_room(self, rows: int, logits: torch.Tensor) -> None:
+        """A ring that is full grows rather than lose what it has, as long as slots and memory are more."""
         old = 0 if self.ring is None else len(self.ring)
-        rows = min(self._most(logits), max(len(self.row_of), 2 * old))
-        grown = logits.new_zeros(rows, logits.shape[1])
+        most = max(64, self.limit // (logits.shape[1] * logits.element_size()))
+        if self.next + rows <= old or old >= min(most, len(self.row_of)):
+            return
+        size = min(most, max(len(self.row_of), 2 * old))
+        grown = logits.new_empty(size, logits.shape[1])  # on a CPU, what is never written takes no memory
         if self.ring is not None:
             grown[:old] = self.ring
-        self.ring, self.next = grown, old % rows
-        self.slot_of = np.concatenate([self.slot_of, np.full(rows - old, UNKNOWN)])
+        self.ring = grown
+        self.slot_of = np.concatenate([self.slot_of, np.full(size - old, UNKNOWN)])

@@ -50,16 +50,16 @@ class Pools:
             rows = new.transpose(1, 2).flatten(0, 1)  # [B · L, H_kv, d]
             self._pool(pools, layer, rows).index_copy_(0, slots, rows)
 
-    def read(self, layer: int, slots: torch.Tensor, brief: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of rows of slots, [B, T], collected.
 
         Returns:
-            [B, H_kv, T, d] each; where they are brief, good until the next call.
+            [B, H_kv, T, d] each; on a CPU good until the next call.
         """
         found = []
         for pools, room in ((self.keys, self._rooms[0]), (self.values, self._rooms[1])):
             pool, at = pools[layer], slots.reshape(-1)
-            out = room.take(len(at), pool) if brief else None
+            out = room.take(len(at), pool) if self.device.type == "cpu" else None
             rows = torch.index_select(pool, 0, at, out=out)
             found.append(rows.view(*slots.shape, *pool.shape[1:]).transpose(1, 2))
         return found[0], found[1]
@@ -105,13 +105,18 @@ class Room:
 
     def __init__(self) -> None:
         self._flat: torch.Tensor | None = None
+        self._latest: torch.Tensor | None = None
 
     def take(self, rows: int, like: torch.Tensor) -> torch.Tensor:
         """Room for so many rows of a pool."""
+        latest, shape = self._latest, (rows, *like.shape[1:])
+        if latest is not None and latest.shape == shape and latest.dtype == like.dtype:
+            return latest  # as for all layers of a step
         size = rows * like.stride(0)
         if self._flat is None or self._flat.dtype != like.dtype or len(self._flat) < size:
-            self._flat = like.new_empty(size)
-        return self._flat[:size].view(rows, *like.shape[1:])
+            self._flat = like.new_empty(size + size // 4)  # since tails grow by a token a step
+        self._latest = self._flat[:size].view(shape)
+        return self._latest
 
 
 def free_bytes(device: torch.device) -> int:

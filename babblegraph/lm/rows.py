@@ -108,12 +108,12 @@ class Rows:
         row, token, count, alive, unknown = self.way.draw(self, log_q, rng)
         self._note_exhausted(~alive)
         note_unknown(self.graph, int(unknown.sum()))
-        every = np.zeros((0, 2), np.int64)  # [P', 2]
         if self.full.any():
-            every = torch.nonzero(self.left(log_q)[torch.as_tensor(self.full)] > 0).cpu().numpy()
-        self.pair_row = np.r_[row, np.flatnonzero(self.full)[every[:, 0]]]
-        self.pair_token = np.r_[token, every[:, 1]]
-        self.pair_count = np.r_[count, np.ones(len(every), np.int64)]
+            every = torch.nonzero(self.left(log_q)[torch.as_tensor(self.full)] > 0).cpu().numpy()  # [P', 2]
+            row = np.concatenate([row, np.flatnonzero(self.full)[every[:, 0]]])
+            token = np.concatenate([token, every[:, 1]])
+            count = np.concatenate([count, np.ones(len(every), np.int64)])
+        self.pair_row, self.pair_token, self.pair_count = row, token, count
         self.pair_twins = self._matching(self.pair_row, self.pair_token)
 
     def affordable(self, left: Ints) -> NDArray[np.bool_]:
@@ -121,7 +121,8 @@ class Rows:
         known = np.array([len(twins) > 0 for twins in self.pair_twins], np.bool_)
         tree, novel = self.tree[self.pair_row], ~known
         allowed = np.ones(len(tree), np.bool_)
-        allowed[novel] = first_of_each_tree(tree[novel], left)
+        if (left[tree] < len(tree)).any():
+            allowed[novel] = first_of_each_tree(tree[novel], left)
         self.expanded[self.origin[self.pair_row[allowed]]] = True
         self.lost[self.origin[self.pair_row[~allowed]]] = True
         return allowed
@@ -131,6 +132,8 @@ class Rows:
 
         A row without tokens, or one that only repeats an earlier child, is not worth a node.
         """
+        if allowed.all():
+            return
         draws = np.bincount(
             self.pair_row[~allowed], self.pair_count[~allowed], minlength=len(self.node)
         ).astype(int)
@@ -153,8 +156,8 @@ class Rows:
         self.twins, self.newest = twins, tokens
         self.novel = np.array([not len(t) for t in twins], np.bool_)
         self.count = self.pair_count[allowed]
-        self.tokens = np.c_[self.tokens, tokens.astype(np.int32)]
-        self.token_log_q = np.c_[self.token_log_q, step_q.astype(np.float32)]
+        self.tokens = np.concatenate([self.tokens, tokens.astype(np.int32)[:, None]], 1)
+        self.token_log_q = np.concatenate([self.token_log_q, step_q.astype(np.float32)[:, None]], 1)
         self.log_f, self.log_g, self.log_q = self.log_f + step_f, self.log_g + step_g, self.log_q + step_q
         self.key = chain(self.key, tokens)
         if rules.span.strings:
@@ -183,6 +186,8 @@ class Rows:
         self._select(rows)
 
     def _select(self, rows: Ints) -> None:
+        if np.array_equal(rows, np.arange(len(self.node))):  # as at most steps
+            return
         for name in (
             "origin",
             "node",

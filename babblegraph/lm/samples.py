@@ -62,7 +62,7 @@ class Samples:
         self.row: Ints = np.repeat(np.arange(len(ids)), self.made)  # [D]
         self.number = np.arange(len(self.row)) - np.repeat(np.cumsum(self.made) - self.made, self.made)  # [D]
         self.systematic = draws is Draws.SYSTEMATIC
-        self.point = np.full(len(self.row), np.nan)  # [D] in the interval of its row
+        self.point = np.full(len(self.row), np.nan)  # [D] in the interval of its row, of systematic draws
         self._pair: Ints = np.zeros(0, np.int64)  # [D] of the pairs last drawn; -1 for none
 
     def draw(self, rows: Rows, log_q: torch.Tensor, rng: Rng) -> Drawn:
@@ -77,8 +77,11 @@ class Samples:
         draws = np.flatnonzero(alive[self.row])
         token, row = np.zeros(len(draws), np.int64), self.row[draws]
         if len(draws):
-            token, rest = inverse.split(row, self._points(rows, draws, rng))
-            self.point[draws] = rest
+            points = self._points(rows, draws, rng)
+            if self.systematic:
+                token, self.point[draws] = inverse.split(row, points)
+            else:
+                token = inverse.at(row, points)
         pairs, which, counts = np.unique(
             row * log_q.shape[1] + token, return_inverse=True, return_counts=True
         )
@@ -107,15 +110,15 @@ class Samples:
         """Where in the interval of its row each draw is, [D']."""
         row, at = self.row[draws], rows.tokens.shape[1]
         origin = rows.origin[row]
-        together = np.zeros(len(draws), np.bool_)
-        if self.systematic:
-            together = np.log(self.made[origin]) + rows.log_q[row] > 0
-            if at == 0 and together.any():
-                self._lay_out(np.unique(origin[together]), rng)
+        key, ids = self.key[origin], self.first[origin] + self.number[draws]
+        if not self.systematic:
+            return rng.uniforms(key, ids, at)
+        together = np.log(self.made[origin]) + rows.log_q[row] > 0
+        if at == 0 and together.any():
+            self._lay_out(np.unique(origin[together]), rng)
         u = self.point[draws]
         alone = ~together
-        ids = self.first[origin] + self.number[draws]
-        u[alone] = rng.uniforms(self.key[origin[alone]], ids[alone], at)
+        u[alone] = rng.uniforms(key[alone], ids[alone], at)
         return u
 
     def _lay_out(self, nodes: Ints, rng: Rng) -> None:
