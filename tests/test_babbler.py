@@ -307,12 +307,12 @@ def test_the_model_is_left_as_it_was_after_an_error_too(monkeypatch):
 def test_a_forgotten_graph_gives_its_memory_back(babbler):
     graph = grow(babbler, PROMPTS)
     trie, store = weakref.ref(babbler.trie(graph)), weakref.ref(babbler.trie(graph).store)
-    known = len(babbler._tries)
+    known = len(babbler._engines)
     del graph
     gc.collect()
     assert trie() is None
     assert store() is None
-    assert len(babbler._tries) < known
+    assert len(babbler._engines) < known
 
 
 def test_graphs_of_one_babbler_do_not_share_keys(babbler):
@@ -404,11 +404,11 @@ def test_a_model_in_two_threads_takes_turns():
     one, two = (Babbler(model, byte_tokenizer(), span=4) for _ in range(2))
     first, second, found = one.start(PROMPTS), grow(two, PROMPTS), []
     other = threading.Thread(target=lambda: found.append(check_frontier(two, second)))
-    with one._running(first):
+    with one._engines.running(first):
         other.start()
         other.join(0.2)
         assert other.is_alive(), "it waits for the model"
-        with two._running(second):
+        with two._engines.running(second):
             pass  # what one thread does within its turn does not wait
     other.join(60)
     assert found == [None]

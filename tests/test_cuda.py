@@ -118,7 +118,7 @@ def test_steps_are_captured_anew_when_pools_have_moved(characters, monkeypatch):
         bg.babble(babbler, "1 2", value=digits, strategy=wide, budget=6000, seed=2).graph for _ in range(3)
     ]
     assert len(captured) > 1
-    assert babbler._spare._forward.decoder.setting.graphs, "a capture has failed"
+    assert babbler._engines.spare._forward.decoder.setting.graphs, "a capture has failed"
     same(found[0], found[1])
     same(found[0], found[2])
     monkeypatch.setattr(babbler_file, "may_fly", lambda *given: False)

@@ -245,7 +245,7 @@ def test_a_compiled_model_gives_the_same_graph(characters, monkeypatch, unregist
     with pytest.raises(BadInput, match="compile needs a model on a GPU, got one on cpu: leave it out"):
         plain.again(compile=True)
     compiled = plain.again()
-    compiled._compiled = around_attention(model)
+    compiled._engines._compiled = around_attention(model)
     same(*(bg.babble(one, "1 2", value=digits, budget=40, seed=2).graph for one in (plain, compiled)))
     before, one_row = len(graphs), bg.strategies.best_of_n(n=1)
     bg.babble(compiled, "3", value=digits, strategy=one_row, budget=10)
@@ -260,18 +260,18 @@ def test_what_one_graph_leaves_serves_the_next(characters, monkeypatch):
     tries = []
     for seed in range(3):
         graph = bg.babble(one, ["1 2", "3"], value=digits, budget=120, seed=seed).graph
-        anew._spare = None
+        anew._engines.spare = None
         same(graph, bg.babble(anew, ["1 2", "3"], value=digits, budget=120, seed=seed).graph)
-        tries.append(one._spare)
-        assert one._spare.store.in_use == 0
-        assert not one._spare.held
+        tries.append(one._engines.spare)
+        assert one._engines.spare.store.in_use == 0
+        assert not one._engines.spare.held
         one.record([1, 2] if seed == 1 else [])
     assert tries[0] is tries[1] is not None
     assert tries[2] is not tries[1], "the bounds have changed"
     with torch.no_grad():
         model.lm_head.weight.mul_(2)
     one.start(["1"])
-    assert one._spare is None, "its steps are of other weights"
+    assert one._engines.spare is None, "its steps are of other weights"
 
 
 def test_what_takes_much_memory_is_given_up(characters, monkeypatch):
@@ -279,4 +279,4 @@ def test_what_takes_much_memory_is_given_up(characters, monkeypatch):
     monkeypatch.setattr(trie, "SPARE", 1 << 40)
     babbler = Babbler(tiny_llama(characters), characters, span=4)
     bg.babble(babbler, "1 2", value=digits, budget=60)
-    assert babbler._spare is None
+    assert babbler._engines.spare is None

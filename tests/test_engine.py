@@ -38,7 +38,7 @@ def test_a_family_gets_the_first_engine_that_is_right_and_is_left_as_it_was(fami
     name, step = TAKEN[family]
     assert babbler.engine == name
     assert babbler.start(["7"]).meta["engine"] == name
-    made = babbler._rung.make(model)
+    made = babbler._engines.choice.rung.make(model)
     assert isinstance(made, Trie) if step is None else type(made.step) is step
     assert model.config._attn_implementation == before != NAME
     assert babbler.error < 1e-4

@@ -280,7 +280,7 @@ def test_usual_layers_are_spread_over_the_model():
 def test_where_memory_holds_few_prompts_a_value_learns_from_the_same_rollouts():
     prompts = ["1+1=", "2+2=", "3+1=", "4+2=", "5+1=", "6+2="]
     ample = bg.Babbler(tiny_llama(TOKENIZER), TOKENIZER, span=2, max_new_tokens=6)
-    tight = ample.again(memory_limit=150 * (ample._token_bytes + 2 * 32 * 4))
+    tight = ample.again(memory_limit=150 * (ample._engines.token_bytes + 2 * 32 * 4))
     how = {"layers": (2, 3), "copies": 16, "seed": 1}
     whole = collect(ample, prompts, Score(Digits()), **how)
     with pytest.warns(RuntimeWarning, match="at once: going on with"):

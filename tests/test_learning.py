@@ -437,7 +437,7 @@ def test_where_memory_holds_few_draws_they_are_made_in_parts_with_the_same_outco
     settings = replace(FAST, levels=1, prompts=None, draws=16, held_draws=32)
     ample = learn(base=babbler(), settings=settings)
     tokens = 80  # that a limit holds; the prompts of a level need 60, the texts of one up to 16 × 4 more
-    bytes_of_one = ample.generators.base._token_bytes
+    bytes_of_one = ample.generators.base._engines.token_bytes
     tight = learn(base=babbler().again(memory_limit=tokens * bytes_of_one * 8 // 7), settings=settings)
     whole = list(ample)
     with pytest.warns(RuntimeWarning, match="draws at once: going on with"):
@@ -456,7 +456,9 @@ def test_where_memory_holds_few_draws_they_are_made_in_parts_with_the_same_outco
 
 
 def test_where_not_even_one_prompt_has_room_the_limit_is_named():
-    base = babbler().again(memory_limit=64 * babbler()._token_bytes * 8 // 7, max_new_tokens=100, end_ids=())
+    base = babbler().again(
+        memory_limit=64 * babbler()._engines.token_bytes * 8 // 7, max_new_tokens=100, end_ids=()
+    )
     settings = replace(FAST, levels=1, prompts=None, draws=2, held_draws=2)
     with pytest.warns(RuntimeWarning, match="going on with"), pytest.raises(BadInput, match="memory limit"):
         list(learn(base=base, settings=settings))

@@ -232,7 +232,7 @@ def test_a_graph_goes_on_with_the_base_that_began_it(llama, characters, tmp_path
 def test_memory_is_shared_between_both(llama, characters):
     babbler = Babbler(moved_from(llama), characters, base=llama, memory_limit=1 << 22)
     alone = Babbler(llama, characters, memory_limit=1 << 21)
-    assert babbler._memory == alone._memory == babbler._base._memory
+    assert babbler._engines.memory == alone._engines.memory == babbler._engines.base._memory
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_a_search_computes_with_copies_and_its_logits_are_those_of_the_model():
     babbler = Babbler(model, span=4, engine="cascade")
     graph = babbler.start([[1, 2, 3], [4, 5]])
     logits = babbler.next_logits(graph, [0, 1], Meter(Budget(tokens=10), 2))
-    assert babbler._packed.nbytes == 2 * 3 * 128 * 1024 * 4
+    assert babbler._engines.packed.nbytes == 2 * 3 * 128 * 1024 * 4
     plain = [model(torch.tensor([ids])).logits[0, -1] for ids in ([1, 2, 3], [4, 5])]
     torch.testing.assert_close(logits, torch.stack(plain), rtol=1e-4, atol=1e-4)
     assert not any("forward" in layer.__dict__ for layer in model.modules())
@@ -159,11 +159,11 @@ def test_a_base_beside_the_model_has_copies_of_its_own():
     born = babbler.expand(graph, chosen, Rng(0), Meter(Budget(tokens=10), 1))
     plain = torch.log_softmax(base(torch.tensor([[1, 2, 3]])).logits[0, -1], -1)
     np.testing.assert_allclose(born.log_p_f, plain[torch.as_tensor(born.tokens).long()].numpy(), rtol=1e-4)
-    assert babbler._packed.nbytes == babbler._base._packed.nbytes > 0
+    assert babbler._engines.packed.nbytes == babbler._engines.base._packed.nbytes > 0
 
 
 def test_no_copies_are_made_where_none_are_wanted():
     babbler = Babbler(llama(), span=4, pack_bytes=0)
     babbler.next_logits(babbler.start([[1, 2, 3]]), [0], Meter(Budget(tokens=10), 1))
-    assert babbler._packed.nbytes == 0
+    assert babbler._engines.packed.nbytes == 0
     assert babbler.again()._given["pack_bytes"] == 0

@@ -236,7 +236,7 @@ def test_logits_and_states_of_more_nodes_than_the_memory_holds_are_found_in_part
     for memory in (None, limit_of(64) * 2):
         babbler = Babbler(llama, characters, span=5, max_new_tokens=40, memory_limit=memory)
         babbler.record([1, 3])
-        slots = babbler._memory.get("most_slots", 10**9)
+        slots = babbler._engines.memory.get("most_slots", 10**9)
         graph, rng = babbler.start(MANY[:2]), Rng(0)
         meter = meter_of(graph)
         for number in range(3):  # so few at once that they fit

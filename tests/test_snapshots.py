@@ -28,7 +28,8 @@ GRAPHS: dict[str, Callable[[], BabbleGraph]] = {
     "deep-chain": lambda: chain(300),
     "bushy": lambda: random_graph(400, 0, reach=9),
     "ten-thousand-wide": lambda: graph_of(*["x"] * 10_000),
-    "hostile": lambda: graph_of(*HOSTILE, prompts=["".join(HOSTILE)]),
+    # those with wide characters last: of equals the newest are drawn
+    "hostile": lambda: graph_of(*HOSTILE[9:], *HOSTILE[:9], prompts=["".join(HOSTILE)]),
     "solved": solved,
 }
 WIDTHS = (60, 100, 200)

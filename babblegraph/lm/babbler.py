@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +19,8 @@ from babblegraph.lm.attention import around_attention
 from babblegraph.lm.base import Base, context_of, moved
 from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, describe
 from babblegraph.lm.engine import choose
+from babblegraph.lm.engines import Engines
 from babblegraph.lm.expand import Rules, expand
-from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.fly import fly, may_fly
 from babblegraph.lm.hidden import SpanStates, computed, unhooked
 from babblegraph.lm.packed import PACK_BYTES, Packed
@@ -31,10 +29,8 @@ from babblegraph.lm.pretrained import load
 from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
 from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
-from babblegraph.lm.trie import Trie
 from babblegraph.lm.turn import turn_of
 from babblegraph.lm.warp import warper
-from babblegraph.lm.weights import Stamp, stamp
 from babblegraph.protocols import Draws
 
 if TYPE_CHECKING:
@@ -148,8 +144,7 @@ class Babbler:
         if compile and model.device.type != "cuda":
             raise BadInput(f"compile needs a model on a GPU, got one on {model.device.type}: leave it out")
         self.model = model.eval()
-        self._packed = Packed(model, pack_bytes)
-        self._compiled = around_attention(model) if compile else None
+        packed, compiled = Packed(model, pack_bytes), around_attention(model) if compile else None
         self.tokenizer: Any = tokenizer
         self.name = name or model.name_or_path or model.config.model_type
         self.context = context_of(model)
@@ -158,34 +153,27 @@ class Babbler:
                 f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it"
             )
         self.max_new_tokens = max_new_tokens
-        self.sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self._sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         self.warp = warper(temperature, top_k, top_p)
         self.logits_processor, self.stopping_criteria = list(logits_processor), list(stopping_criteria)
         self.batch: Batch | None = None
         if self.logits_processor:
-            self.sampling |= describe(self.logits_processor)
+            self._sampling |= describe(self.logits_processor)
         span = DEFAULT_SPAN if span is None and not stop else span
         ends = end_ids_of(model, tokenizer) if end_ids is None else frozenset(end_ids)
         self.span = SpanRule(span, _tuple(stop), _tuple(until), ends)
         self.vocabulary: dict[int, bytes] = TokenNumbers() if tokenizer is None else TokenBytes(tokenizer)
-        self._rung, self.error, reach, self._token_bytes = self._checked(engine)
-        self.engine = self._rung.name
-        self.context = min(self.context, reach or self.context)
+        choice, packed = self._choice(engine, packed)
+        self.engine, self.error = choice.rung.name, choice.error
+        self.context = min(self.context, choice.reach or self.context)
         self.mixture = mixture
-        self._base = (
-            None if base is None else Base(base, model, memory_limit, cache_bytes, engine, pack_bytes)
-        )
-        if self._base is not None:
-            self.context = min(self.context, self._base.context)
-            memory_limit = memory_limit and memory_limit // 2  # the base has the other half
-        self._bounds = memory_limit, cache_bytes
-        self._memory = self._rung.memory(*self._bounds, self._token_bytes)
-        self.fingerprint, self._stamps = fingerprint(model), [stamp(m) for m in self._models]
-        self.sampling |= moved(self._base, mixture, self.warp is not None or bool(self.logits_processor))
+        beside = None
+        if base is not None:
+            beside = Base(base, model, memory_limit, cache_bytes, engine, pack_bytes)
+            self.context = min(self.context, beside.context)
+        self._engines = Engines(model, choice, memory_limit, cache_bytes, packed, beside, compiled)
+        self._sampling |= moved(beside, mixture, self.warp is not None or bool(self.logits_processor))
         self._parts, self._nodes = Parts(), Nodes()
-        self._recorded: tuple[int, ...] = ()  # layers whose hidden states are kept
-        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
-        self._spare: Trie | None = None  # of a graph that is over
 
     @classmethod
     def from_pretrained(
@@ -259,10 +247,11 @@ class Babbler:
 
         Keys and values stay behind; a graph that goes on with the copy has them computed again.
         """
-        with turn_of(*self._models):
-            for model in self._models:
+        engines = self._engines
+        with turn_of(*engines.models):
+            for model in engines.models:
                 unhooked(model)
-        base = None if self._base is None else self._base.model
+        base = None if engines.base is None else engines.base.model
         options = {**self._given, "engine": self.engine, "name": self.name}
         options |= {"base": base, "mixture": self.mixture}
         return partial(type(self), self.model, self.tokenizer, **options), (), self._state
@@ -274,7 +263,18 @@ class Babbler:
     @property
     def _state(self) -> tuple[Batch | None, tuple[int, ...]]:
         """What has been told to it since it was made."""
-        return self.batch, self._recorded
+        return self.batch, self._engines.recorded
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model's weights, as they were at the last round or start."""
+        return self._engines.fingerprint
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What graphs remember of how their texts were drawn."""
+        base = self._engines.base_fingerprint
+        return self._sampling | ({} if base is None else {"base": base})
 
     def start(self, prompts: Sequence[Any], seed: int = 0) -> BabbleGraph:
         """A graph with one root a prompt; nothing is computed yet.
@@ -287,8 +287,8 @@ class Babbler:
         Raises:
             BadInput: no prompt, an empty one, or one that leaves no room in the model's context.
         """
-        with turn_of(*self._models):
-            self._noticed()
+        with turn_of(*self._engines.models):
+            self._engines.look()
         texts, tokens = [], []
         for prompt in one_or_more(prompts):
             text, ids = encoded(prompt, self.tokenizer, self.vocabulary)
@@ -324,7 +324,7 @@ class Babbler:
         graph.vocabulary = self.vocabulary  # a loaded graph knows only the tokens that it has
         sampled = meter.counts["sampled"].copy()
         try:
-            with self._running(graph) as trie:
+            with self._engines.running(graph) as trie:
                 rules = self._rules(graph)
 
                 def expanded(some: Chosen, earlier: Earlier) -> Born:
@@ -345,18 +345,11 @@ class Babbler:
 
     def release(self, graph: BabbleGraph, ids: ArrayLike) -> None:
         """Gives up the keys and values of nodes; when no node holds any, their memory is free again."""
-        if (trie := self._tries.get(graph)) is None:
-            return
-        trie.release(np.asarray(ids, np.int64))
-        if not trie.held:
-            del self._tries[graph]
-            if isinstance(trie, Trie) and trie.serves_again:
-                trie.clear()
-                self._spare = trie
+        self._engines.release(graph, np.asarray(ids, np.int64))
 
     def next_logits(self, graph: BabbleGraph, ids: ArrayLike, meter: Meter) -> torch.Tensor:
         """Logits of the token after each node, [F, V]; what is computed for this is not computed again."""
-        with self._running(graph) as trie:
+        with self._engines.running(graph) as trie:
             nodes = np.asarray(ids, np.int64)
             return _one(
                 self._nodes.asked(trie, graph, nodes, lambda some: trie.next_logits(graph, some, meter))
@@ -385,7 +378,7 @@ class Babbler:
                 f"a text and the words around it must fit into the model's {self.context} tokens, got {longest}: "
                 "use fewer words, or set max_new_tokens so that they fit"
             )
-        with self._running(graph) as trie:
+        with self._engines.running(graph) as trie:
 
             def asked(some: Ints) -> torch.Tensor:
                 if before:
@@ -411,14 +404,7 @@ class Babbler:
         most = int(self.model.config.get_text_config().num_hidden_layers)
         if wrong := [layer for layer in layers if not 0 <= layer <= most]:
             raise BadInput(f"a layer must be 0 (the embedding) to {most}, got {wrong[0]}: choose one of them")
-        wanted = tuple(sorted({*self._recorded, *layers}))
-        if wanted != self._recorded:
-            self._recorded = wanted
-            size = self.model.config.get_text_config().hidden_size * self.model.dtype.itemsize
-            self._memory = self._rung.memory(*self._bounds, self._token_bytes + len(wanted) * size)
-            self._spare = None  # it was made for other bounds
-            for trie in self._tries.values():
-                trie.record(wanted)
+        self._engines.record(layers)
 
     def hidden(self, graph: BabbleGraph, ids: ArrayLike, layers: Sequence[int], meter: Meter) -> SpanStates:
         """Hidden states at the ends of nodes and their means over the nodes' spans, [F, layers, H] each.
@@ -428,12 +414,12 @@ class Babbler:
         tokens computed earlier and in the dense engine, is computed from the beginning, counted as scored.
         """
         nodes = np.asarray(ids, np.int64)
-        with self._running(graph) as trie:
+        with self._engines.running(graph) as trie:
             parts = self._nodes.asked(trie, graph, nodes, lambda some: trie.hidden(graph, some, meter))
         known, found = np.concatenate([k for k, _ in parts]), [states for _, states in parts if states]
         kept = None
         if found:
-            picked = [self._recorded.index(layer) for layer in layers]
+            picked = [self._engines.recorded.index(layer) for layer in layers]
             kept = SpanStates(*(torch.cat(states)[:, picked] for states in zip(*found, strict=True)))
             if known.all():
                 return kept
@@ -450,71 +436,11 @@ class Babbler:
 
     def trie(self, graph: BabbleGraph) -> Engine | Pair:
         """The keys and values that a graph holds now, to measure them."""
-        return self._trie(graph)
+        return self._engines.of(graph)
 
-    @contextmanager
-    def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
-        """The model in its place; whatever interrupts it (Ctrl-C, no memory) leaves the trie as it was."""
-        trie = None
-        try:
-            with turn_of(*self._models):
-                now = self._noticed()
-                trie = self._trie(graph)
-                with (
-                    self._rung.running(self.model),
-                    self._packed.standing_in(now[0].weights),
-                    nullcontext() if self._base is None else self._base.running(now[-1].weights),
-                ):
-                    yield trie
-        except BaseException:  # also one that comes while the model is put back as it was
-            if trie is not None:
-                trie.restore(graph.size)
-            raise
-
-    def _checked(self, engine: str | None) -> Choice:
-        """How the model is run; found out by trying."""
-        return choose(self.model, engine)
-
-    def _noticed(self) -> list[Stamp]:
-        """What the weights are now; if they have changed, all that was computed from them before is dropped."""
-        now = [stamp(model) for model in self._models]
-        if now != self._stamps:
-            self._stamps = now
-            self._tries.clear()
-            self._spare = None
-            self.fingerprint = fingerprint(self.model)
-            if self._base is not None:
-                self.sampling = {**self.sampling, "base": self._base.fingerprint}
-        return now
-
-    @property
-    def _models(self) -> list[PreTrainedModel]:
-        """What runs: the model, and a base that is another one."""
-        return [self.model] if self._base is None or self._base.shared else [self.model, self._base.model]
-
-    def _trie(self, graph: BabbleGraph) -> Engine | Pair:
-        if graph not in self._tries:
-            if graph.meta.get("fingerprint") != self.fingerprint:
-                raise BadInput(
-                    f"a graph must go on with the model that began it, {graph.meta.get('model')!r}, got "
-                    f"{self.name!r} with other weights: load that one"
-                )
-            if graph.meta.get("sampling", {}).get("base") != self.sampling.get("base"):
-                raise BadInput(
-                    "a graph must go on with the base that began it, got another one or none: load that one"
-                )
-            made, self._spare = self._spare or self._made(), None
-            self._tries[graph] = made if self._base is None else self._base.beside(made)
-            if self._recorded:
-                self._tries[graph].record(self._recorded)
-        return self._tries[graph]
-
-    def _made(self) -> Engine:
-        """The keys and values of a new graph."""
-        made = self._rung.make(self.model, **self._memory)
-        if self._compiled is not None and isinstance(made, Trie):
-            made.compile(self._compiled)
-        return made
+    def _choice(self, engine: str | None, packed: Packed) -> tuple[Choice, Packed]:
+        """How the model is run, found out by trying, and the copies of its weights."""
+        return choose(self.model, engine), packed
 
     def _rules(self, graph: BabbleGraph) -> Rules:
         longest = np.minimum(graph.length[: graph.trees] + (self.max_new_tokens or 1024), self.context)

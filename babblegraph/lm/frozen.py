@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.lm.babbler import Babbler
 from babblegraph.lm.base import without_adapters
+from babblegraph.lm.engines import WithoutAdapters
 from babblegraph.lm.turn import turn_of
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
-    from babblegraph.lm.engine import Engine
     from babblegraph.lm.hidden import SpanStates
-    from babblegraph.lm.mixture import Pair
 
 
 class Frozen(Babbler):
@@ -36,8 +34,7 @@ class Frozen(Babbler):
     def __init__(self, babbler: Babbler) -> None:
         self._adapted = babbler
         self.__dict__.update(babbler.__dict__)
-        self._tries: weakref.WeakKeyDictionary[BabbleGraph, Engine | Pair] = weakref.WeakKeyDictionary()
-        self._recorded, self._base = (), None
+        self._engines = WithoutAdapters(babbler._engines)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Frozen, (self._adapted,), self._state
@@ -49,20 +46,6 @@ class Frozen(Babbler):
 
     def hidden(self, graph: BabbleGraph, ids: ArrayLike, layers: Sequence[int], meter: Meter) -> SpanStates:
         """As the base has them; see `Babbler.hidden`."""
-        with turn_of(self.model), self._off():
+        off = without_adapters(self.model) or nullcontext
+        with turn_of(self.model), off():
             return super().hidden(graph, ids, layers, meter)
-
-    @contextmanager
-    def _running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
-        with turn_of(self.model), self._off(), super()._running(graph) as trie:
-            yield trie
-
-    def _off(self) -> AbstractContextManager[Any]:
-        return (without_adapters(self.model) or nullcontext)()
-
-    def _trie(self, graph: BabbleGraph) -> Engine | Pair:
-        if graph not in self._tries:
-            made = self._tries[graph] = self._rung.make(self.model, **self._memory)
-            if self._recorded:
-                made.record(self._recorded)
-        return self._tries[graph]

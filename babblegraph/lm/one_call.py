@@ -36,9 +36,8 @@ class OneCall(Babbler):
     checked again. The copies take their memory as long as the model lives.
     """
 
-    def _checked(self, engine: str | None) -> Choice:
+    def _choice(self, engine: str | None, packed: Packed) -> tuple[Choice, Packed]:
         now, known = structure(self.model), _known.get(self.model)
         if known is None or known.structure != now:
-            known = _known[self.model] = Known(now, super()._checked(engine), self._packed)
-        self._packed = known.packed
-        return known.choice
+            known = _known[self.model] = Known(now, *super()._choice(engine, packed))
+        return known.choice, known.packed

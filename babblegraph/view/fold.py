@@ -109,10 +109,14 @@ def _pick_siblings(graph: BabbleGraph, picked: _Picked, member: NDArray[np.bool_
 
 
 def _best_first(graph: BabbleGraph, ids: NDArray[np.intp], k: int) -> list[int]:
+    """The k nodes of most promise, the newest of equals: the same on every processor, which partitions need not be."""
     worth = promise(graph, ids)
     if len(ids) > k:
-        top = np.argpartition(-worth, k)[:k]
-        ids, worth = ids[top], worth[top]
+        least = np.partition(worth, -k)[-k]
+        equal = np.sort(ids[worth == least])
+        better = ids[worth > least]
+        ids = np.concatenate([better, equal[len(equal) - (k - len(better)) :]])
+        worth = promise(graph, ids)
     return [int(i) for i in ids[np.lexsort((-ids, -worth))]]
 
 
