@@ -307,12 +307,12 @@ def test_the_model_is_left_as_it_was_after_an_error_too(monkeypatch):
 def test_a_forgotten_graph_gives_its_memory_back(babbler):
     graph = grow(babbler, PROMPTS)
     trie, store = weakref.ref(babbler.trie(graph)), weakref.ref(babbler.trie(graph).store)
-    known = len(babbler._engines)
+    known = len(babbler._engines._of)
     del graph
     gc.collect()
     assert trie() is None
     assert store() is None
-    assert len(babbler._engines) < known
+    assert len(babbler._engines._of) < known
 
 
 def test_graphs_of_one_babbler_do_not_share_keys(babbler):

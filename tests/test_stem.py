@@ -91,7 +91,7 @@ def test_a_model_goes_on_from_a_stem_as_from_its_node(llama, characters, logit_b
     """Stems of roots, of inner nodes and of stems, with logits remembered and forgotten, against plain passes."""
     babbler = Babbler(llama, characters, span=2, max_new_tokens=8)
     graph = babbler.start(["12+3", "7*"], 0)
-    babbler._engines.put(graph, Trie(llama, logit_bytes))
+    babbler._engines._of[graph] = Trie(llama, logit_bytes)
     roots = hold_back(graph, [0, 1], 0.5)
     first = grow(babbler, graph, [0, 1], 40)
     inner = hold_back(graph, first[graph.status[first] == Status.FRONTIER], 0.5)

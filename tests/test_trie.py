@@ -193,7 +193,7 @@ def test_logits_that_the_cache_has_lost_are_computed_again(llama, characters):
     babbler = Babbler(llama, characters, span=3, max_new_tokens=30)
     graph = babbler.start(MANY)
     meter = Meter(Budget(tokens=10**6), graph.trees)
-    babbler._engines.put(graph, lm.trie.Trie(llama, logit_bytes=1, forward_tokens=40))  # 64 rows at least
+    babbler._engines._of[graph] = lm.trie.Trie(llama, logit_bytes=1, forward_tokens=40)  # 64 rows at least
     for _ in range(3):
         ids = graph.frontier()[:50]
         graph.add(babbler.expand(graph, Chosen(ids, np.full(len(ids), 5)), Rng(0), meter))
@@ -209,7 +209,7 @@ def test_logits_that_were_computed_just_now_are_not_computed_again(llama, charac
     babbler = Babbler(llama, characters)
     graph = babbler.start([[1 + i % 9, 1 + i // 9] for i in range(80)])
     meter, ids = Meter(Budget(tokens=1), graph.trees), np.arange(80)[::-1]
-    babbler._engines.put(graph, lm.trie.Trie(llama, logit_bytes=1))  # of 64
+    babbler._engines._of[graph] = lm.trie.Trie(llama, logit_bytes=1)  # of 64
     for extra in (0, 16):  # that were lost are computed again, next to those that are remembered
         ours = babbler.next_logits(graph, ids, meter)
         plain = torch.stack([plain_logits(llama, graph.path_tokens(int(i)))[-1] for i in ids])

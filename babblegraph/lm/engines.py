@@ -67,9 +67,6 @@ class Engines:
         self.fingerprint, self.base_fingerprint = "", None if base is None else ""
         self.look()
 
-    def __len__(self) -> int:
-        return len(self._of)
-
     @property
     def models(self) -> list[PreTrainedModel]:
         """What runs: the model, and a base that is another one."""
@@ -126,10 +123,6 @@ class Engines:
                 self._of[graph].record(self.recorded)
         return self._of[graph]
 
-    def put(self, graph: BabbleGraph, engine: Engine) -> None:
-        """Takes an engine for a graph that was made elsewhere."""
-        self._of[graph] = engine
-
     def release(self, graph: BabbleGraph, ids: NDArray[np.int64]) -> None:
         """Gives up the keys and values of nodes; when no node holds any, the engine is free."""
         if (engine := self._of.get(graph)) is None:
@@ -181,9 +174,14 @@ class WithoutAdapters(Engines):
     @contextmanager
     def running(self, graph: BabbleGraph) -> Iterator[Engine | Pair]:
         """As of any model, with the adapters off."""
-        off = without_adapters(self.model) or nullcontext
-        with turn_of(self.model), off(), super().running(graph) as engine:
+        with self.off(), super().running(graph) as engine:
             yield engine
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The model's turn, its adapters off; they come on again before anybody else has it."""
+        with turn_of(self.model), (without_adapters(self.model) or nullcontext)():
+            yield
 
     def _belongs(self, graph: BabbleGraph) -> None:
         """Whatever began it: what is read are its tokens."""

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from babblegraph.lm.store import Slots, Store
 
 
-MASK = (
-    1 << 24
-)  # new tokens × tokens before them, of the rows of one pass: what a mask of them takes is bounded
+# new tokens × tokens before them, of the rows of one pass: what a mask of them takes is bounded
+MASK = 1 << 24
 
 
 class Row(NamedTuple):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.lm.babbler import Babbler
-from babblegraph.lm.base import without_adapters
 from babblegraph.lm.engines import WithoutAdapters
-from babblegraph.lm.turn import turn_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -34,7 +31,7 @@ class Frozen(Babbler):
     def __init__(self, babbler: Babbler) -> None:
         self._adapted = babbler
         self.__dict__.update(babbler.__dict__)
-        self._engines = WithoutAdapters(babbler._engines)
+        self._engines: WithoutAdapters = WithoutAdapters(babbler._engines)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Frozen, (self._adapted,), self._state
@@ -46,6 +43,5 @@ class Frozen(Babbler):
 
     def hidden(self, graph: BabbleGraph, ids: ArrayLike, layers: Sequence[int], meter: Meter) -> SpanStates:
         """As the base has them; see `Babbler.hidden`."""
-        off = without_adapters(self.model) or nullcontext
-        with turn_of(self.model), off():
+        with self._engines.off():
             return super().hidden(graph, ids, layers, meter)

@@ -23,9 +23,8 @@ class Known(NamedTuple):
     packed: Packed
 
 
-_known: weakref.WeakKeyDictionary[PreTrainedModel, Known] = (
-    weakref.WeakKeyDictionary()
-)  # neither holds the model
+# neither side holds the model
+_known: weakref.WeakKeyDictionary[PreTrainedModel, Known] = weakref.WeakKeyDictionary()
 
 
 class OneCall(Babbler):
