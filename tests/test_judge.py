@@ -129,14 +129,42 @@ def test_a_suffix_costs_its_own_tokens_and_they_count_as_scored(babbler):
     assert babbler.trie(graph).store.in_use == in_use, "nothing of a judgement is kept"
 
 
-def test_words_before_the_text_cost_the_whole_text(babbler):
+def around(babbler, graph, ids, before, after):
+    """The texts that a judge with words before the text reads."""
+    before, after = (babbler.tokenizer(t)["input_ids"] for t in (before, after))
+    return [(*before, *graph.path_tokens(int(i)).tolist(), *after) for i in ids]
+
+
+def distinct(texts):
+    """Distinct beginnings of texts that go on, and the texts themselves: what has to be computed for all of them."""
+    return len({t[:n] for t in texts for n in range(1, len(t))}) + len(texts)
+
+
+def test_words_before_the_text_cost_what_texts_do_not_share(babbler):
     graph = forest(babbler)
     ids, meter = graph.frontier(), Meter(Budget(tokens=1), graph.trees)
-    before, after = (babbler.tokenizer(t)["input_ids"] for t in ("Rate: ", "\nThis is"))
     with counting_real_tokens(babbler.model) as forwarded:
         JudgeValue(babbler, "Rate: {text}\nThis is", GOOD, BAD)(graph, ids, meter)
-    whole = graph.length[ids].sum() + len(ids) * (len(before) + len(after))
-    assert sum(forwarded) == meter.read().scored == whole
+    texts = around(babbler, graph, ids, "Rate: ", "\nThis is")
+    assert sum(forwarded) == meter.read().scored == distinct(texts) < sum(map(len, texts)) / 2
+
+
+def test_a_text_that_has_grown_costs_what_is_new(babbler):
+    judge = JudgeValue(babbler, "Rate: {text}\nThis is", GOOD, BAD)
+    graph = forest(babbler, rounds=1)
+    first = graph.frontier()
+    judge(graph, first, Meter(Budget(tokens=1), graph.trees))
+    meter = Meter(Budget(tokens=10**6), graph.trees)
+    born = graph.add(babbler.expand(graph, Chosen(first[:4], np.full(4, 3)), Rng(1), meter))
+    meter = Meter(Budget(tokens=1), graph.trees)
+    values = judge(graph, born, meter)
+    told = ("Rate: ", "\nThis is", [" good"], [" bad"])
+    np.testing.assert_allclose(values, [by_hand(babbler, graph, int(i), *told) for i in born], atol=1e-5)
+    old, new = (around(babbler, graph, ids, *told[:2]) for ids in (first, born))
+    known = {t[:n] for t in old for n in range(1, len(t))}
+    again = {t[:n] for t in new for n in range(1, len(t))} & known
+    assert meter.read().scored == distinct(new) - len(again)
+    assert len(again) > 30
 
 
 def test_the_very_next_token_costs_one_token_that_is_kept(babbler):

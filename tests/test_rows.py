@@ -132,16 +132,6 @@ def test_best_of_64_costs_the_tokens_of_its_trie(llama, characters):
     assert len(trie) < 0.7 * separate
 
 
-def test_a_prompt_given_twice_is_prefilled_for_each_and_drawn_differently(llama, characters):
-    babbler = Babbler(llama, characters, span=8, max_new_tokens=8)
-    graph = babbler.start(["7", "7"])
-    born = graph.add(
-        babbler.expand(graph, Chosen(np.array([0, 1]), np.array([8, 8])), Rng(0), meter_of(graph))
-    )
-    texts = [{graph.text(int(i)) for i in born if graph.root[i] == r} for r in (0, 1)]
-    assert texts[0] != texts[1]
-
-
 def test_all_draws_give_every_next_token_once(table):
     graph = table.start(["p", "q"])
     born = graph.add(

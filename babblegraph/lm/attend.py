@@ -24,6 +24,7 @@ def attend(
     bias: torch.Tensor | None,
     *,
     scale: float,
+    causal: bool = False,
     softcap: float | None = None,
 ) -> Part:
     """Softmax attention over these keys.
@@ -34,13 +35,14 @@ def attend(
         values: [B, H_kv, S, d_v].
         bias: added to the scores, 0 or -inf, [B or 1, 1, Q or 1, S]; every query must see a key.
         scale: of the scores.
+        causal: whether query i sees no more than keys 0 … i; then there is no bias.
         softcap: scores are capped by tanh at this.
     """
     plain = softcap is None and keys.shape[-1] == values.shape[-1]
     if plain and query.device.type == "cpu" and query.dtype in FLASH:
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        return Part(*fused(query, keys, values, attn_mask=bias, scale=scale))
-    return _written_out(query, keys, values, bias, scale, softcap)
+        return Part(*fused(query, keys, values, is_causal=causal, attn_mask=bias, scale=scale))
+    return _written_out(query, keys, values, bias, scale, causal, softcap)
 
 
 def merge(parts: Sequence[Part], sinks: torch.Tensor | None = None) -> torch.Tensor:
@@ -69,6 +71,7 @@ def _written_out(
     values: torch.Tensor,
     bias: torch.Tensor | None,
     scale: float,
+    causal: bool,
     softcap: float | None,
 ) -> Part:
     """The same, step by step: for capped scores (gemma2), unequal head sizes (latent attention), other devices."""
@@ -78,6 +81,9 @@ def _written_out(
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     scores = scores.view(b, h, q, -1)
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill_(later, float("-inf"))
     if bias is not None:
         scores = scores + bias
     log_sum = scores.logsumexp(-1)

@@ -60,19 +60,22 @@ def trie_attention(
         "scale": query.shape[-1] ** -0.5 if scaling is None else scaling,
         "softcap": softcap,
     }
-    if tree.causal(window) and softcap is None and s_aux is None:
-        grouped = key.shape[1] != query.shape[1]
-        whole = F.scaled_dot_product_attention(
-            query, key, value, is_causal=query.shape[2] > 1, scale=how["scale"], enable_gqa=grouped
-        )
-        return whole.transpose(1, 2).contiguous(), None
-
     b, heads, new, d = query.shape
     one = new == 1  # then the heads that share keys stand beside each other, as queries of one head
     asked = query.reshape(b, key.shape[1], -1, d) if one else query
-    bias = tree.bias(window)
-    parts = [attend(asked, key, value, bias, **how) if tree.whole else _tails(asked, layer, bias, tree, how)]
-    levels = tree.levels(window, heads // asked.shape[1])
+    causal, levels = tree.causal(window), tree.levels(window, heads // asked.shape[1])
+    if causal and not levels and softcap is None and s_aux is None:
+        grouped = key.shape[1] != query.shape[1]
+        whole = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=how["scale"], enable_gqa=grouped
+        )
+        return whole.transpose(1, 2).contiguous(), None
+
+    bias = None if causal else tree.bias(window)
+    if tree.own:
+        parts = [attend(asked, key, value, bias, causal=causal, **how)]
+    else:
+        parts = [_tails(asked, layer, bias, tree, how)]
     if levels:
         beside = asked.transpose(0, 1).contiguous()  # [heads, B, Q, d]: neighbours are one block of queries
         parts += [_shared(level, layer, beside, tree, value.shape[-1], how) for level in levels]

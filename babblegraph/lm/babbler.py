@@ -365,8 +365,9 @@ class Babbler:
     ) -> torch.Tensor:
         """Logits of the token after each node's text and some more words (token ids), [F, V].
 
-        A token that ended the text is left out. With words before the text its keys and values cannot be used
-        again. All of it is counted as scored.
+        A token that ended the text is left out. With words before the text the keys and values of the search are of no
+        use: what is read so is a trie of its own, in which texts that have been read before are found as long as
+        `cache_bytes` has room for them. All that is computed for this is counted as scored.
 
         Raises:
             BadInput: a text and the words are longer than the model's context.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # new tokens × tokens before them, of the rows of one pass: what a mask of them takes is bounded
 MASK = 1 << 24
+PADDED = 1.25  # new tokens of a pass with its padding ÷ without, at most
 
 
 class Row(NamedTuple):
@@ -211,12 +212,11 @@ class Forward:
 
     def _batch(self, rows: list[Row]) -> int:
         """How many of the first rows go into one pass: similar lengths, so that little is padding."""
-        least = most = len(rows[0].tokens)
-        longest = 0
+        most = longest = tokens = 0
         for n, row in enumerate(rows):
-            least, most = min(least, len(row.tokens)), max(most, len(row.tokens))
-            longest, new = max(longest, len(row.path)), (n + 1) * most
-            if n and (most > 2 * least or new > self.tokens or new * longest > MASK):
+            most, longest = max(most, len(row.tokens)), max(longest, len(row.path))
+            tokens, new = tokens + len(row.tokens), (n + 1) * most
+            if n and (new > PADDED * tokens or new > self.tokens or new * longest > MASK):
                 return n
         return len(rows)
 

@@ -36,7 +36,8 @@ class Layout:
         paths: slots of each row's tokens, padded on the right, [B, S].
         lengths: tokens of each path, [B].
         new: how many of the last tokens are not in the trie yet, [B]; at least one each.
-        least: rows × tokens from which on a segment is shared.
+        least: rows × tokens from which on a segment is shared; what all rows have counts for each new token, since
+            without it tails may be nothing but those.
 
     Attributes:
         order: row i of the layout is row `order[i]` of the batch, [B]; rows of one segment are neighbours.
@@ -46,7 +47,7 @@ class Layout:
     """
 
     def __init__(self, paths: Ints, lengths: Ints, new: Ints, least: int) -> None:
-        self.order, self.segments, own = _shared(paths, lengths - new, least)
+        self.order, self.segments, own = _shared(paths, lengths - new, least, int(new.max()))
         self.lengths = lengths[self.order]
         own |= _from(paths.shape[1], lengths - new) & ~_from(paths.shape[1], lengths)
         own = own[self.order]
@@ -77,7 +78,7 @@ class Layout:
         self.sizes, self.lengths = self.sizes + 1, self.lengths + 1
 
 
-def _shared(paths: Ints, known: Ints, least: int) -> tuple[Ints, list[Segment], NDArray[np.bool_]]:
+def _shared(paths: Ints, known: Ints, least: int, new: int) -> tuple[Ints, list[Segment], NDArray[np.bool_]]:
     """The order of rows, the shared segments among the first `known` tokens, and which of them no segment has.
 
     Complexity: O(B · S) for each level of the trie, with a step of Python for each place where rows part.
@@ -88,9 +89,15 @@ def _shared(paths: Ints, known: Ints, least: int) -> tuple[Ints, list[Segment], 
     below = [
         (np.arange(len(paths)), 0, 0)
     ]  # rows, the position up to which they agree, the level: depth first
+
+    def asking(rows: Ints) -> int:
+        """How many queries a segment of these rows saves their tails from: where all have it, those of all tokens."""
+        queries = len(rows) * new if len(rows) == len(paths) else len(rows)
+        return queries if queries > 1 else 0
+
     while below:
         rows, at, level = below.pop()
-        if len(rows) < 2 or (int(known[rows].max()) - at) * len(rows) < least:
+        if (int(known[rows].max()) - at) * asking(rows) < least:
             order += rows.tolist()
             continue
         going = known[rows] > at
@@ -103,7 +110,7 @@ def _shared(paths: Ints, known: Ints, least: int) -> tuple[Ints, list[Segment], 
         stop = int(known[rows].min())
         agree = (paths[rows, at:stop] == paths[rows[0], at:stop]).all(0)
         n = stop - at if agree.all() else int(agree.argmin())
-        if n * len(rows) >= least:
+        if n * asking(rows) >= least:
             slots, first = paths[rows[0], at : at + n], len(order)
             segments.append(Segment(at, slots, first, first + len(rows), level))
             own[rows, at : at + n] = False

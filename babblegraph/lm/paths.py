@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
 
 
+ALIKE = 32  # tokens with which prompts begin alike at least, so that sharing them saves more than it costs
+
+
 class Paths:
     """The held paths of one forest's nodes.
 
@@ -34,6 +37,7 @@ class Paths:
         self._fresh: list[Slots] = []  # taken in this expansion
         self._kept: list[int] = []  # nodes that the last expansion promised to the graph
         self._unsure: set[int] = set()  # nodes whose paths are held but not computed yet
+        self._starts: dict[bytes, int] = {}  # what the first token of a text follows, by how the text begins
 
     def hold(self, node: int, path: Slots) -> None:
         """Holds a path for a node that the graph is promised."""
@@ -108,15 +112,27 @@ class Paths:
             self._evict(m)
         return self.store.take(m)
 
+    def aside(self, beginning: Ints, text: Ints, tree: int) -> Row:
+        """The row of a text that no node has, its last token always among the new ones; holds its path.
+
+        Args:
+            beginning: the tokens with which other texts that are read aside begin, too.
+            text: all of its tokens.
+        """
+        return self._row([], self._start(beginning), text, len(text) - 1, tree, "scored")
+
     def _missing(self, graph: BabbleGraph, node: int, path: Slots | None) -> Row:
         """The row that completes a node's path, from what the trie already has of it; holds the path."""
+        tree = int(graph.root[node])
         if path is not None:
-            have, rest = path.tolist(), last_token(graph, node)
-        else:
-            have, rest = [], graph.path_tokens(node)
-        tree, k = int(graph.root[node]), 0
-        before = have[-1] if have else -1 - tree
-        while k < len(rest) and (slot := self.store.find(before, int(rest[k]))) != UNKNOWN:
+            return self._row(path.tolist(), int(path[-1]), last_token(graph, node), 1, tree, "forwarded")
+        text = graph.path_tokens(node)
+        return self._row([], self._start(text[: graph.length[tree]]), text, len(text), tree, "prefilled")
+
+    def _row(self, have: list[int], before: int, rest: Ints, named: int, tree: int, kind: str) -> Row:
+        """What of `rest` the trie does not have after `have`; of what it gets the first `named` can be found."""
+        k = 0
+        while k < named and (slot := self.store.find(before, int(rest[k]))) != UNKNOWN:
             have.append(slot)
             before, k = slot, k + 1
         known = np.array(have, np.int64)
@@ -124,9 +140,13 @@ class Paths:
         self.store.hold(known)  # before others may be given up for the new ones
         new = self.take(len(rest) - k)
         self.store.hold(new)
-        self.store.connect(new, np.r_[np.int64(before), new[:-1]][: len(new)], rest[k:])
-        count = "prefilled" if path is None else "forwarded"
-        return Row(np.concatenate([known, new]), rest[k:], tree, count)
+        found = named - k
+        self.store.connect(new[:found], np.r_[np.int64(before), new[:-1]][:found], rest[k:named])
+        return Row(np.concatenate([known, new]), rest[k:], tree, kind)
+
+    def _start(self, prompt: Ints) -> int:
+        """What the first token of a prompt follows: the same for prompts that begin alike, which share so much."""
+        return self._starts.setdefault(prompt[:ALIKE].tobytes(), -1 - len(self._starts))
 
     def _evict(self, wanted: int) -> None:
         """Gives up paths, the longest unused first, until so many slots are free."""

@@ -39,19 +39,15 @@ class Plan:
         self.tail = torch.as_tensor(layout.slots, device=store.device)
         self.windows: set[int | None] = set()  # that the layers have asked for
         new = (~self._padding).sum(1)
-        self.whole = bool((layout.lengths == new).all())  # there is nothing but the new tokens
-        if self.whole and slots.shape[1] > 1:  # they are padded on the left, as the pass has them
-            self._places = positions
-        else:
-            self.whole, self._places = False, layout.positions
+        # whether tails have nothing but the new tokens, which are padded on the left as the pass has them
+        self.own = slots.shape[1] > 1 and bool((layout.sizes == new).all())
+        self._places = positions if self.own else layout.positions
         self._biases: dict[int | None, torch.Tensor | None] = {}
         self._levels: dict[tuple[int | None, int], list[list[Piece]]] = {}
 
     def causal(self, window: int | None) -> bool:
-        """Whether plain causal attention among the new tokens is all there is."""
-        return (
-            self.whole and not self._padding.any() and (window is None or self._positions.shape[1] <= window)
-        )
+        """Whether each new token sees of its tail just the new tokens up to itself."""
+        return self.own and not self._padding.any() and (window is None or self._positions.shape[1] <= window)
 
     def bias(self, window: int | None) -> torch.Tensor | None:
         """What is added to the scores of the tails, 0 or -inf, [B, 1, L or 1, T]; None where all is seen."""
@@ -84,7 +80,7 @@ class Plan:
 
     def _there(self) -> np.ndarray:
         """Which tail entries are tokens, [B, 1, T]."""
-        if self.whole:
+        if self.own:
             return ~self._padding[:, None, :]
         return (np.arange(self.tail.shape[1]) < self._layout.sizes[:, None])[:, None, :]
 

@@ -126,7 +126,7 @@ class Store(Pools):
     def connect(self, slots: Slots, before: Slots, tokens: NDArray[np.integer[Any]]) -> None:
         """Makes slots findable: each holds a token that follows the one in `before`, all [M].
 
-        The first token of tree i follows slot `-1 - i`.
+        The first token of a text follows a number below 0; see `paths.Paths`.
         """
         edges = edges_of(before, tokens)
         self._edge_of[slots] = edges

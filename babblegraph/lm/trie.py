@@ -261,11 +261,14 @@ class Trie:
         length = open_length(graph, ids)
         short = [len(self.held.get(i, ())) < n for i, n in zip(ids.tolist(), length.tolist(), strict=True)]
         self._compute_paths(graph, ids[short], meter)
-        texts = [
-            (self.held[i][:n], words, int(graph.root[i]))
-            for i, n in zip(ids.tolist(), length.tolist(), strict=True)
+        taken = [self._paths.take(len(words)) for _ in ids]
+        rows = [
+            Row(np.concatenate([self.held[i][:n], slots]), np.asarray(words), int(graph.root[i]), "scored")
+            for i, n, slots in zip(ids.tolist(), length.tolist(), taken, strict=True)
         ]
-        return self._aside(texts, meter)
+        logits = self._forward(rows, meter, remember=False)
+        self.store.sweep(np.concatenate(taken))
+        return logits
 
     def around(
         self,
@@ -276,17 +279,23 @@ class Trie:
         meter: Meter,
         first: int | None = None,
     ) -> torch.Tensor:
-        """The logits that follow words, a node's whole text, and words, [F, V]; nothing of it is kept.
+        """The logits that follow words, a node's whole text, and words, [F, V].
 
-        A text that begins with the token `first` (the beginning of text) leaves it to the words before.
+        What begins alike goes through the model once, also in later calls, as long as it can be found. A text that
+        begins with the token `first` (the beginning of text) leaves it to the words before.
         """
         self._paths.touch(ids)
-        nothing, texts = np.zeros(0, np.int64), []
+        rows = []
         for i, n in zip(ids.tolist(), open_length(graph, ids).tolist(), strict=True):
-            tokens = graph.path_tokens(i)[:n].tolist()
-            head = tokens[: tokens[0] == first]
-            texts.append((nothing, [*head, *before, *tokens[len(head) :], *after], int(graph.root[i])))
-        return self._aside(texts, meter)
+            tokens = graph.path_tokens(i)[:n]
+            head = int(tokens[0] == first)
+            begin = np.concatenate([tokens[:head], before]).astype(tokens.dtype)
+            text = np.concatenate([begin, tokens[head:], after]).astype(tokens.dtype)
+            rows.append(self._paths.aside(begin, text, int(graph.root[i])))
+        logits = self._forward(rows, meter, remember=False)
+        for row in rows:
+            self.store.drop(row.path)
+        return logits
 
     def _newest_logits(self, slots: Slots, tokens: Ints, meter: Meter) -> torch.Tensor:
         """The logits after the newest token of each row in flight, [R, V]; rows may share it."""
@@ -316,17 +325,6 @@ class Trie:
             Row(self._flight[r, : self._lengths[r]], tokens[r : r + 1], int(self._trees[r]), "forwarded")
             for r in which.tolist()
         ]
-
-    def _aside(self, texts: Sequence[tuple[Slots, Sequence[int], int]], meter: Meter) -> torch.Tensor:
-        """Logits after tokens at the ends of paths, in slots that are given back at once."""
-        taken = [self._paths.take(len(tokens)) for _, tokens, _ in texts]
-        rows = [
-            Row(np.concatenate([path, slots]), np.asarray(tokens), tree, "scored")
-            for (path, tokens, tree), slots in zip(texts, taken, strict=True)
-        ]
-        logits = self._forward(rows, meter, remember=False)
-        self.store.sweep(np.concatenate(taken))
-        return logits
 
     def _compute_paths(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> tuple[Slots, torch.Tensor]:
         """Makes sure that every token of the nodes' paths has its keys and values, and holds them.

@@ -26,7 +26,8 @@ class JudgeValue:
     """Asks the generator itself.
 
     Only the first token in which the words differ is looked at, and the text's own token ids are kept as
-    generated: with a template that only appends words, the tree's keys and values are used again.
+    generated: with a template that only appends words, the tree's keys and values are used again. With words before
+    the text they are of no use; then texts that begin alike share what the judge reads, also from round to round.
 
     With `frozen`, the judge is the base model even while adapters are trained: they are switched off, and the base
     has keys and values of its own. Then all that it computes is counted as scored.
