@@ -462,6 +462,18 @@ def test_a_pickled_babbler_grows_the_same_graphs_and_leaves_keys_and_values_behi
         torch.testing.assert_close(found.last, states.last, atol=1e-5, rtol=0)
 
 
+def test_again_keeps_the_base_and_the_mixture_unless_they_are_changed(folder):
+    mixed = Babbler.from_pretrained(
+        folder, device="cpu", base=tiny_llama(byte_tokenizer(), seed=5), mixture=0.25
+    )
+    shorter = mixed.again(max_new_tokens=3)
+    assert shorter.sampling == mixed.sampling
+    assert (shorter.mixture, shorter.max_new_tokens) == (0.25, 3)
+    alone = mixed.again(base=None, mixture=None)
+    assert "base" not in alone.sampling
+    assert (mixed.mixed, shorter.mixed, alone.mixed) == (True, True, False)
+
+
 def test_a_pickled_babbler_has_its_base_and_its_frozen_judge_the_same_model(folder):
     model = tiny_llama(byte_tokenizer(), seed=5)
     mixed = Babbler.from_pretrained(folder, device="cpu").again(base=model, mixture=0.25)

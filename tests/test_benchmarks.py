@@ -16,6 +16,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import gpu_check  # noqa: E402
 import peers  # noqa: E402
+import prompts  # noqa: E402
 import throughput  # noqa: E402
 from peers.claims import claims_of  # noqa: E402
 from peers.machine import Machine, Shape, best_step  # noqa: E402
@@ -51,6 +52,17 @@ def test_all_decoders_do_the_same_work_and_agree_with_plain_forward(quick):
         assert row["error"] < 1e-4
         assert row["tokens/s"] > 0
         assert row["r"] > 1  # t* is a bound
+
+
+def test_prompts_that_begin_alike_are_counted_as_what_they_share(tmp_path, capsys):
+    """Four prompts of 64 tokens that they share and 32 of their own, four samples below each."""
+    path = tmp_path / "prompts.json"
+    prompts.main(["--quick", "--threads", "1", "--repeats", "1", "--json", str(path)])
+    *decoders, judge = json.loads(path.read_text("utf-8"))["rows"]
+    assert [row["prefilled"] for row in decoders] == [64 + 4 * 32, 4 * 96, 16 * 96]
+    assert decoders[1]["K/V tokens"] - decoders[0]["K/V tokens"] == 3 * 64
+    assert judge["tokens read"] < judge["tokens of texts"] / 2
+    assert capsys.readouterr().out.count("bound") == 2
 
 
 def test_computed_tokens_are_counted_where_every_decoder_must_pass(quick):

@@ -633,6 +633,12 @@ def test_what_cannot_be_run_is_refused(options, message):
         learn(**options)
 
 
+def test_a_babbler_with_a_base_of_its_own_does_not_learn():
+    other = babbler()
+    with pytest.raises(BadInput, match="its own base"):
+        learn(base=babbler().again(base=other.model, mixture=0.5))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

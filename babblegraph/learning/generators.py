@@ -38,10 +38,14 @@ class Generators:
         settings: `mode` and what belongs to it.
 
     Raises:
-        BadInput: adapters are asked for and peft is not installed.
+        BadInput: adapters are asked for and peft is not installed, or f has a base or a mixture of its own.
     """
 
     def __init__(self, base: Babbler, settings: Settings) -> None:
+        if base.mixed:
+            raise BadInput(
+                "the babbler that learns is its own base, got one with a base or a mixture: make it without them"
+            )
         self.adapters: Any = None
         if settings.mode == "lora":
             self.adapters = _with_adapters(base.model, settings)

@@ -239,8 +239,15 @@ class Babbler:
         >>> greedy.sampling["top_k"], greedy.span.stop
         (1, ('\\n',))
         """
-        options = {**self._given, "engine": self.engine, "name": self.name, **changed}
+        options = self._options | changed
         return type(self)(self.model if model is None else model, self.tokenizer, **options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What it was made with, besides its model and tokenizer."""
+        base = None if self._engines.base is None else self._engines.base.model
+        own = {"engine": self.engine, "name": self.name, "base": base, "mixture": self.mixture}
+        return self._given | own
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How it is pickled and copied: made anew, so that the engine is checked where it is to run.
@@ -251,10 +258,7 @@ class Babbler:
         with turn_of(*engines.models):
             for model in engines.models:
                 unhooked(model)
-        base = None if engines.base is None else engines.base.model
-        options = {**self._given, "engine": self.engine, "name": self.name}
-        options |= {"base": base, "mixture": self.mixture}
-        return partial(type(self), self.model, self.tokenizer, **options), (), self._state
+        return partial(type(self), self.model, self.tokenizer, **self._options), (), self._state
 
     def __setstate__(self, state: tuple[Batch | None, tuple[int, ...]]) -> None:
         self.batch, layers = state
@@ -264,6 +268,11 @@ class Babbler:
     def _state(self) -> tuple[Batch | None, tuple[int, ...]]:
         """What has been told to it since it was made."""
         return self.batch, self._engines.recorded
+
+    @property
+    def mixed(self) -> bool:
+        """Whether another model's log-probabilities stand beside this one's; see `base` and `mixture`."""
+        return self._engines.base is not None or self.mixture is not None
 
     @property
     def fingerprint(self) -> str:
