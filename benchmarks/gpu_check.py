@@ -161,7 +161,10 @@ def exactly(model: Any, graph: bg.BabbleGraph) -> torch.Tensor:
 def throughput(name: str, sizes: dict[str, Any], kit: Kit) -> Iterator[dict[str, Any]]:
     """The table of one shape."""
     setting = setting_of(qwen(sizes, kit.device, torch.bfloat16), kit)
-    machine = measure(kit.device, torch.bfloat16, megabytes=4096 if kit.device == "cuda" else 64)
+    if kit.device == "cuda":
+        machine = measure(kit.device, torch.bfloat16, megabytes=4096)
+    else:  # where bf16 may be emulated, and nothing is claimed
+        machine = measure(kit.device, torch.float32, megabytes=64)
     peers = {p: load(p, setting) for p in kit.decoders}
     sweep = Sweep(setting, machine, 4.0, kit.repeats)
     for rows in kit.rows:

@@ -43,7 +43,7 @@ def flown(monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_by_tables_equal_plain_forward_on_every_node(family, characters, tables):
     model = family_model(family, characters)
-    assert worst_error(Babbler(model, characters, span=4, max_new_tokens=40), seed=3) < LIMIT
+    assert worst_error(Babbler(model, characters, span=4, max_new_tokens=24), seed=3) < LIMIT
     assert tables, "no expansion was a flight"
 
 
@@ -241,6 +241,8 @@ def test_a_compiled_model_gives_the_same_graph(characters, monkeypatch, unregist
     monkeypatch.setattr(torch, "compile", lambda model, **how: compile(model, backend=as_it_is, **how))
     monkeypatch.setattr(forward, "decoder_of", decoder_of)
     model = tiny_llama(characters)
+    model.model.layers = model.model.layers[:1]  # tracing is slow
+    model.config.num_hidden_layers = 1
     plain = Babbler(model, characters, span=5)
     with pytest.raises(BadInput, match="compile needs a model on a GPU, got one on cpu: leave it out"):
         plain.again(compile=True)

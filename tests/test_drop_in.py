@@ -89,7 +89,12 @@ def test_processors_see_what_generate_shows_them_and_are_obeyed(name, llama, pad
     """log q of every token of every node is that of transformers' own list, asked about a whole batch at a time."""
     kept: dict = {}
     out = searched(
-        llama, padded, num_return_sequences=2, custom_generate=with_arguments(kept), **PROCESSORS[name]
+        llama,
+        padded,
+        num_return_sequences=2,
+        custom_generate=with_arguments(kept),
+        budget=60,
+        **PROCESSORS[name],
     )
     graph, batch = out.graph, kept["input_ids"]
     assert len(kept["logits_processor"]) >= 1

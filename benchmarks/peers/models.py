@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def endless(setting: Setting) -> Setting:
     return setting
 
 
+@cache
 def _vocabulary(n: int) -> list[str]:
     """Made-up words of two or three syllables, the same at every call."""
     draw = np.random.default_rng(0)
