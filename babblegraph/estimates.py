@@ -210,6 +210,8 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
         return reason
     if texts := graph.meta.get("not_numbers"):
         return f"the model gave NaN for what follows {texts} texts, and their weight is lost"
+    if under == "f" and (texts := graph.meta.get("base_not_numbers")):
+        return f"the base gave NaN for what {texts} texts go on with"
     cut = (graph.status == Status.EXPANDED) & ((graph.flags & Flag.CUT) != 0)
     if cut.any():
         trees = f"{len(np.unique(graph.root[cut]))} of {graph.trees} trees"

@@ -117,3 +117,17 @@ def test_draws_from_no_numbers_are_some_token(size):
     p = torch.full((2, size), torch.nan)
     tokens, _ = Inverse(p).find(torch.tensor([0, 1]), torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64))
     assert ((tokens >= 0) & (tokens < size)).all()
+
+
+def test_a_base_that_gives_no_numbers_is_told_once_and_there_is_no_estimate_under_it(breaking, characters):
+    babbler = Babbler(tiny_llama(characters, seed=1), characters, span=3, max_new_tokens=9, base=breaking)
+    with pytest.warns(RuntimeWarning, match="a base must give numbers, got NaN") as told:
+        graph = bg.babble(babbler, ["1+2", "7"], strategy=frontier(width=6, keep=8), budget=120).graph
+    assert len(told) == 1
+    lost = np.isnan(graph.log_p_f)
+    after = [BAD in graph.path_tokens(i)[graph.length[graph.root[i]] :][:-1] for i in range(graph.size)]
+    assert lost.tolist() == after
+    assert graph.meta["base_not_numbers"] >= lost.sum() > 0
+    assert not np.isnan(graph.log_p_g).any()
+    assert "the base gave NaN" in why_not(graph)
+    assert "NaN" not in why_not(graph, under="g")

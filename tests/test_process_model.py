@@ -180,3 +180,20 @@ def test_a_pilot_sample_brings_rewards_to_mean_zero_and_deviation_one(graph):
     assert (np.argsort(before) == np.argsort(v)).all()
     with pytest.raises(BadInput, match="pilot"):
         value.pilot(texts[:1])
+
+
+@pytest.mark.parametrize("kind", ["outcome", "process"])
+def test_a_text_for_which_the_model_gives_no_numbers_fails_alone(kind, steps_graph):
+    model = classifier("llama", 1, reads=96) if kind == "outcome" else token_classifier("llama", 1)
+    bad = TOKENIZER("🙂", add_special_tokens=False)["input_ids"][0]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[bad] = torch.nan
+    value = (RewardModelValue if kind == "outcome" else ProcessModelValue)(model, TOKENIZER)
+    ids = np.array([i for i in range(steps_graph.size) if len(steps_graph.path_tokens(i)) < 40])
+    values = value(steps_graph, ids, meter_of(steps_graph))
+    unknown = np.array([bad in steps_graph.path_tokens(int(i)) for i in ids])
+    assert unknown.any()
+    assert np.isnan(values).tolist() == unknown.tolist()
+    failures = steps_graph.failures
+    assert {f["node"] for f in failures} == set(ids[unknown].tolist())
+    assert all("gives NaN for this text" in f["error"] for f in failures)

@@ -21,6 +21,11 @@ NOT_NUMBERS = (
     "it in float32 or bfloat16 (float16 overflows), or look at its weights"
 )
 
+BASE_NOT_NUMBERS = (
+    "a base must give numbers, got NaN for a token that was drawn, so there is no estimate under it: load it in "
+    "float32 or bfloat16 (float16 overflows), or look at its weights"
+)
+
 
 class Emitted:
     """Finished spans, in the order in which they ended."""
@@ -105,7 +110,16 @@ def note_unknown(graph: BabbleGraph, texts: int) -> None:
     """How many texts ended because the model gave no numbers for what follows them; it is told once a graph."""
     if not texts:
         return
-    before = graph.meta.get("not_numbers", 0)
-    graph.meta["not_numbers"] = before + texts
+    _note(graph, "not_numbers", texts, NOT_NUMBERS)
+
+
+def note_unknown_base(graph: BabbleGraph, texts: int) -> None:
+    """How many texts went on by a token whose probability under the base is no number; they go on all the same."""
+    _note(graph, "base_not_numbers", texts, BASE_NOT_NUMBERS)
+
+
+def _note(graph: BabbleGraph, name: str, texts: int, message: str) -> None:
+    before = graph.meta.get(name, 0)
+    graph.meta[name] = before + texts
     if not before:
-        warnings.warn(NOT_NUMBERS, RuntimeWarning, stacklevel=2)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)

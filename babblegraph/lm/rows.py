@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from babblegraph.lm.emitted import note_unknown
+from babblegraph.lm.emitted import note_unknown, note_unknown_base
 from babblegraph.lm.race import Race
 from babblegraph.lm.samples import Samples
 from babblegraph.protocols import ALL, Draws
@@ -158,6 +158,8 @@ class Rows:
         self.count = self.pair_count[allowed]
         self.tokens = np.concatenate([self.tokens, tokens.astype(np.int32)[:, None]], 1)
         self.token_log_q = np.concatenate([self.token_log_q, step_q.astype(np.float32)[:, None]], 1)
+        if lost := int(np.isnan(step_f).sum()):
+            note_unknown_base(self.graph, lost)  # where it is g itself, nothing is drawn after NaN
         self.log_f, self.log_g, self.log_q = self.log_f + step_f, self.log_g + step_g, self.log_q + step_q
         self.key = chain(self.key, tokens)
         if rules.span.strings:

@@ -80,7 +80,7 @@ class ProcessModelValue(rewards.Pretrained):
         self.template, self.batch_size, self.asked = template, batch_size, asked or {}
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
-        """Values of nodes, [M] in [0, 1]; NaN where a text is longer than the model reads."""
+        """Values of nodes, [M] in [0, 1]; NaN where a text is longer than the model reads, or it gives no numbers."""
         prompts = map(graph.prompt, ids.tolist())
         laid_out = [
             self._laid_out(self.asked.get(p, p), graph.text(i))
@@ -95,6 +95,7 @@ class ProcessModelValue(rewards.Pretrained):
             found = self._step_values([laid_out[place] for place in batch])
             values[batch] = [AGGREGATES[self.aggregate](steps) for steps in found]
         meter.count("scored", graph.root[ids[readable]], lengths[readable])
+        self.note_unknown(graph, ids[readable], values[readable])
         return values
 
     def _laid_out(self, prompt: str, text: str) -> tuple[list[int], list[int]]:

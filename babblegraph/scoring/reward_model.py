@@ -59,7 +59,7 @@ class RewardModelValue(rewards.Pretrained):
         self.batch_size = batch_size if tokenizer.pad_token is not None else 1
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
-        """Values of nodes, [M] in [0, 1], NaN where a text is longer than the model reads.
+        """Values of nodes, [M] in [0, 1], NaN where a text is longer than the model reads, or it gives no numbers.
 
         Every token it reads is counted as scored.
         """
@@ -71,6 +71,7 @@ class RewardModelValue(rewards.Pretrained):
         read = self.readable(graph, ids, lengths)
         meter.count("scored", graph.root[ids], lengths * read)
         found[read] = rewards.as_values(found[read], self.scale)
+        self.note_unknown(graph, ids[read], found[read])
         return found
 
     def pilot(self, texts: Pairs) -> RewardModelValue:

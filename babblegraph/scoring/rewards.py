@@ -73,6 +73,11 @@ class Pretrained:
             note_failure(graph, i, f"the {self.what} reads {self.max_length} tokens at most", "")
         return fits
 
+    def note_unknown(self, graph: BabbleGraph, ids: NDArray[np.intp], values: NDArray[np.float64]) -> None:
+        """Notes texts that were read, and of which the model gave no numbers, as failures; [M] each."""
+        for i in ids[np.isnan(values)].tolist():
+            note_failure(graph, i, f"the {self.what} gives NaN for this text", graph.text(i))
+
 
 def prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Makes padding safe, and says how many tokens a text may have: cut off, its end would count for nothing."""
@@ -125,5 +130,6 @@ def scale_of(rewards: Sequence[float] | NDArray[np.float64]) -> Scale:
 
 
 def as_values(rewards: NDArray[np.float64], scale: Scale) -> NDArray[np.float64]:
-    """σ((r − mean) / deviation), in [0, 1]."""
-    return np.exp(-np.logaddexp(0.0, -(rewards - scale[0]) / scale[1]))
+    """σ((r − mean) / deviation), in [0, 1]; NaN stays NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.exp(-np.logaddexp(0.0, -(rewards - scale[0]) / scale[1]))
