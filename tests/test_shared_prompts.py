@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from test_attention import LIMIT
+from test_decode import both, same
 from test_forward import meter_of
 from test_trie import trie_tokens
 from tiny_models import FAMILIES, counting_real_tokens, family_model, plain_logits
 
 from babblegraph.lm import Babbler, layout, paths
-from babblegraph.protocols import Chosen
+from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 
 SHOTS = "1 2 3>6\n1 2 3=6 y\n2 4 6 8>10\n8+6=14 14-4=10 y\n"  # 47 tokens
@@ -141,3 +142,24 @@ def test_engines_that_share_nothing_give_the_same(llama, characters):
         graph.add(babbler.expand(graph, draws, Rng(0), meter_of(graph)))
         drawn.append(graph.tokens)
     assert np.array_equal(*drawn)
+
+
+def test_flights_below_prompts_that_begin_alike_give_the_graph_that_the_host_gives(
+    sharing, llama, characters, monkeypatch
+):
+    """As on a GPU: every draw has slots of its own, also below a prompt that is given twice."""
+
+    def draw(babbler):
+        graph, rng = babbler.start([*PROMPTS, PROMPTS[0]]), Rng(3)
+        for _ in range(3):
+            ids = graph.frontier()[:8]
+            born = babbler.expand(graph, Chosen(ids, np.full(len(ids), 3)), rng, meter_of(graph), Draws.FRESH)
+            graph.add(born)
+            babbler.release(graph, ids[:2])
+        return graph
+
+    plain, ours, flights = both(
+        monkeypatch, lambda: Babbler(llama, characters, span=4, max_new_tokens=12), draw
+    )
+    assert flights == 2  # what comes first makes the pools
+    same(plain, ours)
