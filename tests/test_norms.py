@@ -14,11 +14,6 @@ from babblegraph.lm import norms
 from babblegraph.lm.norms import fused_norm
 
 
-@pytest.fixture(autouse=True)
-def everywhere(monkeypatch):
-    monkeypatch.setattr(norms, "FASTER_ON", ("cpu", "cuda"))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_one_operator_computes_what_eight_do(dtype):
     norm = LlamaRMSNorm(64).to(dtype)

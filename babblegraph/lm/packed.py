@@ -1,8 +1,8 @@
 """What stands in for a model's layers while it decodes: the same numbers, sooner.
 
 Decoding multiplies every weight with a handful of rows. On a CPU PyTorch's default product reads a weight as it lies;
-oneDNN is faster on one that it has laid out anew, which takes the weight's memory a second time. On a GPU norms are one
-operator (`norms`).
+oneDNN is faster on one that it has laid out anew, which takes the weight's memory a second time. Norms are one operator
+(`norms`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LEAST_WEIGHTS = 1 << 17  # of a layer; a smaller one lies in the cache, and gain
 class Packed:
     """Copies of a model's weights, made when they are first needed; the model itself stays as it is.
 
-    Only single precision on an x86 CPU gains by copies; anywhere else, and for layers of other classes or with hooks of
-    their own, nothing is copied. When weights have changed, they are packed again.
+    Only single precision on an x86 CPU gains by copies of weights; anywhere else, and for layers of other classes or
+    with hooks of their own, nothing is copied. When weights have changed, they are packed again.
 
     Args:
         model: any model; the copies do not keep it alive.
