@@ -59,13 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
         claims.append(
             claim(f"{r['prompts']}: tokens that the judge reads ÷ all", share, "< 0.5", share < 0.5)
         )
-    for row in rows + judged:
-        row["kind"] = "forest" if "decoder" in row else "judge"
     tables = [("prompts that begin alike", rows), ("a judge with words before the text", judged)]
-    shown = [
-        (title, [{k: v for k, v in row.items() if k != "kind"} for row in some]) for title, some in tables
-    ]
-    report("prompts", rows + judged, claims, options, tables=shown)
+    report("prompts", rows + judged, claims, options, tables=tables)
 
 
 def forest(setting: Setting, prompts: int, examples: int, repeats: int) -> list[dict[str, Any]]:

@@ -470,8 +470,7 @@ def test_again_keeps_the_base_and_the_mixture_unless_they_are_changed(folder):
     assert shorter.sampling == mixed.sampling
     assert (shorter.mixture, shorter.max_new_tokens) == (0.25, 3)
     alone = mixed.again(base=None, mixture=None)
-    assert "base" not in alone.sampling
-    assert (mixed.mixed, shorter.mixed, alone.mixed) == (True, True, False)
+    assert ["base" in one.sampling for one in (mixed, shorter, alone)] == [True, True, False]
 
 
 def test_a_pickled_babbler_has_its_base_and_its_frozen_judge_the_same_model(folder):

@@ -62,7 +62,7 @@ def test_what_prompts_begin_with_is_computed_and_kept_once(llama, characters):
     assert meter.counts["prefilled"].tolist()[0] == len(prompt_tokens(graph)[0]), "the first pays for it"
 
 
-def test_prompts_that_come_later_share_too_also_with_drawn_text(llama, characters):
+def test_prompts_that_come_later_share_too(llama, characters):
     babbler = Babbler(llama, characters, span=6, max_new_tokens=6)
     graph = babbler.start(PROMPTS)
     babbler.next_logits(graph, [0], meter_of(graph))

@@ -38,13 +38,13 @@ class Generators:
         settings: `mode` and what belongs to it.
 
     Raises:
-        BadInput: adapters are asked for and peft is not installed, or f has a base or a mixture of its own.
+        BadInput: adapters are asked for and peft is not installed, or f has a base of its own.
     """
 
     def __init__(self, base: Babbler, settings: Settings) -> None:
-        if base.mixed:
+        if "base" in base.sampling:
             raise BadInput(
-                "the babbler that learns is its own base, got one with a base or a mixture: make it without them"
+                "the babbler that learns is its own base, got one with a base: make it without one"
             )
         self.adapters: Any = None
         if settings.mode == "lora":

@@ -270,11 +270,6 @@ class Babbler:
         return self.batch, self._engines.recorded
 
     @property
-    def mixed(self) -> bool:
-        """Whether another model's log-probabilities stand beside this one's; see `base` and `mixture`."""
-        return self._engines.base is not None or self.mixture is not None
-
-    @property
     def fingerprint(self) -> str:
         """Of the model's weights, as they were at the last round or start."""
         return self._engines.fingerprint

@@ -108,8 +108,6 @@ def count_token_gate(graph: BabbleGraph, entered: int, passed: int) -> None:
 
 def note_unknown(graph: BabbleGraph, texts: int) -> None:
     """How many texts ended because the model gave no numbers for what follows them; it is told once a graph."""
-    if not texts:
-        return
     _note(graph, "not_numbers", texts, NOT_NUMBERS)
 
 
@@ -119,6 +117,8 @@ def note_unknown_base(graph: BabbleGraph, texts: int) -> None:
 
 
 def _note(graph: BabbleGraph, name: str, texts: int, message: str) -> None:
+    if not texts:
+        return
     before = graph.meta.get(name, 0)
     graph.meta[name] = before + texts
     if not before:

@@ -158,8 +158,9 @@ class Rows:
         self.count = self.pair_count[allowed]
         self.tokens = np.concatenate([self.tokens, tokens.astype(np.int32)[:, None]], 1)
         self.token_log_q = np.concatenate([self.token_log_q, step_q.astype(np.float32)[:, None]], 1)
-        if lost := int(np.isnan(step_f).sum()):
-            note_unknown_base(self.graph, lost)  # where it is g itself, nothing is drawn after NaN
+        note_unknown_base(
+            self.graph, int(np.isnan(step_f).sum())
+        )  # never where it is g itself: nothing is drawn
         self.log_f, self.log_g, self.log_q = self.log_f + step_f, self.log_g + step_g, self.log_q + step_q
         self.key = chain(self.key, tokens)
         if rules.span.strings:
