@@ -12,7 +12,7 @@ import torch
 from tiny_models import FAMILIES, SIZES, family_model, plain_logits, tiny_model
 
 from babblegraph.budget import Budget, Meter
-from babblegraph.lm import Babbler, layout, pools
+from babblegraph.lm import Babbler, cascade, layout, pools
 from babblegraph.lm.attention import NAME
 from babblegraph.lm.plan import Plan
 from babblegraph.lm.store import Store
@@ -90,8 +90,8 @@ def test_rows_that_are_read_in_blocks_equal_plain_forward(family, characters, mo
     """Blocks of a row or a few, with windows, caps and heads that share keys among them."""
     monkeypatch.setattr(pools, "BLOCK", 3000)
     blocks = []
-    block = pools.Pools.block
-    monkeypatch.setattr(pools.Pools, "block", lambda *how: blocks.append(block(*how)) or blocks[-1])
+    block = pools.rows_at_once
+    monkeypatch.setattr(pools, "rows_at_once", lambda *how: blocks.append(block(*how)) or blocks[-1])
     babbler = Babbler(family_model(family, characters), characters, span=4, stop=" ", max_new_tokens=20)
     assert worst_error(babbler, seed=1) < LIMIT
     assert min(blocks) < 3
@@ -205,10 +205,14 @@ def test_tails_are_collected_in_memory_that_is_used_again_as_they_grow():
     store = Store(torch.device("cpu"))
     slots = torch.as_tensor(store.take(60).reshape(6, 10))
     keys = torch.randn(1, 2, 60, 4)
-    store.write(0, keys, keys + 1, slots.reshape(-1))
+    pool = store.pool(0, keys, keys + 1, (1, 1))
+    for numbers, new in ((pool.keys, keys), (pool.values, keys + 1)):
+        numbers[slots.reshape(-1)] = new[0].transpose(0, 1)
     places = set()
     for tokens in (8, 9, 10):
-        key, value = store.read(0, slots[:, :tokens])
+        pool, some = store.pool(0, keys, keys, (6, tokens)), slots[:, :tokens]
+        key = cascade._collected(pool.keys, pool.key_room, some)
+        value = cascade._collected(pool.values, pool.value_room, some)
         expected = keys[0].view(2, 6, 10, 4).transpose(0, 1)[:, :, :tokens]
         assert torch.equal(key, expected)
         assert torch.equal(value, expected + 1)

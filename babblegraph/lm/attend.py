@@ -1,13 +1,11 @@
-"""Attention over a part of the keys, with the log-sum-exp of its scores, so that parts merge exactly."""
+"""Attention over a part of the keys, with the log-sum-exp of its scores, so that parts merge exactly.
 
-from __future__ import annotations
+TorchScript compiles these functions too (`traced`), so annotations are types here, and every argument is given.
+"""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-
-FLASH = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # what the fused CPU operator takes
 
 
 class Part(NamedTuple):
@@ -22,10 +20,9 @@ def attend(
     keys: torch.Tensor,
     values: torch.Tensor,
     bias: torch.Tensor | None,
-    *,
     scale: float,
-    causal: bool = False,
-    softcap: float | None = None,
+    causal: bool,
+    softcap: float | None,
 ) -> Part:
     """Softmax attention over these keys.
 
@@ -38,14 +35,15 @@ def attend(
         causal: whether query i sees no more than keys 0 … i; then there is no bias.
         softcap: scores are capped by tanh at this.
     """
-    plain = softcap is None and keys.shape[-1] == values.shape[-1]
-    if plain and query.device.type == "cpu" and query.dtype in FLASH:
-        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        return Part(*fused(query, keys, values, is_causal=causal, attn_mask=bias, scale=scale))
+    if softcap is None and keys.shape[-1] == values.shape[-1] and query.device.type == "cpu":
+        out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, 0.0, causal, attn_mask=bias, scale=scale
+        )
+        return Part(out, log_sum)
     return _written_out(query, keys, values, bias, scale, causal, softcap)
 
 
-def merge(parts: Sequence[Part], sinks: torch.Tensor | None = None) -> torch.Tensor:
+def merge(parts: list[Part], sinks: torch.Tensor | None) -> torch.Tensor:
     """Attention over all parts together, [B, H, Q, d_v].
 
     Args:
@@ -54,7 +52,7 @@ def merge(parts: Sequence[Part], sinks: torch.Tensor | None = None) -> torch.Ten
 
     Source: Dao et al., "Flash-Decoding for long-context inference", 2023; Juravsky et al., "Hydragen", 2024.
     """
-    out, log_sum = parts[0]
+    out, log_sum = parts[0].out, parts[0].log_sum
     for i, part in enumerate(parts[1:], 2):
         share = torch.sigmoid(part.log_sum - log_sum).unsqueeze(-1)  # of the weight so far
         out = torch.lerp(out, part.out, share.to(out.dtype))

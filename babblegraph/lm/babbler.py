@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from babblegraph.errors import BadInput, NoRoom
 from babblegraph.graph import BabbleGraph
+from babblegraph.lm.ahead import Pauses
 from babblegraph.lm.attention import around_attention
 from babblegraph.lm.base import Base, context_of, moved
 from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, describe
@@ -77,6 +78,9 @@ class Babbler:
             again (counted as prefilled) if they are needed; what a round needs together is then done in parts.
         pack_bytes: memory for copies of a model's weights in the layout that a CPU multiplies few rows fastest in, so
             that steps take two thirds of the time; by default up to 1 GB, 0 for no copies. See `lm.packed`.
+        trace: whether decoding steps on a CPU run as one TorchScript program, where the model can be written down as
+            one: a step of a small model takes two thirds of the time. False for a model whose modules are changed
+            between searches (but for weights, adapters and hooks, which are looked at). See `lm.traced`.
         base: f, a frozen model of the same tokenizer that estimates are about, where the model (g) has moved away
             from it; the model itself if its adapters are what has moved it. Both run: log_p_f is the base's.
         mixture: ε, above 0 and below 1: texts are sampled from ε f + (1−ε) g, so that no weight f/q exceeds 1/ε.
@@ -119,6 +123,7 @@ class Babbler:
         cache_bytes: int = 1 << 26,
         memory_limit: int | None = None,
         pack_bytes: int = PACK_BYTES,
+        trace: bool = True,
         base: PreTrainedModel | None = None,
         mixture: float | None = None,
         engine: str | None = None,
@@ -139,12 +144,13 @@ class Babbler:
             "cache_bytes": cache_bytes,
             "memory_limit": memory_limit,
             "pack_bytes": pack_bytes,
+            "trace": trace,
             "compile": compile,
         }
         if compile and model.device.type != "cuda":
             raise BadInput(f"compile needs a model on a GPU, got one on {model.device.type}: leave it out")
         self.model = model.eval()
-        packed, compiled = Packed(model, pack_bytes), around_attention(model) if compile else None
+        packed, compiled = Packed(model, pack_bytes, trace), around_attention(model) if compile else None
         self.tokenizer: Any = tokenizer
         self.name = name or model.name_or_path or model.config.model_type
         self.context = context_of(model)
@@ -169,11 +175,12 @@ class Babbler:
         self.mixture = mixture
         beside = None
         if base is not None:
-            beside = Base(base, model, memory_limit, cache_bytes, engine, pack_bytes)
+            beside = Base(base, model, memory_limit, cache_bytes, engine, pack_bytes, trace)
             self.context = min(self.context, beside.context)
         self._engines = Engines(model, choice, memory_limit, cache_bytes, packed, beside, compiled)
         self._sampling |= moved(beside, mixture, self.warp is not None or bool(self.logits_processor))
         self._parts, self._nodes = Parts(), Nodes()
+        self._pauses = Pauses(self.span, self.vocabulary)
 
     @classmethod
     def from_pretrained(
@@ -439,6 +446,12 @@ class Babbler:
         place = torch.as_tensor(np.argsort(np.r_[np.flatnonzero(known), np.flatnonzero(~known)]))
         return SpanStates(*(torch.cat([a, b])[place] for a, b in zip(kept, new, strict=True)))
 
+    @property
+    def traced(self) -> bool | None:
+        """Whether decoding steps are one program; None as long as there was none that could be."""
+        traced = self._engines.packed.traced
+        return None if traced is None else traced.reason is None
+
     def trie(self, graph: BabbleGraph) -> Engine | Pair:
         """The keys and values that a graph holds now, to measure them."""
         return self._engines.of(graph)
@@ -450,6 +463,7 @@ class Babbler:
     def _rules(self, graph: BabbleGraph) -> Rules:
         longest = np.minimum(graph.length[: graph.trees] + (self.max_new_tokens or 1024), self.context)
         rules = Rules(self.span, longest.astype(np.int64), self.vocabulary, self.warp, mixture=self.mixture)
+        rules = rules._replace(pauses=self._pauses)
         if not self.logits_processor and not self.stopping_criteria:
             return rules
         constraint = Constraint(graph, self.logits_processor, self.stopping_criteria, self.batch)

@@ -29,7 +29,7 @@ class Base:
         base: f; the model itself for its own weights without adapters, whose keys and values differ too.
         model: g, which is sampled from.
         memory_limit: of both together.
-        cache_bytes, engine, pack_bytes: as for `Babbler`.
+        cache_bytes, engine, pack_bytes, trace: as for `Babbler`.
 
     Raises:
         BadInput: another vocabulary than the model's, the model itself without adapters, or no engine for it.
@@ -43,9 +43,10 @@ class Base:
         cache_bytes: int,
         engine: str | None,
         pack_bytes: int,
+        trace: bool,
     ) -> None:
         self.model = base.eval()
-        self._packed = Packed(base, pack_bytes)
+        self._packed = Packed(base, pack_bytes, trace)
         self.shared = base is model
         off = without_adapters(base) if self.shared else nullcontext
         if off is None:

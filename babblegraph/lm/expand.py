@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.lm.ahead import Pauses, go_ahead
 from babblegraph.lm.emitted import Emitted, count_token_gate
 from babblegraph.lm.mixture import Both, mixed
 from babblegraph.lm.race import Race
@@ -65,6 +66,7 @@ class Rules(NamedTuple):
     )
 
     mixture: float | None = None  # the share of f in what is sampled from, with neither warp nor processors
+    pauses: Pauses | None = None  # where rows may go on by themselves
 
     def next(self, rows: Rows, logits: torch.Tensor | Both) -> Next:
         """The distributions of what follows each row."""
@@ -144,6 +146,7 @@ def expand(
         logits = source.advance(parents[~ended], rows.newest[~ended], meter)
         if ended.any():
             rows.take(np.flatnonzero(~ended))
+        logits, left = go_ahead(source, rows, logits, rng, left, rules, meter)
     source.close()
     born = out.born(chosen, rows)
     if isinstance(rows.way, Race):

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.errors import is_lack_of_memory
+from babblegraph.lm.coast import Ahead, Coasted
 from babblegraph.lm.decode import decoder_of
 from babblegraph.lm.layout import LEAST, Ints, Layout
+from babblegraph.lm.packed import Whole
 from babblegraph.lm.plan import Plan
 
 if TYPE_CHECKING:
@@ -53,6 +55,16 @@ class Flying(NamedTuple):
     tokens: Ints  # [R]
     slots: Slots  # [R]
     trees: Ints  # [R]
+
+
+class Turn(NamedTuple):
+    """What rows do next by themselves; as of `coast.Ahead`, in the batch's order."""
+
+    row: Ints
+    lead: Ints
+    slots: Slots
+    pausing: torch.Tensor
+    temperature: float
 
 
 class Forward:
@@ -132,6 +144,51 @@ class Forward:
         meter.peak_slots = max(meter.peak_slots, self.store.peak)
         self.store.put_logits(flying.slots, logits)
         return logits
+
+    @property
+    def coasts(self) -> bool:
+        """Whether there is a program by which rows can go on without the host."""
+        whole = self.model.__dict__.get("forward")
+        return isinstance(whole, Whole) and whole.coasts(self.hidden is not None)
+
+    @torch.no_grad()
+    def coast(self, layout: Layout, logits: torch.Tensor, u: np.ndarray, ahead: Turn) -> Coasted:
+        """As many steps as go by without the host, where the model `coasts`.
+
+        Args:
+            layout: of the rows as they are.
+            logits: after their newest tokens, [R, V].
+            u: what is drawn by, [S, D].
+            ahead: the rest.
+        """
+        whole: Whole = self.model.__dict__["forward"]
+        order, steps = layout.order, len(u)
+        back = np.argsort(order)
+        slots = ahead.slots[:, order]
+        tails = np.pad(layout.slots, ((0, 0), (0, steps)))
+        tails[np.arange(len(order))[:, None], layout.sizes[:, None] + np.arange(steps)] = slots.T
+        later = layout.ahead(slots[0])
+        plan = Plan(self.store, later, slots[0][:, None], later.lengths[:, None] - 1)
+        tensor = torch.as_tensor
+        given = Ahead(
+            tensor(u),
+            tensor(back[ahead.row]),
+            tensor(ahead.lead[order]),
+            tensor(slots),
+            tensor(layout.lengths),
+            tensor(tails),
+            tensor(layout.sizes),
+            ahead.pausing,
+            ahead.temperature,
+        )
+        found = whole.coast(plan, logits[tensor(order)], given, self.hidden is not None)
+        self.windows |= plan.windows
+        if self.hidden is not None:
+            for step, states in enumerate(found.states):
+                self.hidden.write(given.slots[step], states, len(self.store.references))
+        place = tensor(back)
+        tokens, log_g, log_q, after = ([numbers[place] for numbers in kind] for kind in found[:4])
+        return Coasted(tokens, log_g, log_q, after, [], found.passed)
 
     def _halve(self, problem: RuntimeError, tokens: int) -> None:
         """The device has no memory for so many tokens: from now on half as many go into one pass.

@@ -47,7 +47,7 @@ class HiddenStates:
         """Bytes of the pool."""
         return 0 if self.pool is None else self.pool.numel() * self.pool.element_size()
 
-    def write(self, slots: torch.Tensor, states: Sequence[torch.Tensor], size: int) -> None:
+    def write(self, slots: torch.Tensor, states: Sequence[torch.Tensor] | torch.Tensor, size: int) -> None:
         """Keeps what a forward pass computed.
 
         Args:

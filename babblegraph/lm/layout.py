@@ -7,6 +7,7 @@ queries of all its rows (a cascade); everything else is a row's own tail.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,6 +67,18 @@ class Layout:
     @property
     def positions(self) -> Ints:
         return self._positions[:, : int(self.sizes.max())]
+
+    def ahead(self, slots: Ints) -> Layout:
+        """What it will be when each row, in the layout's order, has gone on by one token; this one stays as it is."""
+        later = copy.copy(self)
+        later._slots, later._positions = (
+            np.pad(self.slots, ((0, 0), (0, 1))),
+            np.pad(self.positions, ((0, 0), (0, 1))),
+        )
+        row = np.arange(len(self.sizes))
+        later._slots[row, self.sizes], later._positions[row, self.sizes] = slots, self.lengths
+        later.sizes, later.lengths = self.sizes + 1, self.lengths + 1
+        return later
 
     def append(self, slots: Ints) -> None:
         """Every row of the batch goes on by one token, [B] in the batch's order."""

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from babblegraph.lm.cascade import How, Pass, Piece, Seen, along
+
 if TYPE_CHECKING:
     from babblegraph.lm.layout import Ints, Layout, Segment
     from babblegraph.lm.store import Store
-
-
-class Piece(NamedTuple):
-    """What a window leaves of a segment, for the rows that have it."""
-
-    where: slice | torch.Tensor  # slots: a run of them, or [n]
-    first: int  # rows first … last − 1
-    last: int
-    bias: torch.Tensor | None  # [1, 1, rows · Q, n]; None where every query sees every key
-    blind: torch.Tensor | None  # [rows, Q], which queries see nothing
 
 
 class Plan:
@@ -36,14 +28,49 @@ class Plan:
         self.store, self._layout = store, layout
         self._positions, self._padding = positions, slots == 0
         self.slots = torch.as_tensor(slots.reshape(-1), device=store.device)
-        self.tail = torch.as_tensor(layout.slots, device=store.device)
+        tails = torch.as_tensor(layout.slots, device=store.device)
         self.windows: set[int | None] = set()  # that the layers have asked for
         new = (~self._padding).sum(1)
         # whether tails have nothing but the new tokens, which are padded on the left as the pass has them
         self.own = slots.shape[1] > 1 and bool((layout.sizes == new).all())
+        self.here = Pass(self.slots, tails, self.own, store.block)
         self._places = positions if self.own else layout.positions
         self._biases: dict[int | None, torch.Tensor | None] = {}
-        self._levels: dict[tuple[int | None, int], list[list[Piece]]] = {}
+        self._seen: dict[tuple[int | None, int], Seen] = {}
+
+    def attention(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        scale: float,
+        softcap: float | None,
+        window: int | None,
+        sinks: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """What `attention.trie_attention` gives, [B, L, H, d_v]."""
+        self.windows.add(window)
+        pool = self.store.pool(layer, key, value, self.tails)
+        groups = query.shape[1] // key.shape[1] if query.shape[2] == 1 else 1
+        return along(
+            query, key, value, pool, self.here, self.sight(window, groups), How(scale, softcap, sinks)
+        )
+
+    @property
+    def tails(self) -> tuple[int, int]:
+        """Rows, and the tokens of the longest tail, that are collected for attention; none where tails are new."""
+        rows, tokens = self.here.tails.shape
+        return (0, 1) if self.own else (rows, tokens)
+
+    def sight(self, window: int | None, groups: int) -> Seen:
+        """What layers of a window see; `groups` as for `levels`."""
+        if (window, groups) not in self._seen:
+            causal = self.causal(window)
+            bias = None if causal else self.bias(window)
+            self._seen[window, groups] = Seen(causal, bias, self.levels(window, groups))
+        return self._seen[window, groups]
 
     def causal(self, window: int | None) -> bool:
         """Whether each new token sees of its tail just the new tokens up to itself."""
@@ -70,25 +97,23 @@ class Plan:
             window: a sliding window in tokens, or None.
             groups: heads that ask as queries of one head, for each new token.
         """
-        if (window, groups) not in self._levels:
-            found: dict[int, list[Piece]] = {}
-            for segment in self._layout.segments:
-                if (piece := self._piece(segment, window, groups)) is not None:
-                    found.setdefault(segment.level, []).append(piece)
-            self._levels[window, groups] = list(found.values())
-        return self._levels[window, groups]
+        found: dict[int, list[Piece]] = {}
+        for segment in self._layout.segments:
+            if (piece := self._piece(segment, window, groups)) is not None:
+                found.setdefault(segment.level, []).append(piece)
+        return list(found.values())
 
     def _there(self) -> np.ndarray:
         """Which tail entries are tokens, [B, 1, T]."""
         if self.own:
             return ~self._padding[:, None, :]
-        return (np.arange(self.tail.shape[1]) < self._layout.sizes[:, None])[:, None, :]
+        return (np.arange(self.here.tails.shape[1]) < self._layout.sizes[:, None])[:, None, :]
 
     def _piece(self, segment: Segment, window: int | None, groups: int) -> Piece | None:
         rows = slice(segment.first, segment.last)
         slots, start = segment.slots, segment.start
         if window is None:
-            return Piece(self._where(slots), segment.first, segment.last, None, None)
+            return Piece(*self._where(slots), segment.first, segment.last, None, None)
         positions, padding = self._positions[rows], self._padding[rows]
         oldest = int(positions[~padding].min()) - window + 1  # that any row sees
         if (skip := max(0, oldest - start)) >= len(slots):
@@ -98,17 +123,17 @@ class Plan:
         seen = _seen(positions, places, window)
         seen |= padding[:, :, None]
         if seen.all():
-            return Piece(where, segment.first, segment.last, None, None)
+            return Piece(*where, segment.first, segment.last, None, None)
         blind = np.asarray(~seen.any(2))
         bias = self._as_bias((seen | blind[:, :, None]).repeat(groups, 1).reshape(1, 1, -1, len(places[0])))
         unseen = torch.as_tensor(blind.repeat(groups, 1), device=self.store.device) if blind.any() else None
-        return Piece(where, segment.first, segment.last, bias, unseen)
+        return Piece(*where, segment.first, segment.last, bias, unseen)
 
-    def _where(self, slots: Ints) -> slice | torch.Tensor:
+    def _where(self, slots: Ints) -> tuple[int, int, torch.Tensor | None]:
         """A run of slots is read where it lies; others are collected."""
         if (np.diff(slots) == 1).all():
-            return slice(int(slots[0]), int(slots[-1]) + 1)
-        return torch.as_tensor(slots, device=self.store.device)
+            return int(slots[0]), int(slots[-1]) + 1, None
+        return 0, 0, torch.as_tensor(slots, device=self.store.device)
 
     def _as_bias(self, seen: np.ndarray) -> torch.Tensor:
         unseen = np.logical_not(seen, out=seen)  # in place: it may be the largest array there is

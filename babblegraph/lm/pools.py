@@ -6,8 +6,11 @@ import sys
 
 import torch
 
-SHARE = 0.8  # of a GPU's free memory that pools may take; passes need the rest
+from babblegraph.lm.cascade import Pool, rows_at_once
+
+Rooms = tuple[torch.Tensor, torch.Tensor]
 BLOCK = 1 << 22  # bytes of keys and values that a CPU collects at a time: they stay in its cache
+SHARE = 0.8  # of a GPU's free memory that pools may take; passes need the rest
 
 
 class Pools:
@@ -26,7 +29,8 @@ class Pools:
         self.device, self.slots, self.moved = device, 0, 0
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
-        self._rooms = Room(), Room()  # where keys and values are collected
+        self.block = BLOCK if device.type == "cpu" else sys.maxsize  # bytes that are collected at a time
+        self._rooms: dict[torch.dtype, Rooms] = {}  # where
 
     @property
     def allocated_bytes(self) -> int:
@@ -44,79 +48,62 @@ class Pools:
         """Of the keys; known once something was written."""
         return next(iter(self.keys.values())).dtype
 
-    def write(self, layer: int, key: torch.Tensor, value: torch.Tensor, slots: torch.Tensor) -> None:
-        """Stores the keys and values of new tokens, [B, H_kv, L, d] each, in their slots, [B · L]."""
-        for pools, new in ((self.keys, key), (self.values, value)):
-            rows = new.transpose(1, 2).flatten(0, 1)  # [B · L, H_kv, d]
-            self._pool(pools, layer, rows).index_copy_(0, slots, rows)
+    def pool(self, layer: int, key: torch.Tensor, value: torch.Tensor, tails: tuple[int, int]) -> Pool:
+        """A layer's pools, with room for every slot, and for what is collected of so many rows of so many tokens.
 
-    def read(self, layer: int, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of rows of slots, [B, T], collected.
-
-        Returns:
-            [B, H_kv, T, d] each; on a CPU good until the next call.
+        Args:
+            key: of new tokens, [B, H_kv, L, d].
+            value: [B, H_kv, L, d_v].
         """
-        found = []
-        for pools, room in ((self.keys, self._rooms[0]), (self.values, self._rooms[1])):
-            pool, at = pools[layer], slots.reshape(-1)
-            out = room.take(len(at), pool) if self.device.type == "cpu" else None
-            rows = torch.index_select(pool, 0, at, out=out)
-            found.append(rows.view(*slots.shape, *pool.shape[1:]).transpose(1, 2))
-        return found[0], found[1]
+        keys, values = self._pool(self.keys, layer, key), self._pool(self.values, layer, value)
+        return Pool(keys, values, *self._room(keys, values, *tails))
 
-    def block(self, layer: int, tokens: int) -> int:
-        """How many rows of so many tokens are best read together."""
+    def pools(self, tails: tuple[int, int]) -> list[Pool]:
+        """The same of all layers, once something was written; one without keys stands for a layer that has none."""
+        self.settle()
+        made, empty = [], torch.zeros(0, 0, 0, device=self.device)
+        for layer in range(max(self.keys) + 1):
+            keys, values = self.keys.get(layer, empty), self.values.get(layer, empty)
+            rooms = self._room(keys, values, *tails) if layer in self.keys else (empty, empty)
+            made.append(Pool(keys, values, *rooms))
+        return made
+
+    def _room(self, keys: torch.Tensor, values: torch.Tensor, rows: int, tokens: int) -> Rooms:
+        """Memory that is used again and again: pages that a process has touched before cost nothing."""
+        together = min(rows, rows_at_once(keys, values, tokens, self.block)) * tokens
+        of_keys, of_values = self._rooms.get(keys.dtype, (keys.new_empty(0), values.new_empty(0)))
         if self.device.type != "cpu":
-            return sys.maxsize
-        token = sum(pools[layer].stride(0) * pools[layer].itemsize for pools in (self.keys, self.values))
-        return max(1, BLOCK // (tokens * token))
+            return of_keys, of_values
+        if len(of_keys) < (size := together * keys.stride(0)):
+            of_keys = keys.new_empty(size + size // 4)  # since tails grow by a token a step
+        if len(of_values) < (size := together * values.stride(0)):
+            of_values = values.new_empty(size + size // 4)
+        rooms = self._rooms[keys.dtype] = of_keys, of_values
+        return rooms
 
-    def read_segment(self, layer: int, where: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of a run of slots, where they lie, or of some slots, collected: [1, H_kv, n, d] each."""
-        found = (
-            pools[layer][where] if isinstance(where, slice) else pools[layer].index_select(0, where)
-            for pools in (self.keys, self.values)
-        )
-        key, value = (rows.transpose(0, 1)[None] for rows in found)
-        return key, value
-
-    def _pool(self, pools: dict[int, torch.Tensor], layer: int, like: torch.Tensor) -> torch.Tensor:
-        """A layer's pool, with room for every slot."""
+    def _pool(self, pools: dict[int, torch.Tensor], layer: int, new: torch.Tensor) -> torch.Tensor:
+        """A layer's pool, with room for every slot; what is new has heads and numbers last but for tokens."""
         pool = pools.get(layer)
-        if pool is None or pool.shape[0] < self.slots:
-            grown = like.new_empty(self.slots, *like.shape[1:])
-            if pool is None:
-                grown[0] = 0  # hidden by a bias of -inf, which would not hide a NaN
-            else:
-                grown[: pool.shape[0]] = pool
-            pool = pools[layer] = grown
+        if pool is None:
+            pools[layer] = new.new_empty(self.slots, new.shape[1], new.shape[3])
+            pools[layer][0] = 0  # hidden by a bias of -inf, which would not hide a NaN
             self.moved += 1
-        return pool
+        elif pool.shape[0] < self.slots:
+            pools[layer] = self._grown(pool)
+        return pools[layer]
+
+    def _grown(self, pool: torch.Tensor) -> torch.Tensor:
+        grown = pool.new_empty(self.slots, *pool.shape[1:])
+        grown[: pool.shape[0]] = pool
+        self.moved += 1
+        return grown
 
     def settle(self) -> None:
         """Every pool gets room for every slot now, instead of when it is written to."""
         for pools in (self.keys, self.values):
             for layer, pool in pools.items():
-                self._pool(pools, layer, pool)
-
-
-class Room:
-    """Memory that is used again and again: pages that a process has touched before cost nothing."""
-
-    def __init__(self) -> None:
-        self._flat: torch.Tensor | None = None
-        self._latest: torch.Tensor | None = None
-
-    def take(self, rows: int, like: torch.Tensor) -> torch.Tensor:
-        """Room for so many rows of a pool."""
-        latest, shape = self._latest, (rows, *like.shape[1:])
-        if latest is not None and latest.shape == shape and latest.dtype == like.dtype:
-            return latest  # as for all layers of a step
-        size = rows * like.stride(0)
-        if self._flat is None or self._flat.dtype != like.dtype or len(self._flat) < size:
-            self._flat = like.new_empty(size + size // 4)  # since tails grow by a token a step
-        self._latest = self._flat[:size].view(shape)
-        return self._latest
+                if pool.shape[0] < self.slots:
+                    pools[layer] = self._grown(pool)
 
 
 def free_bytes(device: torch.device) -> int:

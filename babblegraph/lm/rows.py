@@ -233,6 +233,21 @@ class Rows:
         q.view(-1)[place] = torch.where(rest > NOISE * before, rest, 0.0).to(q.dtype)
         return q
 
+    def go_on(
+        self, tokens: Ints, log_g: NDArray[np.float64], log_q: NDArray[np.float64], rules: Rules
+    ) -> None:
+        """Appends what the rows have drawn by themselves, [S, R] each: no row has split or ended."""
+        self.tokens = np.concatenate([self.tokens, tokens.T.astype(np.int32)], 1)
+        self.token_log_q = np.concatenate([self.token_log_q, log_q.T.astype(np.float32)], 1)
+        for token, step_g, step_q in zip(
+            tokens, log_g, log_q, strict=True
+        ):  # one by one, as `step` adds them
+            self.log_f, self.log_g, self.log_q = self.log_f + step_g, self.log_g + step_g, self.log_q + step_q
+            self.key = chain(self.key, token)
+            if rules.span.strings:
+                given = zip(self.tails, token.tolist(), strict=True)
+                self.tails = [rules.span.tail(b, t, rules.vocabulary) for b, t in given]
+
     def repeated(self, row: int) -> int | None:
         """The child that is just this row, drawn earlier."""
         twins = self.twins[row]

@@ -89,6 +89,12 @@ class Samples:
         self._pair[draws] = which
         return Drawn(pairs // log_q.shape[1], pairs % log_q.shape[1], counts, alive, np.isnan(total))
 
+    def ahead(self, rows: Rows, steps: int, rng: Rng) -> NDArray[np.float64]:
+        """The uniforms of the next steps, of independent draws, [S, D]."""
+        origin = rows.origin[self.row]
+        at = rows.tokens.shape[1] + np.arange(steps)
+        return rng.uniforms(self.key[origin], self.first[origin] + self.number, at[:, None])
+
     def step(self, place: Ints) -> None:
         """After the pairs: `place[p]` is the row that pair p became, -1 for none (the last entry too)."""
         self._move(place[self._pair])

@@ -71,6 +71,11 @@ class Store(Pools):
         """Slots that can be taken without growing."""
         return self._free_size
 
+    @property
+    def blank(self) -> int:
+        """Those of them in which nothing can be found."""
+        return len(self._blank)
+
     def find(self, before: int, token: int) -> int:
         """The slot of a token after another one, `UNKNOWN` when it is not stored."""
         return self._edges.get(before << 32 | token, UNKNOWN)

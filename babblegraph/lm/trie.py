@@ -6,6 +6,7 @@ nodes and a judge's words are all such rows, so there is one way through the mod
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.errors import is_lack_of_memory
+from babblegraph.lm.coast import Coasted
 from babblegraph.lm.decode import Decoder, Drawn, Sampler
-from babblegraph.lm.forward import Flying, Forward, Row, padded
+from babblegraph.lm.forward import Flying, Forward, Row, Turn, padded
 from babblegraph.lm.hidden import HiddenStates, SpanStates, span_length
 from babblegraph.lm.layout import Ints, Layout
+from babblegraph.lm.pace import Pace
 from babblegraph.lm.paths import Paths, last_token
 from babblegraph.lm.store import UNKNOWN, Slots, Store, edges_of
 from babblegraph.status import Status
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from babblegraph.budget import Meter
     from babblegraph.graph import BabbleGraph
 
+ROOM = 8  # what part of the slots in use may be taken ahead
+MANY = 64  # slots that may in any case
 SPARE = 16  # what part of a GPU's memory may be kept for the next graph
 
 
@@ -64,6 +70,8 @@ class Trie:
         self._lengths = np.zeros(0, np.int64)  # [R]
         self._trees = np.zeros(0, np.int64)  # [R]
         self._layout: Layout | None = None  # of the rows in flight, as long as they are the same
+        self._new = False  # whether their newest tokens were in no text before
+        self._pace = Pace()
 
     @property
     def held(self) -> dict[int, Slots]:
@@ -137,6 +145,7 @@ class Trie:
             self._flight = np.pad(self._flight, ((0, 0), (0, int(at.max()) // 4 + 16)))
         before = self._flight[row, at - 1]
         slots = self.store.find_all(before, tokens)
+        self._new = bool((slots == UNKNOWN).all())
         if (there := slots != UNKNOWN).any():
             found = np.unique(slots[there])
             self.store.pin(found)
@@ -145,6 +154,70 @@ class Trie:
         self._flight[row, at] = slots
         self._lengths = at + 1
         return self._newest_logits(slots, tokens, meter)
+
+    def coast(
+        self,
+        logits: torch.Tensor,
+        u: NDArray[np.float64],
+        row: Ints,
+        pausing: torch.Tensor,
+        temperature: float,
+        meter: Meter,
+    ) -> Coasted | None:
+        """The rows in flight go on by themselves, step after step, until the host has to look; see `coast`.
+
+        Args:
+            logits: after their newest tokens, [R, V].
+            u: what is drawn by, [S, D].
+            row: of each draw, [D]; every row has one.
+            pausing: tokens after which somebody has to look, [V].
+            temperature: of what is drawn from.
+
+        Returns:
+            What happened in up to S steps; None where the rows have to be seen to one token after the other.
+        """
+        rows = len(self._flight)
+        if self._layout is None or not self._new or rows > self._forward.tokens or not self._forward.coasts:
+            return None
+        wanted = self._pace.steps(min(len(u), max(MANY, self.store.in_use // ROOM) // rows), rows)
+        self.store.reserve(wanted * rows)
+        if not (steps := min(wanted, self.store.blank // rows)):
+            return None
+        peak, start = self.store.peak, time.perf_counter()
+        slots = self.store.take(steps * rows).reshape(steps, rows)
+        lead = np.unique(row, return_index=True)[1]
+        turn = Turn(row, lead, slots, pausing, temperature)
+        try:
+            found = self._forward.coast(self._layout, logits, u[:steps], turn)
+        except RuntimeError as problem:
+            if not is_lack_of_memory(problem):
+                raise
+            self.store.sweep(slots.reshape(-1))
+            return None  # a step at a time takes less
+        made = len(found.tokens)
+        self.store.sweep(slots[made:].reshape(-1))
+        self.store.peak = max(peak, self.store.in_use)
+        self._pace.note(made, rows, time.perf_counter() - start)
+        if made:
+            self._gone(slots[:made], found, meter)
+        return found
+
+    def _gone(self, slots: Slots, found: Coasted, meter: Meter) -> None:
+        """Takes note of the steps that the rows in flight have gone by themselves; slots are [S, R]."""
+        assert self._layout is not None
+        steps, rows = slots.shape
+        self._paths.fly(slots.reshape(-1))
+        row, at = np.arange(rows), self._lengths
+        if at.max() + steps > self._flight.shape[1]:
+            self._flight = np.pad(self._flight, ((0, 0), (0, int(at.max()) // 4 + 16 + steps)))
+        for step, tokens in enumerate(found.tokens):
+            self.store.connect(slots[step], self._flight[row, at + step - 1], tokens.numpy())
+            self._flight[row, at + step] = slots[step]
+            self._layout.append(slots[step])
+            self.store.put_logits(slots[step], found.logits[step])
+        self._lengths = at + steps
+        meter.count("forwarded", self._trees, steps)
+        meter.peak_slots = max(meter.peak_slots, self.store.peak)
 
     @property
     def decoder(self) -> Decoder | None:

@@ -36,7 +36,7 @@ def stamp(model: nn.Module) -> Stamp:
     for module in modules_of(model):
         weights += [weight for weight in module._parameters.values() if weight is not None]
         if hasattr(type(module), "merged_adapters"):  # a layer of peft
-            adapters.append(_at_work(module))
+            adapters.append(at_work(module))
     counts = tuple([0 if w.is_inference() else w._version for w in weights])
     looks = _looks_at(model, weights)
     return Stamp((looks.places, counts, looks.numbers()), tuple(adapters))
@@ -58,14 +58,17 @@ def structure(model: PreTrainedModel) -> Structure:
         kinds = [(n, w.shape, w.dtype, w.device) for n, w in module._parameters.items() if w is not None]
         layers.append((type(module), *kinds))
         if hasattr(type(module), "merged_adapters"):
-            adapters.append(_at_work(module))
+            adapters.append(at_work(module))
     config = model.config
     attention = getattr(config, "_attn_implementation", None)
     return Structure(tuple(layers), tuple(adapters), config.to_json_string(use_diff=False), attention)
 
 
-def _at_work(layer: Any) -> tuple[Any, ...]:
-    return tuple(layer.active_adapters), layer.disable_adapters, tuple(layer.merged_adapters)
+def at_work(layer: Any) -> tuple[Any, ...]:
+    """Which adapters of a layer of peft are at work, and how much."""
+    scaling = getattr(layer, "scaling", {})
+    shares = tuple(scaling.items()) if isinstance(scaling, dict) else scaling
+    return tuple(layer.active_adapters), layer.disable_adapters, tuple(layer.merged_adapters), shares
 
 
 class _Looks(NamedTuple):
