@@ -216,7 +216,7 @@ def main() -> None:
 
 def measured(family: str, tokenizer: Any, seeds: Sequence[int]) -> dict[str, Any]:
     """One row of the table."""
-    row: dict[str, Any] = {"family": family, "engine": "refused", "reach": None}
+    row: dict[str, Any] = {"family": family, "engine": "refused", "program": None, "reach": None}
     model = built(family, tokenizer)
     for engine in ENGINES:
         try:
@@ -226,7 +226,7 @@ def measured(family: str, tokenizer: Any, seeds: Sequence[int]) -> dict[str, Any
             continue
         row[engine] = max(compared(babbler, seed).error for seed in seeds)
         if row["engine"] == "refused":
-            row["engine"] = engine
+            row["engine"], row["program"] = engine, babbler.traced
             row["reach"] = babbler.context if babbler.context < SIZES["max_position_embeddings"] else None
     row |= in_half(model, tokenizer, row["engine"], seeds)
     return row
@@ -324,6 +324,12 @@ def claimed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         claim("families that run on some engine", len(served), f"of {len(rows)}", True),
         claim("families on cascade within 1e-4", cascade, ">= 18", cascade >= 18),
+        claim(
+            "families on cascade whose steps are a program",
+            sum(bool(row["program"]) for row in rows),
+            f"of {sum(row['engine'] == 'cascade' for row in rows)}",
+            True,
+        ),
         claim("worst error of any engine in fp32", max(errors), f"< {LIMIT:g}", max(errors) < LIMIT),
         claim("families with KL below 1e-3 in bf16", near.sum(), f"all {len(near)}", near.all()),
         claim(
@@ -345,8 +351,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             transformers=version("transformers"), torch=version("torch"), date=date.today().isoformat()
         ),
         "",
-        "| family | engine | cascade | dense | recompute | KL bf16 | top-1 bf16 | KL rounding | top-1 rounding |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| family | engine | program | cascade | dense | recompute | KL bf16 | top-1 bf16 | KL rounding "
+        "| top-1 rounding |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         errors = " | ".join(cell(row[engine]) for engine in ENGINES)
@@ -357,7 +364,10 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             cell(row["rounding top1"], ".1%"),
         )
         note = f" up to {row['reach']} tokens" if row["reach"] else ""
-        lines.append(f"| {row['family']} | {row['engine']}{note} | {errors} | {' | '.join(half)} |")
+        program = {None: "–", True: "yes", False: "no"}[row["program"]]
+        lines.append(
+            f"| {row['family']} | {row['engine']}{note} | {program} | {errors} | {' | '.join(half)} |"
+        )
     return "\n".join([*lines, "", FOOTER, ""])
 
 
@@ -372,6 +382,7 @@ random forests (forks, early ends, nodes given up and revived, texts beyond the 
   families, and attention that goes another way. **recompute**: no cache, every text anew for every token.
 - The first that passes a check at load is taken; the other columns show what the next ones would give (– where
   the check refuses). Errors are max|difference| / max|logit| over all nodes in fp32.
+- **program**: whether a step of one token a row is one TorchScript program (`babbler.traced`), on a CPU.
 - bf16: KL of the next token's distribution, and how often the likeliest token agrees, both against plain bf16
   passes. "Rounding" is what bf16 does to plain passes themselves (against fp32): weights this loud make it large."""
 

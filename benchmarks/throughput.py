@@ -53,6 +53,7 @@ NATIVE_CELLS = {
 }
 SOME = {  # decoders that are slow, or of which a few cells tell enough; `--everywhere` lifts this
     "babblegraph unpacked": {("flat", 8, 128), ("flat", 32, 512), ("flat", 128, 2048)},
+    "babblegraph untraced": {("flat", 8, 128), ("flat", 32, 512), ("flat", 128, 2048)},
     "generate+beams": {("flat", 8, 128), ("flat", 32, 512)},
     "generate_batch": {("flat", 8, 128), ("flat", 32, 512)},
     "genlm-control": {("flat", 8, 128), ("flat", 32, 512)},

@@ -9,6 +9,7 @@ from .work import Peer, Setting
 HOMES = {  # name in the table: module and class; the order is that of the table
     "babblegraph": "ours.Ours",
     "babblegraph unpacked": "ours.Unpacked",
+    "babblegraph untraced": "ours.Untraced",
     "babblegraph, compiled": "ours.Compiled",  # on a GPU only
     "generate": "generate.Generate",
     "generate+cache": "generate.CacheKept",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Gate, Status
 
 from .machine import Shape
-from .work import CHILDREN, Peer, Run, Setting, Work, logit_error, watching
+from .work import CHILDREN, Peer, Run, Setting, Work, logit_error
 
 
 class Ours(Peer):
@@ -33,31 +32,28 @@ class Ours(Peer):
         graph = babbler.start([self.setting.tokenizer.decode(work.prompt)], work.seed)
         if tuple(graph.path_tokens(0).tolist()) != work.prompt:
             raise RuntimeError("the prompt's text must give the prompt's tokens")
-        on_gpu = (
-            self.setting.model.device.type == "cuda"
-        )  # a captured step calls no hook: the meter's word is taken
-        with nullcontext() if on_gpu else watching(self.setting.model) as watch:
-            start = time.perf_counter()
-            babbler.next_logits(graph, [0], Meter(budget, 1))
-            if on_gpu:
-                torch.cuda.synchronize()
-            done = Run(0, 0.0, time.perf_counter() - start, work.levels * (work.span - 1))
-            rounds = bg.search(
-                babbler,
-                score=lambda graph, ids, meter: None,
-                strategy=fixed_tree(work),
-                budget=budget,
-                seed=work.seed,
-                graph=graph,
-            )
-            for each in rounds:
-                done.seconds, spent = time.perf_counter() - start, each.spent
-                counted = len(work.prompt) + spent.forwarded + spent.prefilled
-                done.computed = counted if watch is None else watch.computed
-                done.kv_bytes = each.spent.peak_slots * self.kv_bytes
-                done.kv_allocated = babbler.trie(graph).store.allocated_bytes
-                if check and graph.round == work.levels:
-                    done.error = self._error(babbler, graph, each.born[:4])
+        on_gpu = self.setting.model.device.type == "cuda"
+        start = time.perf_counter()
+        babbler.next_logits(graph, [0], Meter(budget, 1))
+        if on_gpu:
+            torch.cuda.synchronize()
+        done = Run(0, 0.0, time.perf_counter() - start, work.levels * (work.span - 1))
+        rounds = bg.search(
+            babbler,
+            score=lambda graph, ids, meter: None,
+            strategy=fixed_tree(work),
+            budget=budget,
+            seed=work.seed,
+            graph=graph,
+        )
+        for each in rounds:
+            done.seconds, spent = time.perf_counter() - start, each.spent
+            # the meter's word, since a step that is one program calls no hooks; one prompt has no padding
+            done.computed = len(work.prompt) + spent.forwarded + spent.prefilled
+            done.kv_bytes = each.spent.peak_slots * self.kv_bytes
+            done.kv_allocated = babbler.trie(graph).store.allocated_bytes
+            if check and graph.round == work.levels:
+                done.error = self._error(babbler, graph, each.born[:4])
         length = graph.length[graph.born == work.levels] - len(work.prompt)
         if not (length == work.span * work.levels).all():
             raise RuntimeError(f"every row must have {work.span * work.levels} tokens, got {length}")
@@ -86,6 +82,12 @@ class Unpacked(Ours):
     """The same with the weights as they lie: what their copies are worth."""
 
     options: ClassVar[dict[str, Any]] = {"pack_bytes": 0}
+
+
+class Untraced(Ours):
+    """The same with the model's modules: what a step that is one program is worth."""
+
+    options: ClassVar[dict[str, Any]] = {"trace": False}
 
 
 class NoSpare(Ours):
