@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
+from babblegraph.lm.cascade import How
 from babblegraph.lm.modules import modules_of
 
 if TYPE_CHECKING:
@@ -32,11 +33,8 @@ class Attending(Protocol):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        *,
-        scale: float,
-        softcap: float | None,
+        how: How,
         window: int | None,
-        sinks: torch.Tensor | None,
     ) -> torch.Tensor: ...
 
 
@@ -60,10 +58,7 @@ def trie_attention(
         )
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = tree.attention(
-        layer, query, key, value, scale=scale, softcap=softcap, window=sliding_window, sinks=s_aux
-    )
-    return out, None
+    return tree.attention(layer, query, key, value, How(scale, softcap, s_aux), sliding_window), None
 
 
 _told: weakref.WeakSet[PreTrainedModel] = (

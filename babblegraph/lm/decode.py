@@ -25,6 +25,7 @@ from babblegraph.lm.warp import Warp, warped
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from babblegraph.lm.cascade import How
     from babblegraph.lm.store import Store
 
 Attend = Callable[..., torch.Tensor]  # as `kernels.attend`
@@ -230,14 +231,20 @@ class Step:
         return self.setting.pick(logits, u, 1.0 if warp is None else warp.temperature)
 
     def attention(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: Any
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        how: How,
+        window: int | None,
     ) -> torch.Tensor:
         """What the attention function of `attention.attending` gives for this step, [R, 1, H, d_v]."""
         setting = self.setting
-        setting.windows.add(how["window"])
+        setting.windows.add(window)
         one = (query[:, :, 0], key[:, :, 0], value[:, :, 0])
         pools = setting.store.keys[layer], setting.store.values[layer]
-        return setting.attend(*one, *pools, self.tables, **how)[:, None]
+        return setting.attend(*one, *pools, self.tables, window=window, **how._asdict())[:, None]
 
 
 @contextmanager

@@ -167,7 +167,7 @@ class Forward:
         slots = ahead.slots[:, order]
         tails = np.pad(layout.slots, ((0, 0), (0, steps)))
         tails[np.arange(len(order))[:, None], layout.sizes[:, None] + np.arange(steps)] = slots.T
-        later = layout.ahead(slots[0])
+        later = layout.ahead(ahead.slots[0])
         plan = Plan(self.store, later, slots[0][:, None], later.lengths[:, None] - 1)
         tensor = torch.as_tensor
         given = Ahead(

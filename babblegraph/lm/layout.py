@@ -69,15 +69,10 @@ class Layout:
         return self._positions[:, : int(self.sizes.max())]
 
     def ahead(self, slots: Ints) -> Layout:
-        """What it will be when each row, in the layout's order, has gone on by one token; this one stays as it is."""
+        """What `append` would make of it, which stays as it is."""
         later = copy.copy(self)
-        later._slots, later._positions = (
-            np.pad(self.slots, ((0, 0), (0, 1))),
-            np.pad(self.positions, ((0, 0), (0, 1))),
-        )
-        row = np.arange(len(self.sizes))
-        later._slots[row, self.sizes], later._positions[row, self.sizes] = slots, self.lengths
-        later.sizes, later.lengths = self.sizes + 1, self.lengths + 1
+        later._slots, later._positions = self._slots.copy(), self._positions.copy()
+        later.append(slots)
         return later
 
     def append(self, slots: Ints) -> None:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from babblegraph.lm.roundings import alike
+
 Call = Callable[[torch.Tensor], torch.Tensor]
-ROUNDINGS = 4  # by how many roundings the results may differ
 FASTER_ON = ("cuda", "cpu")  # where it was measured
 
 
@@ -39,5 +40,4 @@ def fused_norm(module: nn.Module) -> Call | None:
     told, found = module(x), call(x)
     if found.dtype != told.dtype or found.shape != told.shape:
         return None
-    bound = ROUNDINGS * torch.finfo(told.dtype).eps
-    return call if float((found - told).abs().max()) <= bound * float(told.abs().max()) else None
+    return call if alike(found, told) else None

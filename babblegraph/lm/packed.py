@@ -70,7 +70,7 @@ class Packed:
             weights: what tells them from what they were before, of `weights.stamp`.
         """
         model = self._model()
-        whole = model if self._trace and model is not None and _on_a_cpu(model) and plain(model) else None
+        whole = model if self._trace and model is not None and plain(model) else None
         if self._packs is None or weights != self._weights:
             self._packs, self._weights = self._packed(), weights
             if self._traced is not None and (model is None or not self._traced.goes_on(model, self._copies)):
@@ -136,10 +136,6 @@ class Whole:
     def coast(self, plan: Plan, logits: torch.Tensor, ahead: Ahead, hidden: bool) -> Coasted:
         """As of `Traced`."""
         return self._programs(self._model).coast(plan, logits, ahead, hidden)
-
-
-def _on_a_cpu(model: nn.Module) -> bool:
-    return all(weight.device.type == "cpu" for weight in model.parameters())
 
 
 def _weight(layer: nn.Module) -> nn.Parameter | None:

@@ -44,19 +44,14 @@ class Plan:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        *,
-        scale: float,
-        softcap: float | None,
+        how: How,
         window: int | None,
-        sinks: torch.Tensor | None,
     ) -> torch.Tensor:
         """What `attention.trie_attention` gives, [B, L, H, d_v]."""
         self.windows.add(window)
         pool = self.store.pool(layer, key, value, self.tails)
         groups = query.shape[1] // key.shape[1] if query.shape[2] == 1 else 1
-        return along(
-            query, key, value, pool, self.here, self.sight(window, groups), How(scale, softcap, sinks)
-        )
+        return along(query, key, value, pool, self.here, self.sight(window, groups), how)
 
     @property
     def tails(self) -> tuple[int, int]:

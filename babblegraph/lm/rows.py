@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 Ints = NDArray[np.integer[Any]]
+Floats = NDArray[np.float64]
 NOBODY = np.zeros(0, np.int64)  # no child
 NOISE = 1e-6  # probability left of a token that is only rounding
 
@@ -156,17 +157,10 @@ class Rows:
         self.twins, self.newest = twins, tokens
         self.novel = np.array([not len(t) for t in twins], np.bool_)
         self.count = self.pair_count[allowed]
-        self.tokens = np.concatenate([self.tokens, tokens.astype(np.int32)[:, None]], 1)
-        self.token_log_q = np.concatenate([self.token_log_q, step_q.astype(np.float32)[:, None]], 1)
         note_unknown_base(
             self.graph, int(np.isnan(step_f).sum())
         )  # never where it is g itself: nothing is drawn
-        self.log_f, self.log_g, self.log_q = self.log_f + step_f, self.log_g + step_g, self.log_q + step_q
-        self.key = chain(self.key, tokens)
-        if rules.span.strings:
-            self.tails = [
-                rules.span.tail(b, int(t), rules.vocabulary) for b, t in zip(self.tails, tokens, strict=True)
-            ]
+        self._append(tokens, step_f, step_g, step_q, rules)
         length = self.tokens.shape[1]
         room = rules.max_length[self.tree] - self.graph.length[self.node] - length
         self.ends = rules.span.ends(tokens.tolist(), self.tails, length, room.tolist())
@@ -233,20 +227,20 @@ class Rows:
         q.view(-1)[place] = torch.where(rest > NOISE * before, rest, 0.0).to(q.dtype)
         return q
 
-    def go_on(
-        self, tokens: Ints, log_g: NDArray[np.float64], log_q: NDArray[np.float64], rules: Rules
-    ) -> None:
+    def go_on(self, tokens: Ints, log_g: Floats, log_q: Floats, rules: Rules) -> None:
         """Appends what the rows have drawn by themselves, [S, R] each: no row has split or ended."""
-        self.tokens = np.concatenate([self.tokens, tokens.T.astype(np.int32)], 1)
-        self.token_log_q = np.concatenate([self.token_log_q, log_q.T.astype(np.float32)], 1)
-        for token, step_g, step_q in zip(
-            tokens, log_g, log_q, strict=True
-        ):  # one by one, as `step` adds them
-            self.log_f, self.log_g, self.log_q = self.log_f + step_g, self.log_g + step_g, self.log_q + step_q
-            self.key = chain(self.key, token)
-            if rules.span.strings:
-                given = zip(self.tails, token.tolist(), strict=True)
-                self.tails = [rules.span.tail(b, t, rules.vocabulary) for b, t in given]
+        for token, step_g, step_q in zip(tokens, log_g, log_q, strict=True):
+            self._append(token, step_g, step_g, step_q, rules)
+
+    def _append(self, tokens: Ints, log_f: Floats, log_g: Floats, log_q: Floats, rules: Rules) -> None:
+        """Every row goes on by a token, [R] each."""
+        self.tokens = np.concatenate([self.tokens, tokens.astype(np.int32)[:, None]], 1)
+        self.token_log_q = np.concatenate([self.token_log_q, log_q.astype(np.float32)[:, None]], 1)
+        self.log_f, self.log_g, self.log_q = self.log_f + log_f, self.log_g + log_g, self.log_q + log_q
+        self.key = chain(self.key, tokens)
+        if rules.span.strings:
+            given = zip(self.tails, tokens.tolist(), strict=True)
+            self.tails = [rules.span.tail(b, t, rules.vocabulary) for b, t in given]
 
     def repeated(self, row: int) -> int | None:
         """The child that is just this row, drawn earlier."""

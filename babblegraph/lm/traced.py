@@ -16,12 +16,14 @@ import torch
 from torch import nn
 
 from babblegraph.errors import first_line
-from babblegraph.lm.cascade import Pass, Pool, Seen, StepAttention
+from babblegraph.lm.cascade import How, Pass, Pool, Seen, StepAttention
 from babblegraph.lm.coast import Ahead, Coast, Coasted
+from babblegraph.lm.hidden import CAPTURING
 from babblegraph.lm.invert import BLOCK
 from babblegraph.lm.layout import Layout
 from babblegraph.lm.modules import modules_of
 from babblegraph.lm.plan import Plan
+from babblegraph.lm.roundings import alike
 from babblegraph.lm.samples import NOISE
 from babblegraph.lm.store import Store
 from babblegraph.lm.weights import at_work
@@ -29,11 +31,9 @@ from babblegraph.lm.weights import at_work
 if TYPE_CHECKING:
     from babblegraph.lm.attention import Attending
 
-ROUNDINGS = 4  # by how many roundings a program may differ from the modules
 ROWS = 3  # of the step that is written down
 TRIED = (1, 2, 5)  # rows of the steps that it is tried on
 KNOWN = 6  # tokens before them
-CAPTURING = "transformers.utils.output_capturing"  # whose hooks only note what a layer gives
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -150,7 +150,7 @@ class Program:
             steps = _steps(attention, kind_of, asking, hidden)
             self._run = torch.jit.trace(steps, (ids, positions, weights), check_trace=False)
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            self._coast = torch.jit.script(Coast(self._run, BLOCK, NOISE))
+            self._coast = torch.jit.script(Coast(self._run, BLOCK, NOISE)) if self.windowless else None
         asking.clear()  # the program must not keep the model alive
         self._attention = self._run.attention
 
@@ -170,6 +170,7 @@ class Program:
 
     def coast(self, plan: Plan, logits: torch.Tensor, ahead: Ahead, weights: list[torch.Tensor]) -> Coasted:
         """Steps without the host, where layers are windowless."""
+        assert self._coast is not None
         rows, tokens = ahead.tails.shape
         self._look(plan, (rows, tokens))
         with torch.jit.optimized_execution(False):
@@ -193,8 +194,7 @@ class Program:
         ]:
             if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
                 raise Untraceable("its sizes depend on those of the step")
-            bound = ROUNDINGS * torch.finfo(theirs.dtype).eps * float(theirs.abs().max())
-            if not float((ours - theirs).abs().max()) <= bound:
+            if not alike(ours, theirs):
                 raise Untraceable("its operators depend on the numbers of the step")
 
     def _seen_in(self, plan: Plan, tails: tuple[int, int]) -> tuple[list[Pool], Pass, list[Seen]]:
@@ -210,7 +210,7 @@ def _weights_of(model: nn.Module) -> list[torch.Tensor]:
 
 
 def plain(model: nn.Module) -> bool:
-    """Whether a model's modules are nothing but what their classes say: a program calls no hooks.
+    """Whether a model's modules are on a CPU, and nothing but what their classes say: a program calls no hooks.
 
     Hooks may come and go, and forward functions be put in (as by what reads layers from a disk).
     """
@@ -218,8 +218,10 @@ def plain(model: nn.Module) -> bool:
         if "forward" in module.__dict__ or module._forward_pre_hooks:
             return False
         for hook in module._forward_hooks.values():
-            if getattr(hook, "__module__", None) != CAPTURING:
+            if getattr(hook, "__module__", None) != CAPTURING:  # those only note what a layer gives
                 return False
+        if any(w is not None and w.device.type != "cpu" for w in module._parameters.values()):
+            return False
     return True
 
 
@@ -230,10 +232,18 @@ class _Noting:
         self.layers: dict[int, tuple[int | None, int]] = {}
         self.plan: Plan | None = None
 
-    def attention(self, layer: int, query: torch.Tensor, key: torch.Tensor, *rest: Any, **how: Any) -> Any:
-        self.layers[layer] = how["window"], query.shape[1] // key.shape[1]
+    def attention(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        how: How,
+        window: int | None,
+    ) -> torch.Tensor:
+        self.layers[layer] = window, query.shape[1] // key.shape[1]
         assert self.plan is not None
-        return self.plan.attention(layer, query, key, *rest, **how)
+        return self.plan.attention(layer, query, key, value, how, window)
 
 
 def _steps(attention: nn.Module, kind_of: dict[int, int], asking: list[nn.Module], hidden: bool) -> nn.Module:
@@ -262,15 +272,12 @@ class _Recorded:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        *,
-        scale: float,
-        softcap: float | None,
+        how: How,
         window: int | None,
-        sinks: torch.Tensor | None,
     ) -> torch.Tensor:
-        softcap = None if softcap is None else float(softcap)
+        softcap = None if how.softcap is None else float(how.softcap)
         out: torch.Tensor = self._attention(
-            query, key, value, layer, self._kind_of[layer], float(scale), softcap, sinks
+            query, key, value, layer, self._kind_of[layer], float(how.scale), softcap, how.sinks
         )
         return out
 

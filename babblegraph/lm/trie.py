@@ -141,8 +141,7 @@ class Trie:
             self._flight, self._layout = self._flight[rows], None
             self._lengths, self._trees = self._lengths[rows], self._trees[rows]
         row, at = np.arange(len(rows)), self._lengths
-        if at.max() == self._flight.shape[1]:
-            self._flight = np.pad(self._flight, ((0, 0), (0, int(at.max()) // 4 + 16)))
+        self._widen(1)
         before = self._flight[row, at - 1]
         slots = self.store.find_all(before, tokens)
         self._new = bool((slots == UNKNOWN).all())
@@ -154,6 +153,15 @@ class Trie:
         self._flight[row, at] = slots
         self._lengths = at + 1
         return self._newest_logits(slots, tokens, meter)
+
+    def may_coast(self, steps: int) -> int:
+        """How many of the next steps the rows in flight may try to go by themselves; 0 where the host sees to each."""
+        rows = len(self._flight)
+        if self._layout is None or not self._new or rows > self._forward.tokens or not self._forward.coasts:
+            return 0
+        steps = self._pace.steps(min(steps, max(MANY, self.store.in_use // ROOM) // rows), rows)
+        self.store.reserve(steps * rows)
+        return min(steps, self.store.blank // rows)
 
     def coast(
         self,
@@ -168,27 +176,22 @@ class Trie:
 
         Args:
             logits: after their newest tokens, [R, V].
-            u: what is drawn by, [S, D].
+            u: what is drawn by, [S, D], in as many steps as they `may_coast`.
             row: of each draw, [D]; every row has one.
             pausing: tokens after which somebody has to look, [V].
             temperature: of what is drawn from.
 
         Returns:
-            What happened in up to S steps; None where the rows have to be seen to one token after the other.
+            What happened in up to S steps; None where there was no memory for it.
         """
-        rows = len(self._flight)
-        if self._layout is None or not self._new or rows > self._forward.tokens or not self._forward.coasts:
-            return None
-        wanted = self._pace.steps(min(len(u), max(MANY, self.store.in_use // ROOM) // rows), rows)
-        self.store.reserve(wanted * rows)
-        if not (steps := min(wanted, self.store.blank // rows)):
-            return None
+        steps, rows = len(u), len(self._flight)
+        assert self._layout is not None
         peak, start = self.store.peak, time.perf_counter()
         slots = self.store.take(steps * rows).reshape(steps, rows)
         lead = np.unique(row, return_index=True)[1]
         turn = Turn(row, lead, slots, pausing, temperature)
         try:
-            found = self._forward.coast(self._layout, logits, u[:steps], turn)
+            found = self._forward.coast(self._layout, logits, u, turn)
         except RuntimeError as problem:
             if not is_lack_of_memory(problem):
                 raise
@@ -202,14 +205,19 @@ class Trie:
             self._gone(slots[:made], found, meter)
         return found
 
+    def _widen(self, tokens: int) -> None:
+        """Room for so many more tokens of every row in flight."""
+        longest = int(self._lengths.max())
+        if longest + tokens > self._flight.shape[1]:
+            self._flight = np.pad(self._flight, ((0, 0), (0, longest // 4 + 16 + tokens)))
+
     def _gone(self, slots: Slots, found: Coasted, meter: Meter) -> None:
         """Takes note of the steps that the rows in flight have gone by themselves; slots are [S, R]."""
         assert self._layout is not None
         steps, rows = slots.shape
         self._paths.fly(slots.reshape(-1))
         row, at = np.arange(rows), self._lengths
-        if at.max() + steps > self._flight.shape[1]:
-            self._flight = np.pad(self._flight, ((0, 0), (0, int(at.max()) // 4 + 16 + steps)))
+        self._widen(steps)
         for step, tokens in enumerate(found.tokens):
             self.store.connect(slots[step], self._flight[row, at + step - 1], tokens.numpy())
             self._flight[row, at + step] = slots[step]
