@@ -15,7 +15,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from babblegraph.budget import Budget, Meter
-from babblegraph.lm import Babbler, pools
+from babblegraph.lm import Babbler, pools, traced
 from babblegraph.lm.pace import Pace
 from babblegraph.lm.traced import Program, Traced
 from babblegraph.lm.trie import Trie
@@ -25,6 +25,11 @@ from babblegraph.randomness import Rng
 # peft itself
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 SAMPLE = ("llama", "gemma2", "gemma3_text", "gpt_oss", "deepseek_v3", "qwen3_moe", "gpt_neox", "opt")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(traced, "WAIT", 0)
 
 
 def babbler_of(model, characters, **options):

@@ -448,9 +448,9 @@ class Babbler:
 
     @property
     def traced(self) -> bool | None:
-        """Whether decoding steps are one program; None as long as there was none that could be."""
+        """Whether decoding steps are one program; None as long as none was wanted."""
         traced = self._engines.packed.traced
-        return None if traced is None else traced.reason is None
+        return None if traced is None else traced.made
 
     def trie(self, graph: BabbleGraph) -> Engine | Pair:
         """The keys and values that a graph holds now, to measure them."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ROWS = 3  # of the step that is written down
 TRIED = (1, 2, 5)  # rows of the steps that it is tried on
 KNOWN = 6  # tokens before them
+WAIT = 32  # steps of the modules before a program is made: about as many as one costs, so that a few pay for none
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -52,7 +53,7 @@ class Untraceable(Exception):
 class Traced:
     """The steps of one model as it is: of one new token a row, on a CPU, along one trie.
 
-    Programs are made when they are first needed: one for each set of adapters at work, with and without hidden states.
+    Programs are made when steps go on coming: one for each set of adapters at work, with and without hidden states.
     The weights are given to them at every step. TorchScript never forgets a program: it keeps no tensors alive so, and
     weights that have changed need no new one.
 
@@ -68,7 +69,13 @@ class Traced:
         self._weights = [*copies, *_weights_of(model)]
         self._adapted = [layer for layer in modules_of(model) if hasattr(type(layer), "merged_adapters")]
         self._programs: dict[Hashable, Program | None] = {}
+        self._waited = 0  # steps
         self.reason: str | None = None
+
+    @property
+    def made(self) -> bool | None:
+        """Whether the last program that was wanted is one; None before the first."""
+        return self.reason is None if self._programs else None
 
     def goes_on(self, model: nn.Module, copies: Sequence[torch.Tensor]) -> bool:
         """Takes other weights instead; False where they are of other kinds, so that the programs are not theirs."""
@@ -89,6 +96,9 @@ class Traced:
         hidden = bool(given.get("output_hidden_states"))
         kind = self._kind(hidden)
         if kind not in self._programs:
+            if self._waited < WAIT:
+                self._waited += 1
+                return None
             self._programs[kind] = self._made(model, hidden)
         program = self._programs[kind]
         if program is None or not plan.store.keys:

@@ -10,7 +10,9 @@ import torch
 
 import babblegraph as bg
 from babblegraph.budget import Meter
+from babblegraph.lm.traced import WAIT
 from babblegraph.protocols import Chosen, Strategy
+from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Gate, Status
 
 from .machine import Shape
@@ -63,7 +65,8 @@ class Ours(Peer):
     def _babbler(self, span: int) -> bg.Babbler:
         if span not in self.babblers:
             model, tokenizer, _, _ = self.setting
-            self.babblers[span] = bg.Babbler(model, tokenizer, span=span, max_new_tokens=4096, **self.options)
+            babbler = bg.Babbler(model, tokenizer, span=span, max_new_tokens=4096, **self.options)
+            self.babblers[span] = settled(babbler)
         return self.babblers[span]
 
     def _error(self, babbler: bg.Babbler, graph: bg.BabbleGraph, nodes: np.ndarray) -> float:
@@ -94,6 +97,15 @@ class NoSpare(Ours):
     """The same with the smallest pools: what was dropped is gone."""
 
     options: ClassVar[dict[str, Any]] = {"cache_bytes": 0}
+
+
+def settled(babbler: bg.Babbler) -> bg.Babbler:
+    """A babbler after its first steps, which pay once for copies of weights and for a program."""
+    graph, meter = babbler.start(["a"]), Meter(bg.Budget(tokens=2 * WAIT), 1)
+    while meter.tokens_left()[0]:
+        newest = Chosen(graph.frontier()[-1:], np.ones(1, np.intp))
+        graph.add(babbler.expand(graph, newest, Rng(0), meter))
+    return babbler
 
 
 def fixed_tree(work: Work) -> Strategy:
