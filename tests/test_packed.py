@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from transformers.pytorch_utils import Conv1D
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler
-from babblegraph.lm.packed import LEAST_WEIGHTS, PACK_BYTES, Packed, _available
+from babblegraph.lm.packed import PACK_BYTES, Packed
+from babblegraph.lm.products import LEAST_WEIGHTS, Product, available
 from babblegraph.lm.weights import stamp
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 
-pytestmark = pytest.mark.skipif(not _available(), reason="weights are copied on x86 only")
+pytestmark = pytest.mark.skipif(not available(), reason="weights are copied on x86 only")
 
 
 class Doubled(nn.Linear):
@@ -144,7 +146,7 @@ def test_a_search_computes_with_copies_and_its_logits_are_those_of_the_model():
     babbler = Babbler(model, span=4, engine="cascade")
     graph = babbler.start([[1, 2, 3], [4, 5]])
     logits = babbler.next_logits(graph, [0, 1], Meter(Budget(tokens=10), 2))
-    assert babbler._engines.packed.nbytes == 2 * 3 * 128 * 1024 * 4
+    assert babbler._engines.packed.nbytes == 2 * (3 * 1024 + 128 + 64 + 64) * 128 * 4
     plain = [model(torch.tensor([ids])).logits[0, -1] for ids in ([1, 2, 3], [4, 5])]
     torch.testing.assert_close(logits, torch.stack(plain), rtol=1e-4, atol=1e-4)
     assert not any("forward" in layer.__dict__ for layer in model.modules())
@@ -167,3 +169,62 @@ def test_no_copies_are_made_where_none_are_wanted():
     babbler.next_logits(babbler.start([[1, 2, 3]]), [0], Meter(Budget(tokens=10), 1))
     assert babbler._engines.packed.nbytes == 0
     assert babbler.again()._given["pack_bytes"] == 0
+
+
+class Attends(nn.Module):
+    """As attention asks for its numbers, in a row or not."""
+
+    def __init__(self, biased: bool = False, large: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        size = 1024 if large else 48
+        self.q_proj, self.k_proj = nn.Linear(64, 2 * size), nn.Linear(64, size, bias=biased)
+        self.v_proj, self.o_proj = nn.Linear(64, size), nn.Linear(2 * size, 64)
+        self.keys_of = 1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        other = x if self.keys_of == 1.0 else self.keys_of * x
+        keys, values = self.k_proj(other), self.v_proj(x)
+        return self.o_proj(self.q_proj(x) * torch.cat([keys, values], -1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("keys_of", [1.0, 2.0])  # the very same numbers, and others
+def test_layers_that_multiply_the_same_numbers_are_one_product(biased, large, keys_of, monkeypatch):
+    model = Attends(biased, large)
+    model.keys_of = keys_of
+    x = torch.randn(3, 1, 64, generator=torch.Generator().manual_seed(1))
+    plain, packed, made = model(x), Packed(model), []
+    product = Product._product
+    monkeypatch.setattr(Product, "_product", lambda self, x: made.append(len(x)) or product(self, x))
+    with packed.standing_in():
+        assert [name for name, layer in model.named_children() if "forward" in layer.__dict__] == [
+            "q_proj", "k_proj", "v_proj", *(["o_proj"] if large else [])
+        ]  # fmt: skip
+        torch.testing.assert_close(model(x), plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(x[:2]), plain[:2], rtol=1e-4, atol=1e-4)
+    assert len(made) == 2 * ((1 if keys_of == 1.0 else 2) + large)
+    with torch.enable_grad(), packed.standing_in():
+        model(x).sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+@torch.no_grad()
+def test_numbers_that_were_multiplied_are_not_kept():
+    model, x = Attends(), torch.randn(3, 1, 64)
+    packed, seen = Packed(model), weakref.ref(x)
+    with packed.standing_in():
+        model(x)
+        del x
+        assert seen() is None
+
+
+def test_layers_of_one_product_may_take_no_more_memory_either():
+    model = Attends(biased=True)
+    size = 4 * sum(p.numel() for name, p in model.named_parameters() if not name.startswith("o"))
+    for most, expected in ((size - 1, 0), (size, size)):
+        packed = Packed(model, most)
+        with packed.standing_in():
+            assert packed.nbytes == expected

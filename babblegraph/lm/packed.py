@@ -1,31 +1,28 @@
 """What stands in for a model's layers while it decodes: the same numbers, sooner.
 
-Decoding multiplies every weight with a handful of rows. On a CPU PyTorch's default product reads a weight as it lies;
-oneDNN is faster on one that it has laid out anew, which takes the weight's memory a second time. Norms are one operator
-(`norms`), and a step of the whole model is one program (`traced`).
+On a CPU products with weights go through copies of these (`products`), and a step of the whole model is one program
+(`traced`). Norms are one operator (`norms`).
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from babblegraph.errors import BadInput
 from babblegraph.lm.coast import Ahead, Coasted
 from babblegraph.lm.modules import modules_of
 from babblegraph.lm.norms import Call, fused_norm
 from babblegraph.lm.plan import Plan
+from babblegraph.lm.products import Product, copied, products_of
 from babblegraph.lm.traced import Traced, plain
 
 PACK_BYTES = 1 << 30
-LEAST_WEIGHTS = 1 << 17  # of a layer; a smaller one lies in the cache, and gains less than the call costs
 
 
 class Packed:
@@ -55,7 +52,7 @@ class Packed:
     @property
     def nbytes(self) -> int:
         """Bytes that the copies take."""
-        return sum(copy.numel() * copy.element_size() for copy in self._copies)
+        return _nbytes(self._copies)
 
     @property
     def traced(self) -> Traced | None:
@@ -95,22 +92,18 @@ class Packed:
         return self._traced
 
     def _packed(self) -> dict[nn.Module, Call]:
-        """A copy of every layer that gains by one, as its weight is now, and norms that are one operator."""
-        packs: dict[nn.Module, Call] = {}
-        self._copies, taken = [], 0
-        model = self._model()
-        for layer in () if model is None else modules_of(model):
-            if (norm := fused_norm(layer)) is not None:
-                packs[layer] = norm
-                continue
-            weight = _weight(layer)
-            if weight is None:
-                continue
-            size = weight.numel() * weight.element_size()
-            if taken + size <= self._most_bytes:
-                taken += size
-                self._copies.append(copy := _copy(layer, weight))
-                packs[layer] = _call(layer, copy)
+        """Products with copies of weights as they are now, and norms that are one operator."""
+        self._copies = []
+        if (model := self._model()) is None:
+            return {}
+        modules = modules_of(model)
+        norms = {module: fused_norm(module) for module in modules}
+        packs = {module: norm for module, norm in norms.items() if norm is not None}
+        for layers in products_of(modules):
+            if self.nbytes + _nbytes(copied(layers)) <= self._most_bytes:
+                product = Product(layers)
+                self._copies += product.copies
+                packs |= {layer: product.of(layer, number) for number, layer in enumerate(layers)}
         return packs
 
 
@@ -138,54 +131,5 @@ class Whole:
         return self._programs(self._model).coast(plan, logits, ahead, hidden)
 
 
-def _weight(layer: nn.Module) -> nn.Parameter | None:
-    """The weight of a layer that gains by a copy."""
-    if type(layer) not in (nn.Linear, Conv1D) or not _available():
-        return None
-    weight = layer._parameters.get("weight")  # none where torch prunes or reparametrizes it
-    if type(weight) is not nn.Parameter or weight.device.type != "cpu" or weight.dtype is not torch.float32:
-        return None
-    return weight if weight.numel() >= LEAST_WEIGHTS else None
-
-
-def _available() -> bool:
-    return torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
-
-
-@torch.no_grad()
-def _copy(layer: nn.Module, weight: nn.Parameter) -> torch.Tensor:
-    """A layer's weight as oneDNN lays it out."""
-    rows = weight.t().contiguous() if isinstance(layer, Conv1D) else weight.detach()
-    copy: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(rows, None)
-    return copy
-
-
-def _call(layer: nn.Module, copy: torch.Tensor) -> Call:
-    """The layer's product with a copy of its weight."""
-    original: Callable[..., torch.Tensor] = type(layer).forward
-    multiply = torch.ops.mkldnn._linear_pointwise.default
-
-    def call(x: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() or x.dtype is not torch.float32:
-            return original(layer, x)
-        if torch.jit.is_tracing():
-            return _product()(x, copy, layer.bias)
-        product: torch.Tensor = multiply(x, copy, layer.bias, "none", [], "")
-        return product
-
-    return call
-
-
-@cache
-def _product() -> Callable[..., torch.Tensor]:
-    """The same operator for the tracer, which cannot write down a list of no numbers."""
-    graph = torch._C.parse_ir(
-        """graph(%x : Tensor, %copy : Tensor, %bias : Tensor?):
-        %none : str = prim::Constant[value="none"]()
-        %empty : str = prim::Constant[value=""]()
-        %list : Scalar?[] = prim::ListConstruct()
-        %product : Tensor = mkldnn::_linear_pointwise(%x, %copy, %bias, %none, %list, %empty)
-        return (%product)"""
-    )
-    made: Callable[..., torch.Tensor] = torch._C._create_function_from_graph("packed_product", graph)
-    return made
+def _nbytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
