@@ -39,7 +39,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from common import parser, report, write
 from peers import HOMES, load
-from peers.claims import claims_of, counted_rows, smallest_pools
+from peers.claims import claims_of, counted_rows
 from peers.machine import Machine, measure
 from peers.models import TINY, embedded, smollm, words
 from peers.sweep import YARDSTICK, Cell, Sweep, shown
@@ -71,7 +71,6 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     warnings.simplefilter("ignore")  # of other libraries
     machine, rows = earlier(options) or (measure(megabytes=64 if options.quick else 256), [])
     options.bandwidth, options.peak = machine  # for the file
-    own: list[dict[str, Any]] = []  # claims that are of no row
     for model in options.models:
         with tempfile.TemporaryDirectory() as folder:
             setting = MODELS[model](Path(folder), options.threads)
@@ -84,10 +83,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                 print(f"{cell}: done after {time.perf_counter() - began:.0f} s", file=sys.stderr)
                 if options.json:
                     write(options.json, rows, [], options, PACKAGES)
-            if model == "smollm":
-                own += smallest_pools(setting, [work_of(c, setting) for c in cells(model, options)])
-    own += counted_rows() if "embedded" in options.models else []
-    claims = claims_of(rows) + own
+    claims = claims_of(rows) + (counted_rows() if "embedded" in options.models else [])
     title = f"bandwidth {machine.bandwidth / 1e9:.1f} GB/s, peak {machine.peak / 1e9:.0f} GFLOP/s, fp32"
     title += f", {options.threads} threads"
     tables = [(title, [shown(row) for row in rows])]

@@ -16,9 +16,11 @@ from babblegraph.errors import BadInput
 from babblegraph.lm import Babbler
 from babblegraph.lm.store import Store
 from babblegraph.loop import search
-from babblegraph.protocols import Chosen, Draws
+from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.randomness import Rng
 from babblegraph.scoring import Score
+from babblegraph.status import Status
+from babblegraph.stem import hold_back
 from babblegraph.strategies import babble, best_of_n, frontier
 
 MANY = ["3 5 7 11>24\n", "1 2 3>6\n", "9 9 9 9>81\n", "2 4 6 8>10\n"]
@@ -522,3 +524,40 @@ def test_a_store_rebuilt_from_its_paths_is_the_store():
     assert store.find(int(path[2]), 3) == path[3]
     store.take(4)
     assert store.find(-1, 0) == -1
+
+
+@pytest.mark.parametrize("aim", ["estimate", "solve"])
+def test_an_estimate_which_asks_for_nothing_again_takes_the_memory_that_it_needs(aim, llama, characters):
+    def select(graph, meter):
+        live = graph.frontier() if graph.round < 6 else np.zeros(0, np.intp)
+        return Chosen(live, np.full(len(live), 4 if graph.round else 32))
+
+    def prune(graph, rng):
+        stopped = graph.frontier()[8:]
+        graph.stop_nodes(stopped, Status.PRUNED)
+        return stopped
+
+    babbler = Babbler(llama, characters, span=8, max_new_tokens=64, end_ids=())
+    strategy, score = Strategy("narrow", select, prune, aim), Score(value=constant)
+    for last in search(babbler, PROMPTS[:1], score=score, strategy=strategy, budget=Budget(tokens=10**4)):
+        if last.graph.round < 6:
+            store = babbler.trie(last.graph).store
+    assert len(store.references) == store.allocated_bytes // store.token_bytes
+    assert (len(store.references) < 1.5 * last.spent.peak_slots) == (aim == "estimate")
+    assert last.graph.size == 1 + 6 * 32
+
+
+def test_what_a_waiting_stem_will_ask_for_stays(llama, characters):
+    babbler = Babbler(llama, characters, span=8, max_new_tokens=64)
+    graph, meter = widened(babbler, rounds=2, draws=3)
+    store = babbler.trie(graph).store
+    assert store.hoards
+    for stems, expected in ((1, True), (0, False)):
+        graph.meta["aim"] = "estimate"
+        if stems:
+            stem = hold_back(graph, graph.frontier()[:1])
+        else:
+            graph.stop_nodes(stem, Status.PRUNED)
+        chosen = Chosen(graph.frontier()[:1], np.array([2]))
+        graph.add(babbler.expand(graph, chosen, Rng(0), meter))
+        assert store.hoards == expected

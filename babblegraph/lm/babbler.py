@@ -71,8 +71,9 @@ class Babbler:
             sampled as they say, and ends where they say. See `lm.constraint`.
         max_new_tokens: of a whole text; up to the model's context by default, at most 1,024.
         cache_bytes: memory of a graph's pools below which keys and values that were given up stay findable, so
-            that no token has to be computed twice; 0 for the smallest pools. The dense engine, whose texts share
-            nothing, may take 16 times as much, and gives up what exceeds that.
+            that no token has to be computed twice; 0 for the smallest pools, as an estimate has them, which asks
+            for nothing twice. The dense engine, whose texts share nothing, may take 16 times as much, and gives up
+            what exceeds that.
         memory_limit: bytes that a graph's keys, values and remembered logits may take in all; None for no bound but a
             GPU's free memory. When they are used up, the paths that were used longest ago are given up, and computed
             again (counted as prefilled) if they are needed; what a round needs together is then done in parts.

@@ -79,9 +79,9 @@ class Dense:
         """No states are kept here, [F]."""
         return np.zeros(len(ids), np.bool_), None
 
-    def begin(self, size: int) -> None:
-        """A new expansion of a graph of so many nodes: promised ones that it did not get are given up."""
-        self.release(np.array([i for i in self._kept if i >= size], np.int64))
+    def begin(self, graph: BabbleGraph) -> None:
+        """A new expansion of a graph: promised nodes that it did not get are given up."""
+        self.release(np.array([i for i in self._kept if i >= graph.size], np.int64))
         self._kept = []
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:

@@ -89,10 +89,10 @@ class Pair:
         """Of g, as the engine says."""
         return self.g.hidden(graph, ids, meter)
 
-    def begin(self, size: int) -> None:
+    def begin(self, graph: BabbleGraph) -> None:
         """A new expansion, in both."""
-        self.f.begin(size)
-        self.g.begin(size)
+        self.f.begin(graph)
+        self.g.begin(graph)
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> Both:
         """Puts one row in flight at the end of each node, in both."""

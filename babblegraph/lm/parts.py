@@ -38,7 +38,7 @@ class Earlier(NamedTuple):
 class Room(Protocol):
     """What an engine is asked about its memory; see `engine.Engine`."""
 
-    def begin(self, size: int) -> None: ...
+    def begin(self, graph: BabbleGraph) -> None: ...
     def renumber(self, first: int, order: Ints) -> None: ...
     def crowded(self, ids: Ints) -> bool: ...
     def restore(self, size: int) -> None: ...
@@ -73,7 +73,7 @@ class Parts(AtOnce):
         Raises:
             NoRoom: the memory does not even hold a single draw, or those that depend on each other.
         """
-        engine.begin(graph.size)
+        engine.begin(graph)
         queue = _Queue(graph, chosen, draws)
         left, before = meter.tokens_left(), meter.counts["sampled"].copy()
         parts: list[tuple[Part, Born]] = []

@@ -31,6 +31,10 @@ class Store(Pools):
         cache_bytes: as long as the pools are smaller, they grow rather than lose what can still be found.
         growth: by how much the pools grow when they are full.
         most_slots: the pools never have more; None for no bound but a GPU's memory.
+
+    Attributes:
+        hoards: whether it makes use of `cache_bytes`; not where nothing that was given up will be asked for again.
+        peak: the most slots that were in use at once.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Store(Pools):
         super().__init__(device)
         self.cache_bytes, self.growth = cache_bytes, growth
         self.most_slots = most_slots or sys.maxsize
+        self.hoards = True
         self.references = np.zeros(0, np.int32)  # [slots]
         self.peak = 0
         self._is_free = np.zeros(0, np.bool_)  # [slots]
@@ -73,8 +78,8 @@ class Store(Pools):
 
     @property
     def blank(self) -> int:
-        """Those of them in which nothing can be found."""
-        return len(self._blank)
+        """Those of them in which nothing can be found that is worth its memory."""
+        return len(self._blank) if self._cache else self._free_size
 
     def find(self, before: int, token: int) -> int:
         """The slot of a token after another one, `UNKNOWN` when it is not stored."""
@@ -88,9 +93,7 @@ class Store(Pools):
     def reserve(self, m: int) -> bool:
         """Whether m slots can be taken; the pools grow for them as far as they may."""
         size = len(self.references)
-        while self._free_size < m or (
-            len(self._blank) < m and len(self.references) * self.token_bytes < self.cache_bytes
-        ):
+        while self._free_size < m or (self.blank < m and size * self.token_bytes < self._cache):
             size = min(max(int(size * self.growth), size + m), self.most)
             if size <= len(self.references):
                 break
@@ -201,6 +204,10 @@ class Store(Pools):
         if not (token := self.token_bytes):
             return self.most_slots
         return min(self.most_slots, (self.allocated_bytes + free_bytes(self.device)) // token)
+
+    @property
+    def _cache(self) -> int:
+        return self.cache_bytes if self.hoards else 0
 
     def _grow(self, slots: int) -> None:
         """Makes room for bookkeeping; the pools follow in the next forward pass."""

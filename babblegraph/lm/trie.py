@@ -116,9 +116,10 @@ class Trie:
         spans = [span for span, there in zip(spans, known, strict=True) if there]
         return known, states.read(spans, prompts[known].tolist()) if spans else None
 
-    def begin(self, size: int) -> None:
-        """A new expansion of a graph of so many nodes: promised ones that it did not get are given up."""
-        self._paths.begin(size)
+    def begin(self, graph: BabbleGraph) -> None:
+        """A new expansion of a graph: promised nodes that it did not get are given up."""
+        self._paths.begin(graph.size)
+        self.store.hoards = not _final(graph)
 
     def open(self, graph: BabbleGraph, ids: Ints, meter: Meter) -> torch.Tensor:
         """Puts one row in flight at the end of each node; returns the logits of what follows, [F, V]."""
@@ -458,6 +459,11 @@ class Trie:
 def _memory(device: torch.device) -> int:
     """Bytes of a GPU; elsewhere, where others need memory too, 4 GB."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 1 << 32
+
+
+def _final(graph: BabbleGraph) -> bool:
+    """Whether what is given up is never asked for again: an estimate expands every node once, and no stem waits."""
+    return graph.meta.get("aim") == "estimate" and not bool((graph.status == Status.STEM).any())
 
 
 def _distinct(numbers: Ints) -> bool:

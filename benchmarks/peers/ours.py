@@ -93,12 +93,6 @@ class Untraced(Ours):
     options: ClassVar[dict[str, Any]] = {"trace": False}
 
 
-class NoSpare(Ours):
-    """The same with the smallest pools: what was dropped is gone."""
-
-    options: ClassVar[dict[str, Any]] = {"cache_bytes": 0}
-
-
 def settled(babbler: bg.Babbler) -> bg.Babbler:
     """A babbler after its first steps, which pay once for copies of weights and for a program."""
     graph, meter = babbler.start(["a"]), Meter(bg.Budget(tokens=2 * WAIT), 1)
