@@ -24,7 +24,18 @@ from babblegraph.randomness import Rng
 
 # peft itself
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-SAMPLE = ("llama", "gemma2", "gemma3_text", "gpt_oss", "deepseek_v3", "qwen3_moe", "gpt_neox", "opt")
+SAMPLE = (
+    "llama",
+    "gemma2",
+    "gemma3_text",
+    "gemma3n_text",
+    "gemma4_text",
+    "gpt_oss",
+    "deepseek_v3",
+    "qwen3_moe",
+    "gpt_neox",
+    "opt",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +187,34 @@ class Counting(nn.Module):
         return x * (1 + next(self.calls) % 3)
 
 
-@pytest.mark.parametrize(("layer", "reason"), [(Branching, "Python"), (Counting, "depend on the numbers")])
+class Equal(nn.Module):
+    """A layer that asks whether a number of its own is one of its sizes."""
+
+    def forward(self, x):
+        return x if x.sum() != x.shape[0] else 2 * x
+
+
+class Sizes(nn.Module):
+    """A layer that asks whether sizes are equal, as gemma3n's and gemma4's do."""
+
+    def forward(self, x):
+        other = x[..., :1]
+        if other.shape != x.shape and other.shape[0] == x.shape[0]:
+            return x
+        return 2 * x
+
+
+def test_a_model_may_ask_whether_sizes_are_equal(characters):
+    model = family_model("llama", characters)
+    model.model.layers[0].mlp.act_fn = Sizes()
+    babbler = babbler_of(model, characters)
+    assert worst_error(babbler, seed=18) < LIMIT
+    assert programs(babbler) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"), [(Branching, "Python"), (Equal, "Python"), (Counting, "depend on the numbers")]
+)
 def test_what_cannot_be_written_down_is_not(layer, reason, characters):
     model = family_model("llama", characters)
     model.model.layers[0].mlp.act_fn = nn.Identity()

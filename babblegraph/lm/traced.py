@@ -25,6 +25,7 @@ from babblegraph.lm.modules import modules_of
 from babblegraph.lm.plan import Plan
 from babblegraph.lm.roundings import alike
 from babblegraph.lm.samples import NOISE
+from babblegraph.lm.sizes import EqualSizes
 from babblegraph.lm.store import Store
 from babblegraph.lm.weights import at_work
 
@@ -158,7 +159,8 @@ class Program:
             attention = torch.jit.script(StepAttention(*self._seen_in(plan, plan.tails)))
             warnings.simplefilter("error", torch.jit.TracerWarning)
             steps = _steps(attention, kind_of, asking, hidden)
-            self._run = torch.jit.trace(steps, (ids, positions, weights), check_trace=False)
+            with EqualSizes():
+                self._run = torch.jit.trace(steps, (ids, positions, weights), check_trace=False)
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
             self._coast = torch.jit.script(Coast(self._run, BLOCK, NOISE)) if self.windowless else None
         asking.clear()  # the program must not keep the model alive
