@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.lm import Babbler, pools, traced
-from babblegraph.lm.pace import Pace
+from babblegraph.lm.pace import AGAIN, Pace
 from babblegraph.lm.traced import Program, Traced
 from babblegraph.lm.trie import Trie
 from babblegraph.protocols import Chosen, Draws
@@ -426,3 +426,15 @@ def test_ctrl_c_in_between_loses_nothing(monkeypatch):
             graph, Chosen(np.array([0]), np.array([3])), Rng(4), Meter(Budget(tokens=500), graph.trees)
         )
     assert (graph.size, babbler.trie(graph).store.in_use) == (size, in_use)
+
+
+def test_a_moment_in_which_the_machine_was_slow_is_not_held_against_a_model():
+    pace = Pace()
+    assert pace.steps(30, rows=4) == 2  # as long as nobody knows how long one takes
+    pace.note(2, rows=4, seconds=0.004)
+    assert pace.steps(30, rows=4) == 30
+    pace.note(30, rows=4, seconds=30.0)
+    asked = [pace.steps(30, rows=4) for _ in range(AGAIN + 2)]
+    assert asked == [0] * (AGAIN + 1) + [2]
+    pace.note(2, rows=4, seconds=0.004)
+    assert pace.steps(30, rows=4) == 30

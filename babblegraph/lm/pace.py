@@ -6,6 +6,7 @@ PATIENCE = 0.1  # seconds that Ctrl-C may wait
 LEAST_STEPS = 2  # fewer are not worth it; and all that are taken before it is known how long one takes
 FEW = 4  # rows that always try; the more there are, the likelier is something to look at
 MOST_WAITS = 15  # steps at the host, where more have not got anywhere
+AGAIN = 100  # steps at the host, where they took too long: it may have been the machine
 
 
 class Pace:
@@ -23,6 +24,8 @@ class Pace:
         if 2 * rows <= self._rows:
             self._seconds = 0.0  # fewer rows take less: nobody knows how much
         most = LEAST_STEPS if not self._seconds else int(PATIENCE / self._seconds)
+        if most < LEAST_STEPS:
+            self._wait, self._seconds = AGAIN, 0.0
         return min(wanted, most) if min(wanted, most) >= LEAST_STEPS else 0
 
     def note(self, steps: int, rows: int, seconds: float) -> None:
