@@ -166,7 +166,7 @@ def throughput(name: str, sizes: dict[str, Any], kit: Kit) -> Iterator[dict[str,
     else:  # where bf16 may be emulated, and nothing is claimed
         machine = measure(kit.device, torch.float32, megabytes=64)
     peers = {p: load(p, setting) for p in kit.decoders}
-    sweep = Sweep(setting, machine, 4.0, kit.repeats)
+    sweep = Sweep(setting, lambda: machine, 4.0, kit.repeats)
     for rows in kit.rows:
         for kind in ("flat", "forked"):
             cell = Cell(name, kind, rows, kit.prompt)

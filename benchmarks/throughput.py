@@ -11,14 +11,17 @@ sample the same number.
 tokens/s     delivered tokens over all seconds, prefills included
 ÷ generate   tokens/s over those of `generate(num_return_sequences=rows)` in the same round of runs
 ms a step    one token more in every row, prefills left out
-r            ms a step over t*, the least that this machine's measured bandwidth and peak allow
+r            ms a step over t*, the least that this machine's bandwidth and peak allow: the best that were measured
+             beside the runs of this size, once a round
 K/V, alloc.  peak bytes of keys and values in use, and allocated, over those of the unique tokens that must be there
 computed     tokens that went through the model over tokens delivered, prefill and padding included
 error        largest difference of logits from a plain forward pass, over the largest logit
 steps        of how many tokens in a row was measured; what was cut to stay within `--cap` is projected
 
 Every decoder gets the same warm-up; then they take turns (A B C A B C …), so that a busy machine hits all alike,
-and medians are shown. Left out: scoring, quantised weights, servers.
+and medians are shown. Left out: scoring, quantised weights, servers. Peers are what is installed of
+
+    pip install genlm-control its-hub llm-reasoners ctranslate2 llama-cpp-python gguf
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +73,14 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options, began = read(arguments), time.perf_counter()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")  # of other libraries
-    machine, rows = earlier(options) or (measure(megabytes=64 if options.quick else 256), [])
-    options.bandwidth, options.peak = machine  # for the file
+    rows = earlier(options)
     for model in options.models:
         with tempfile.TemporaryDirectory() as folder:
             setting = MODELS[model](Path(folder), options.threads)
             wanted = [c for c in cells(model, options) if not any(row["cell"] == str(c) for row in rows)]
             peers = {name: load(name, setting) for name in options.only} if wanted else {}
-            sweep = Sweep(setting, machine, options.cap, options.repeats)
+            probe = partial(measure, megabytes=64 if options.quick else 256)
+            sweep = Sweep(setting, probe, options.cap, options.repeats)
             for cell in wanted:
                 some = {name: peer for name, peer in peers.items() if takes(name, cell, options)}
                 rows += sweep.measure(cell, work_of(cell, setting), some)
@@ -84,10 +88,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                 if options.json:
                     write(options.json, rows, [], options, PACKAGES)
     claims = claims_of(rows) + (counted_rows() if "embedded" in options.models else [])
-    title = f"bandwidth {machine.bandwidth / 1e9:.1f} GB/s, peak {machine.peak / 1e9:.0f} GFLOP/s, fp32"
-    title += f", {options.threads} threads"
-    tables = [(title, [shown(row) for row in rows])]
-    report(title, rows, claims, options, tables=tables, packages=PACKAGES)
+    tables = [(f"{machines(rows)}, fp32, {options.threads} threads", [shown(row) for row in rows])]
+    report("throughput", rows, claims, options, tables=tables, packages=PACKAGES)
     return rows
 
 
@@ -133,12 +135,20 @@ def takes(name: str, cell: Cell, options: argparse.Namespace) -> bool:
     return cell.model != "smollm" or options.everywhere or name not in SOME or cell[1:] in SOME[name]
 
 
-def earlier(options: argparse.Namespace) -> tuple[Machine, list[dict[str, Any]]] | None:
-    """The rows of an interrupted run, and what the machine could do then."""
+def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of an interrupted run."""
     if not (options.resume and options.json and options.json.exists()):
-        return None
-    saved = json.loads(options.json.read_text("utf-8"))
-    return Machine(saved["options"]["bandwidth"], saved["options"]["peak"]), saved["rows"]
+        return []
+    rows: list[dict[str, Any]] = json.loads(options.json.read_text("utf-8"))["rows"]
+    return rows
+
+
+def machines(rows: list[dict[str, Any]]) -> str:
+    """What the machine could do, from cell to cell."""
+    found = [row["machine"] for row in rows if row.get("machine")]
+    ends = [(min(m[of] for m in found) / 1e9, max(m[of] for m in found) / 1e9) for of in Machine._fields]
+    (low, high), (slow, fast) = ends
+    return f"bandwidth {low:.1f} to {high:.1f} GB/s, peak {slow:.0f} to {fast:.0f} GFLOP/s"
 
 
 def _names(text: str) -> list[str]:

@@ -215,7 +215,7 @@ class Steady:
 
 def test_a_sweep_cuts_what_does_not_fit_and_says_so():
     model = tiny_llama(character_tokenizer())
-    sweep = Sweep(Setting(model, None, Path(), 1), Machine(1e9, 1e9), cap=2.05, repeats=3)
+    sweep = Sweep(Setting(model, None, Path(), 1), lambda: Machine(1e9, 1e9), cap=2.05, repeats=3)
     steady, work = Steady(), Work((1,) * 10, rows=8, span=64)
     peers = {"generate": steady, "babblegraph": Steady(fails=True), "llama.cpp": "not installed"}
     ours, row, native = sweep.measure(Cell("m", "flat", 8, 10), work, peers)

@@ -219,7 +219,7 @@ def test_where_a_pass_itself_has_no_memory_fewer_draws_go_on(both, llama, monkey
     plain, trie = llama.forward, None
 
     def small(*args, **named):
-        if trie is not None and len(trie._flight) > 8:
+        if trie is not None and len(trie.in_flight) > 8:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return plain(*args, **named)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_attention import LIMIT, grown, worst_error
-from tiny_models import FAMILIES, family_model, plain_logits
+from tiny_models import FAMILIES, SIZES, family_model, plain_logits, tiny_model
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -18,7 +18,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.lm import Babbler, pools, traced
 from babblegraph.lm.pace import AGAIN, Pace
 from babblegraph.lm.traced import Program, Traced
-from babblegraph.lm.trie import Trie
+from babblegraph.lm.trie_rows import TrieRows
 from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 
@@ -285,20 +285,20 @@ def test_a_lack_of_memory_in_a_program_is_one(characters, monkeypatch):
 
 def counted(monkeypatch):
     """How many tokens rows have gone by themselves, call after call."""
-    plain, asked, steps = Trie.coast, Trie.may_coast, []
+    plain, asked, steps = TrieRows.coast, TrieRows.may_coast, []
 
-    def coast(trie, *given):
-        found = plain(trie, *given)
+    def coast(rows, *given):
+        found = plain(rows, *given)
         steps.append(0 if found is None else len(found.tokens))
         return found
 
-    def may_coast(trie, wanted):
-        if not (most := asked(trie, wanted)):
+    def may_coast(rows, wanted):
+        if not (most := asked(rows, wanted)):
             steps.append(0)
         return most
 
-    monkeypatch.setattr(Trie, "coast", coast)
-    monkeypatch.setattr(Trie, "may_coast", may_coast)
+    monkeypatch.setattr(TrieRows, "coast", coast)
+    monkeypatch.setattr(TrieRows, "may_coast", may_coast)
     return steps
 
 
@@ -384,6 +384,25 @@ def test_windows_and_slow_models_are_seen_to_at_every_step(characters, monkeypat
     for _ in range(3):
         graph.add(babbler.expand(graph, Chosen(graph.frontier()[:1], np.array([1])), Rng(3), meter))
     assert sum(map(bool, steps)) == 1  # once it was found out how long they take
+
+
+@pytest.mark.parametrize("window", [30, 90])
+def test_rows_go_by_themselves_until_they_outgrow_a_window(window, characters, monkeypatch):
+    sizes = SIZES | FAMILIES["gemma3_text"] | {"sliding_window": window}
+    model, found = tiny_model("gemma3_text", 0, vocab_size=len(characters), **sizes), []
+    for trace in (True, False):
+        steps = counted(monkeypatch)
+        babbler = Babbler(model, characters, span=16, max_new_tokens=60, end_ids=(), trace=trace)
+        graph, meter = babbler.start(["3 5>8\n"]), Meter(Budget(tokens=500), 1)
+        for _ in range(3):
+            graph.add(babbler.expand(graph, Chosen(graph.frontier()[-1:], np.array([2])), Rng(3), meter))
+        found.append((graph, sum(steps)))
+    (ours, alone), (theirs, none) = found
+    assert ours.length.max() == 6 + 3 * 16
+    assert none == 0
+    assert alone > (24 if window == 90 else 8)
+    assert window == 90 or alone < 24
+    assert same(ours, theirs)
 
 
 def test_a_model_that_gives_no_numbers_after_a_token_is_looked_at(characters):

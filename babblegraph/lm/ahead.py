@@ -71,8 +71,8 @@ def go_ahead(
     That is until draws of a row part, or a token comes after which a span may end; not at all where what is drawn needs
     the host at every step. Arguments are those of `expand.expand`.
     """
-    may_coast, way = getattr(source, "may_coast", None), rows.way
-    if may_coast is None or rules.pauses is None or not isinstance(logits, torch.Tensor):
+    in_flight, way = getattr(source, "in_flight", None), rows.way
+    if in_flight is None or rules.pauses is None or not isinstance(logits, torch.Tensor):
         return logits, left
     if not isinstance(way, Samples) or way.systematic or rows.full.any() or any(map(len, rows.twins)):
         return logits, left
@@ -80,10 +80,10 @@ def go_ahead(
         return logits, left
     pausing = rules.pauses.table(logits.shape[1])
     rules.pauses.learn(rows.newest)
-    if not (steps := may_coast(max(_steps(rows, rules, left), 0))):
+    if not (steps := in_flight.may_coast(max(_steps(rows, rules, left), 0))):
         return logits, left
     temperature = 1.0 if rules.warp is None else rules.warp.temperature
-    found = source.coast(logits, way.ahead(rows, steps, rng), way.row, pausing, temperature, meter)
+    found = in_flight.coast(logits, way.ahead(rows, steps, rng), way.row, pausing, temperature, meter)
     if found is None or not found.tokens:
         return logits, left
     tokens, log_g, log_q = (

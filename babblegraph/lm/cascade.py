@@ -140,7 +140,7 @@ class StepAttention(nn.Module):
     def move(self, slots: torch.Tensor, tails: torch.Tensor, unseen: torch.Tensor | None) -> None:
         """To the next step: its new tokens' slots, [B], the tails with them, and what rows do not have of these.
 
-        Where no layer has a window, so that nothing of a segment is lost from sight.
+        Where no text outgrows a layer's window, so that nothing of a segment is lost from sight.
         """
         self.here = Pass(slots, tails, self.here.own, self.here.block)
         bias: torch.Tensor | None = None

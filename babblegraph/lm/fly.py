@@ -58,16 +58,17 @@ def fly(
     earlier: Earlier,
 ) -> Born:
     """Draws spans below nodes; arguments and result are those of `expand.expand`."""
-    left, sampler = earlier.left, Sampler(rules.warp)
+    left, sampler, decoder = earlier.left, Sampler(rules.warp), trie.decoder
+    assert decoder is not None  # as `may_fly` has made sure
     logits = trie.open(graph, chosen.ids, meter)
-    paths = [trie.path(i) for i in range(len(chosen))]
+    paths = [trie.in_flight.path(i) for i in range(len(chosen))]
     flock = Flock(graph, chosen, rng, rules, draws, earlier, paths, logits.shape[1])
     row, flying = flock.origin.copy(), np.arange(len(flock.origin))
     given = (torch.as_tensor(x, device=logits.device) for x in (row, flock.uniforms(1)[0]))
     flock.look(Drawn(*(t.cpu().numpy()[None] for t in sampler(logits, *given))), trie, flying)
     while len(flying := np.flatnonzero(flock.group >= 0)):
         u = flock.uniforms(flock.steps())[:, flying]
-        drawn, slots = trie.glide(row[flying], flock.newest[flying], u, sampler, meter)
+        drawn, slots = trie.in_flight.glide(decoder, row[flying], flock.newest[flying], u, sampler, meter)
         flock.own(slots, flying)
         flock.look(drawn, trie, flying)
         row[flying] = np.arange(len(flying))

@@ -145,11 +145,33 @@ class Forward:
         self.store.put_logits(flying.slots, logits)
         return logits
 
+    def known_or_computed(
+        self,
+        remembered: Slots,
+        known: NDArray[np.bool_],
+        rows: list[Row],
+        meter: Meter,
+        place: Ints,
+        fresh: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits of `len(known)` slots: remembered ones where known, elsewhere the next of `[*fresh, *rows][place]`."""
+        kept = self.store.logits(remembered) if len(remembered) else None  # before the rows push them out
+        computed = self(rows, meter)
+        if fresh is not None and len(fresh):
+            computed = torch.cat([fresh, computed]) if rows else fresh
+        if kept is None:
+            return computed[place]
+        logits = kept.new_empty(len(known), kept.shape[1])
+        logits[torch.as_tensor(known)] = kept
+        if len(place):
+            logits[torch.as_tensor(~known)] = computed[place]
+        return logits
+
     @property
-    def coasts(self) -> bool:
-        """Whether there is a program by which rows can go on without the host."""
+    def coasts(self) -> int:
+        """How many tokens rows may have to go on without the host; 0 where there is no program for that."""
         whole = self.model.__dict__.get("forward")
-        return isinstance(whole, Whole) and whole.coasts(self.hidden is not None)
+        return whole.coasts(self.hidden is not None) if isinstance(whole, Whole) else 0
 
     @torch.no_grad()
     def coast(self, layout: Layout, logits: torch.Tensor, u: np.ndarray, ahead: Turn) -> Coasted:

@@ -122,7 +122,7 @@ class Whole:
                 return out
         return type(self._model).forward(self._model, *args, **given)
 
-    def coasts(self, hidden: bool) -> bool:
+    def coasts(self, hidden: bool) -> int:
         """As of `Traced`."""
         return self._programs(self._model).coasts(hidden)
 

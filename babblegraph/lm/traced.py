@@ -7,6 +7,7 @@ compiled from `cascade`. TorchScript runs both.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -107,10 +108,10 @@ class Traced:
         logits, states = program(plan, given["input_ids"], given["position_ids"], self._weights)
         return Out(logits, states if hidden else None)
 
-    def coasts(self, hidden: bool) -> bool:
-        """Whether steps can go by without the host: there was one, and no layer has a window, which would move."""
+    def coasts(self, hidden: bool) -> int:
+        """How many tokens texts may have for steps to go by without the host; 0 where there is no program."""
         program = self._programs.get(self._kind(hidden))
-        return program is not None and program.windowless
+        return 0 if program is None else program.reach
 
     def coast(self, plan: Plan, logits: torch.Tensor, ahead: Ahead, hidden: bool) -> Coasted:
         """As many steps as go by without the host; see `coast`.
@@ -162,14 +163,14 @@ class Program:
             with EqualSizes():
                 self._run = torch.jit.trace(steps, (ids, positions, weights), check_trace=False)
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            self._coast = torch.jit.script(Coast(self._run, BLOCK, NOISE)) if self.windowless else None
+            self._coast = torch.jit.script(Coast(self._run, BLOCK, NOISE))
         asking.clear()  # the program must not keep the model alive
         self._attention = self._run.attention
 
     @property
-    def windowless(self) -> bool:
-        """Whether every layer sees the whole text."""
-        return all(window is None for window, _ in self._kinds)
+    def reach(self) -> int:
+        """Of how many tokens every layer sees the whole text: a window that text has outgrown moves at every step."""
+        return min((window for window, _ in self._kinds if window is not None), default=sys.maxsize)
 
     def __call__(
         self, plan: Plan, ids: torch.Tensor, positions: torch.Tensor, weights: list[torch.Tensor]
@@ -181,8 +182,7 @@ class Program:
         return found
 
     def coast(self, plan: Plan, logits: torch.Tensor, ahead: Ahead, weights: list[torch.Tensor]) -> Coasted:
-        """Steps without the host, where layers are windowless."""
-        assert self._coast is not None
+        """Steps without the host, within what is in `reach`."""
         rows, tokens = ahead.tails.shape
         self._look(plan, (rows, tokens))
         with torch.jit.optimized_execution(False):

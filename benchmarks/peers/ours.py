@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,7 +31,7 @@ class Ours(Peer):
         self.babblers: dict[int, bg.Babbler] = {}
 
     def run(self, work: Work, check: bool) -> Run:
-        babbler, budget = self._babbler(work.span), bg.Budget(tokens=work.tokens)
+        babbler, budget = self._babbler(work), bg.Budget(tokens=work.tokens)
         graph = babbler.start([self.setting.tokenizer.decode(work.prompt)], work.seed)
         if tuple(graph.path_tokens(0).tolist()) != work.prompt:
             raise RuntimeError("the prompt's text must give the prompt's tokens")
@@ -62,12 +63,12 @@ class Ours(Peer):
         done.sampled = int((graph.count * (graph.stop - graph.start))[1:].sum())
         return done
 
-    def _babbler(self, span: int) -> bg.Babbler:
-        if span not in self.babblers:
+    def _babbler(self, work: Work) -> bg.Babbler:
+        if work.span not in self.babblers:
             model, tokenizer, _, _ = self.setting
-            babbler = bg.Babbler(model, tokenizer, span=span, max_new_tokens=4096, **self.options)
-            self.babblers[span] = settled(babbler)
-        return self.babblers[span]
+            babbler = bg.Babbler(model, tokenizer, span=work.span, max_new_tokens=4096, **self.options)
+            self.babblers[work.span] = settled(babbler, work.prompt[:8])
+        return self.babblers[work.span]
 
     def _error(self, babbler: bg.Babbler, graph: bg.BabbleGraph, nodes: np.ndarray) -> float:
         logits = babbler.next_logits(graph, nodes, Meter(bg.Budget(tokens=1), 1))
@@ -93,9 +94,9 @@ class Untraced(Ours):
     options: ClassVar[dict[str, Any]] = {"trace": False}
 
 
-def settled(babbler: bg.Babbler) -> bg.Babbler:
+def settled(babbler: bg.Babbler, prompt: Sequence[int]) -> bg.Babbler:
     """A babbler after its first steps, which pay once for copies of weights and for a program."""
-    graph, meter = babbler.start(["a"]), Meter(bg.Budget(tokens=2 * WAIT), 1)
+    graph, meter = babbler.start([list(prompt)]), Meter(bg.Budget(tokens=2 * WAIT), 1)
     while meter.tokens_left()[0]:
         newest = Chosen(graph.frontier()[-1:], np.ones(1, np.intp))
         graph.add(babbler.expand(graph, newest, Rng(0), meter))

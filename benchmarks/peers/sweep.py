@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -40,13 +41,13 @@ class Sweep:
 
     Args:
         setting: the model.
-        machine: what it runs on.
+        probe: measures what it runs on, once a round: others may have the machine, too.
         cap: seconds that one run should take at most; what does not fit is cut, and projected.
         repeats: rounds; a decoder sits out when its runs would take twice as many caps.
     """
 
-    def __init__(self, setting: Setting, machine: Machine, cap: float, repeats: int) -> None:
-        self.machine, self.cap, self.repeats = machine, cap, repeats
+    def __init__(self, setting: Setting, probe: Callable[[], Machine], cap: float, repeats: int) -> None:
+        self.probe, self.cap, self.repeats = probe, cap, repeats
         self.shape, self.folder = Shape.of(setting.model), setting.folder
         self.warm: dict[tuple[str, Work], Run] = {}  # flat and forked work of one size share a warm-up
 
@@ -54,7 +55,9 @@ class Sweep:
         """One row for every decoder, in the order of `HOMES`; a note instead of figures where there are none."""
         rows: dict[str, dict[str, Any]] = {}
         plans: dict[str, Plan] = {}
+        machines: list[Machine] = []
         for turn in range(-1, self.repeats):  # the first is the warm-up
+            machines += [self.probe()] if turn >= 0 else []
             for name, peer in peers.items():
                 if isinstance(peer, str):
                     rows[name] = blank(cell, name, peer)
@@ -68,7 +71,8 @@ class Sweep:
                         told = str(problem).replace(str(self.folder), "the model")
                         rows[name] = blank(cell, name, f"{type(problem).__name__}: {told[:80]}")
                     gc.collect()
-        rows |= {n: self._row(cell, n, work, plan) for n, plan in plans.items() if n not in rows}
+        best = Machine(*map(max, zip(*machines, strict=True)))
+        rows |= {n: self._row(cell, n, work, plan, best) for n, plan in plans.items() if n not in rows}
         base = rows.get(YARDSTICK, {}).get("tokens/s")
         for row in rows.values():
             row["÷ generate"] = row["tokens/s"] / base if row["tokens/s"] and base else None
@@ -94,7 +98,7 @@ class Sweep:
         if not plan.runs or spent + plan.runs[-1].seconds <= 2 * self.repeats * self.cap:
             plan.runs.append(peer.run(plan.work, check=False))
 
-    def _row(self, cell: Cell, name: str, work: Work, plan: Plan) -> dict[str, Any]:
+    def _row(self, cell: Cell, name: str, work: Work, plan: Plan, machine: Machine) -> dict[str, Any]:
         needed = plan.work.unique_tokens() * self.shape.kv_bytes
         step, last = median(run.step for run in plan.runs), plan.runs[-1]
         computed = last.computed_for(work, plan.work)
@@ -102,7 +106,7 @@ class Sweep:
         return blank(cell, name, "") | {
             "tokens/s": delivered / median(run.seconds_for(work, plan.work) for run in plan.runs),
             "ms a step": 1000 * step,
-            "r": step / best_step(self.machine, self.shape, plan.work),
+            "r": step / best_step(machine, self.shape, plan.work),
             "K/V": last.kv_bytes and last.kv_bytes / needed,
             "allocated": last.kv_allocated and last.kv_allocated / needed,
             "computed": computed and computed / delivered,
@@ -111,6 +115,7 @@ class Sweep:
             "measured": [plan.work.levels, plan.work.span],
             "asked": [work.levels, work.span],
             "seconds": [run.seconds for run in plan.runs],
+            "machine": machine._asdict(),
         }
 
 
