@@ -31,5 +31,6 @@ def load(name: str, setting: Setting) -> Peer | str:
     except ImportError as problem:
         return f"not installed ({problem.name or problem})"
     except Exception as problem:  # a peer that cannot take this model must not end the benchmark
-        return f"{type(problem).__name__}: {str(problem).strip()[:200]}"
+        told = str(problem).replace(str(setting.folder), "the model")
+        return f"{type(problem).__name__}: {told.strip()[:200]}"
     return made
