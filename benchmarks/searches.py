@@ -1,8 +1,9 @@
 """How long do whole searches take, from the prompt to the last round, and what of that do programs save?
 
-The default search of the shipped generator on Countdown puzzles, one and eight side by side, as `babblegraph search`
-runs it, with decoding steps as programs (`lm.traced`) and with the model's modules. Both arms find the same graph, bit
-for bit; that is checked. Arms take turns, each pair with puzzles of its own, so a busy machine hits both alike.
+The default search of the shipped generator on Countdown puzzles, one and eight side by side, with 1,000 sampled tokens
+for each at most, and best of 16; with decoding steps as programs (`lm.traced`) and with the model's modules. Both arms
+find the same graph, bit for bit; that is checked. Arms take turns, each pair with puzzles of its own, so that a busy
+machine hits both alike.
 
 ms a token   wall time over sampled tokens, scores and pruning included, median of the pairs
 ÷ modules    the same over that of the modules, median of the pairs' ratios, and a 95 % interval of their mean

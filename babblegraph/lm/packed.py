@@ -93,14 +93,15 @@ class Packed:
 
     def _packed(self) -> dict[nn.Module, Call]:
         """Products with copies of weights as they are now, and norms that are one operator."""
-        self._copies = []
+        self._copies, left = [], self._most_bytes
         if (model := self._model()) is None:
             return {}
         modules = modules_of(model)
         norms = {module: fused_norm(module) for module in modules}
         packs = {module: norm for module, norm in norms.items() if norm is not None}
         for layers in products_of(modules):
-            if self.nbytes + _nbytes(copied(layers)) <= self._most_bytes:
+            if (needed := _nbytes(copied(layers))) <= left:
+                left -= needed
                 product = Product(layers)
                 self._copies += product.copies
                 packs |= {layer: product.of(layer, number) for number, layer in enumerate(layers)}

@@ -39,7 +39,7 @@ class Product:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         self._weight, self._bias = weight, _bias(layers)
         self.copies = [weight] if len(weights) == 1 or self._bias is None else [weight, self._bias]
-        self._ends = torch.tensor([len(w) for w in weights]).cumsum(0).tolist()
+        self._sizes = [len(w) for w in weights]
         self._numbers: torch.Tensor | None = None  # that were multiplied last
         self._parts: dict[int, torch.Tensor] = {}  # of that product, of layers that are still to be called
 
@@ -50,18 +50,14 @@ class Product:
         def call(x: torch.Tensor) -> torch.Tensor:
             if torch.is_grad_enabled() or x.dtype is not torch.float32:
                 return original(layer, x)
-            return self._part(x, number) if len(self._ends) > 1 else self._product(x)
+            return self._part(x, number) if len(self._sizes) > 1 else self._product(x)
 
         return call
 
     def _part(self, x: torch.Tensor, number: int) -> torch.Tensor:
         """Of the product with x: computed once, as long as the layers are called with the very same tensor."""
         if x is not self._numbers or number not in self._parts:
-            starts = [0, *self._ends[:-1]]
-            whole = self._product(x)
-            self._parts = {
-                i: whole[..., a:b] for i, (a, b) in enumerate(zip(starts, self._ends, strict=True))
-            }
+            self._parts = dict(enumerate(self._product(x).split(self._sizes, -1)))
         part = self._parts.pop(number)
         self._numbers = x if self._parts else None  # nothing is kept alive for longer than it takes
         return part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from .work import Peer, Setting
+from .work import Peer, Setting, failure
 
 HOMES = {  # name in the table: module and class; the order is that of the table
     "babblegraph": "ours.Ours",
@@ -31,6 +31,5 @@ def load(name: str, setting: Setting) -> Peer | str:
     except ImportError as problem:
         return f"not installed ({problem.name or problem})"
     except Exception as problem:  # a peer that cannot take this model must not end the benchmark
-        told = str(problem).replace(str(setting.folder), "the model")
-        return f"{type(problem).__name__}: {told.strip()[:200]}"
+        return failure(problem, setting.folder, 200)
     return made

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from . import HOMES
 from .machine import Machine, Shape, best_step
-from .work import Peer, Run, Setting, Work
+from .work import Peer, Run, Setting, Work, failure
 
 YARDSTICK = "generate"
 FIGURES = ("tokens/s", "÷ generate", "ms a step", "r", "K/V", "allocated", "computed", "error")
@@ -68,8 +68,7 @@ class Sweep:
                         else:
                             self._run(peer, plans[name])
                     except Exception as problem:  # one that fails must not end the others
-                        told = str(problem).replace(str(self.folder), "the model")
-                        rows[name] = blank(cell, name, f"{type(problem).__name__}: {told[:80]}")
+                        rows[name] = blank(cell, name, failure(problem, self.folder, 80))
                     gc.collect()
         best = Machine(*map(max, zip(*machines, strict=True)))
         rows |= {n: self._row(cell, n, work, plan, best) for n, plan in plans.items() if n not in rows}

@@ -192,6 +192,11 @@ def watching(model: torch.nn.Module, packed: bool = False) -> Iterator[Watch]:
             hook.remove()
 
 
+def failure(problem: Exception, folder: Path, most: int) -> str:
+    """What a decoder failed on, in so many characters; where a model lies is nobody's business."""
+    return f"{type(problem).__name__}: {str(problem).replace(str(folder), 'the model').strip()[:most]}"
+
+
 def cache_bytes(cache: Any) -> int:
     """Bytes of a transformers cache's keys and values."""
     layers = getattr(cache, "layers", None) or []
