@@ -10,6 +10,7 @@ does to the plain pass itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import claim, parser, report
+from common import claim, parser, report, write
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
 
 import babblegraph as bg
@@ -31,7 +32,8 @@ from babblegraph.randomness import Rng
 
 ENGINES = ("cascade", "dense", "recompute")
 LIMIT, KL_LIMIT, TOP1_LIMIT = 1e-4, 1e-3, 0.99
-PROMPTS = ["3 5>8\n", "1 2 3 4 5 6 7 8 9>45\n", "7"]
+SHARED = "1 2 3 4 5 6 7 8 9 1 2 3 4 5 6 7 8"  # two prompts begin alike: they share what they begin with
+PROMPTS = ["3 5>8\n", f"{SHARED} 9>45\n", f"{SHARED} 1>37\n", "7"]
 QUICK = ("llama", "gemma3_text", "gptj", "mamba", "qwen3_next", "bert")
 WINDOW = 6  # tokens; most texts are longer
 
@@ -196,20 +198,25 @@ class Compared(NamedTuple):
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--only", nargs="*", help="these families")
+    options.add_argument("--resume", action="store_true", help="go on with what is in the --json file")
     options.add_argument("--markdown", type=Path, help="write the table for the documentation to this file")
     given = options.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
-    rows = []
+    rows = json.loads(given.json.read_text("utf-8"))["rows"] if given.resume else []
+    known = {row["family"] for row in rows}
     for family in given.only or (QUICK if given.quick else FAMILIES):
+        if family in known:
+            continue
         rows.append(measured(family, tokenizer, seeds=range(1, 2 if given.quick else 4)))
         print(
             " ".join(f"{k}={v:.2g}" if isinstance(v, float) else f"{k}={v}" for k, v in rows[-1].items()),
             flush=True,
         )
-    claims = claimed(rows)
-    report("Families of causal language models", rows, claims, given)
+        if given.json:  # half an hour for all: a run that is cut off keeps what it has
+            write(given.json, rows, claimed(rows), given)
+    report("Families of causal language models", rows, claimed(rows), given)
     if given.markdown:
         given.markdown.write_text(markdown(rows), "utf-8")
 

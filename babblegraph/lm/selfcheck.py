@@ -13,6 +13,7 @@ from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
+from babblegraph.lm.roundings import swing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of the largest logit; others are half-precision
 HALF_TOLERANCE = 0.05
+UNSTEADY = 1 / 3  # of the texts may be off by more in half precision, where rounding alone explains it
+SWINGS = 2  # times what rounding alone did in a few tries
 BLIND = (
     0.1  # an error must be less than so much of what it would be if texts were not read from their beginning
 )
@@ -73,17 +76,31 @@ def check(
                 "float32 or bfloat16 (float16 overflows), or look at its weights"
             )
     size = max(float(logits.abs().max()) for logits in plain.values())
-    error = max(float((ours[text] - plain[text]).abs().max()) for text in ours) / size
+    errors = {text: float((ours[text] - plain[text]).abs().max()) / size for text in ours}
     limit = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
-    if (
-        model.dtype in TOLERANCE
-    ):  # in half precision, rounding may exceed what a short text's beginning is worth
+    if model.dtype in TOLERANCE:  # else rounding may exceed what a short text's beginning is worth
         limit = min(limit, BLIND * _worth(model, plain) / size)
+    elif far := {text: error for text, error in errors.items() if not error < limit}:
+        errors = dict(errors.items() - far.items()) | _unexplained(model, far, size, len(errors))
+    error = max(errors.values())
     if not error < limit:
         raise ValueError(
             f"its logits along a tree are off by {error:.1e} of the largest, more than {limit:.1e}"
         )
     return Checked(error, _reach(model, engine), engine.store.token_bytes)
+
+
+def _unexplained(
+    model: PreTrainedModel, far: dict[Tokens, float], size: float, texts: int
+) -> dict[Tokens, float]:
+    """Those of the texts that are far off in half precision that rounding alone does not move as far.
+
+    A mixture of experts is not steady there: where two experts are nearly even, plain passes of the same text differ
+    as much as that. Of too many texts it is not believed.
+    """
+    if len(far) > UNSTEADY * texts:
+        return far
+    return {text: error for text, error in far.items() if not error < SWINGS * swing(model, text) / size}
 
 
 def _grown(engine: Engine, vocabulary: int) -> dict[Tokens, torch.Tensor]:
