@@ -1,5 +1,6 @@
 """The command `babblegraph`, also as `python -m babblegraph`."""
 
+import signal
 import sys
 
 
@@ -12,10 +13,13 @@ def main() -> int:
     try:
         from babblegraph.cli.main import main as run
 
-        return run()
+        status = run()
     except KeyboardInterrupt:
         print("babblegraph: interrupted", file=sys.stderr)
-        return 130
+        status = 130
+    if status == 130:  # it has been said: one more Ctrl-C must not break into what Python does at its exit
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return status
 
 
 if __name__ == "__main__":

@@ -141,7 +141,10 @@ def said(capsys, *arguments, status):
         (["search", "--resume", "/no/such/graph"], "/no/such/graph"),
         (["search", "--resume", "x", "--seed", "3"], "--seed too"),
         (["show", "/no/such/graph"], "/no/such/graph"),
-        (["show"], "FILE"),
+        (["show"], "FILE must be given, got none: babblegraph show --help"),
+        (["export", "x"], "--to must be given"),
+        (["search", "--tokens"], "'--tokens' requires an argument: babblegraph search --help"),
+        (["search", "once", "upon", "a time"], "got more (upon a time): put quotes around all of it"),
         (["export", "/no/such/graph", "--to", "grapml"], "did you mean 'graphml'"),
     ],
 )
@@ -151,6 +154,21 @@ def test_bad_input_is_one_line_and_status_2(capsys, arguments, words):
     assert err.startswith("babblegraph: ")
     assert err.count("\n") == 1
     assert words in err
+    assert err.rstrip("\n").isprintable()
+
+
+HOSTILE = "\x1b]0;x\x07 \x9b1m \u202e \u200b \x85"
+
+
+def test_json_and_messages_have_nothing_in_them_that_a_terminal_obeys(capsys, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"def value(texts):\n    raise ValueError({HOSTILE!r})\n")
+    out, err = said(
+        capsys, "search", "1 2 3>99", "--value", f"{file}:value", "--json", "--tokens", "40", status=1
+    )
+    assert json.loads(out)["summary"]["first_failure"] == f"value raised ValueError: {HOSTILE}"
+    assert "ValueError: ␛]0;x␇" in err
+    assert all(line.isprintable() for line in [*out.splitlines(), *err.split("\n")])
 
 
 def test_a_hub_that_is_out_of_reach_is_told_once_and_not_at_every_retry(capsys, monkeypatch):

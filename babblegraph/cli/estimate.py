@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +26,7 @@ from babblegraph.cli.declared import (
     TrustRemoteCode,
     ValueFunction,
 )
+from babblegraph.cli.lines import complain, one_line
 from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed
 from babblegraph.errors import BadInput
 
@@ -214,7 +214,6 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
 def _print(
     graph: BabbleGraph, prompt: str | None, threshold: float | None, ratio: bool, k: int | None, json: bool
 ) -> int:
-    from babblegraph.cli.output import one_line
     from babblegraph.estimates import probability, why_not
     from babblegraph.outcome import failed
     from babblegraph.passes import pass_at
@@ -230,7 +229,7 @@ def _print(
     if found.value is None and found.high is None:
         raise BadInput(f"an estimate needs finished texts with a score, got none: {failure}")
     if failure is not None:
-        print(f"babblegraph: {failure}", file=sys.stderr)
+        complain(str(failure))
     one_of = None if k is None else (k, pass_at(graph, threshold, k, prompt=prompt))
     said = _said(graph, prompt)
     if json:

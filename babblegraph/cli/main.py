@@ -6,6 +6,7 @@ Nothing here or in the modules that this one imports loads torch: help and error
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import typer.main
 from babblegraph import __version__
 from babblegraph.cli.estimate import estimate
 from babblegraph.cli.export import export
+from babblegraph.cli.lines import complain
 from babblegraph.cli.loading import nearest
 from babblegraph.cli.search import search
 from babblegraph.cli.show import show
@@ -36,6 +38,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train-value": train_value,
     "train-reward": train_reward,
 }
+
+EXTRA = re.compile(r"unexpected extra argument.* \((.*)\)$")  # as click says it
 
 app = typer.Typer(
     name="babblegraph",
@@ -125,19 +129,26 @@ def _in_one_line(error: Exception, arguments: Sequence[str]) -> tuple[str, int]:
 
 def _usage(error: Any, arguments: Sequence[str]) -> str:
     """click's message with the value that it complains of; for an unknown option the nearest that there is."""
-    message, context = str(error.format_message()), error.ctx
-    if type(error).__name__ == "NoSuchOption" and context is not None:
-        path, name = context.command_path, error.option_name
-        known = [o for p in context.command.params for o in p.opts if o.startswith("-")]
-        guess = nearest(name, known) or f"{path} --help lists them"
-        return f"an option must be one of those of {path}, got {name!r}: {guess}"
+    message, context = str(error.format_message()).rstrip("."), error.ctx
+    path = " ".join(["babblegraph", *[a for a in arguments if a in COMMANDS][:1]])
     parameter = getattr(error, "param", None)
+    if type(error).__name__ == "NoSuchOption" and context is not None:
+        known = [o for p in context.command.params for o in p.opts if o.startswith("-")]
+        guess = nearest(error.option_name, known) or f"{path} --help lists them"
+        return f"an option must be one of those of {path}, got {error.option_name!r}: {guess}"
+    if type(error).__name__ == "MissingParameter" and parameter is not None:
+        name = next(
+            (o for o in parameter.opts if o.startswith("--")), (parameter.metavar or parameter.name).upper()
+        )
+        return f"{name} must be given, got none: {path} --help says what it is"
     for option, value in pairwise(arguments):
         if parameter is not None and option in parameter.opts:
-            return f"{message.rstrip('.')}, got {value!r}"
-    return message
+            return f"{message}, got {value!r}"
+    if found := EXTRA.search(message):
+        return f"a prompt or file must be one word, got more ({found[1]}): put quotes around all of it"
+    return f"{message}: {path} --help says what it takes"
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"babblegraph: {' '.join(message.split())}", file=sys.stderr)
+    complain(message)
     return status

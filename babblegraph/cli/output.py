@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_format
 import math
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from babblegraph.cli.lines import complain, one_line
 from babblegraph.cli.loading import Prompt
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
@@ -35,7 +35,7 @@ def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: V
     if graph is None:
         return
     if (json or quiet) and (failure := failed(graph)) is not None:  # the report tells it itself
-        print(f"babblegraph: {failure}", file=sys.stderr)
+        complain(str(failure))
     if json:
         seconds = graph.meta.get("spent", {}).get("seconds", 0.0)
         run = {"seconds": seconds, "seed": plan.seed, "model": plan.model, "strategy": plan.strategy}
@@ -66,12 +66,6 @@ def as_json(graph: BabbleGraph, prompts: Sequence[Prompt] | None, **run: Any) ->
     results = [_result(graph, tree, given[tree]) for tree in range(graph.trees)]
     whole = {"results": results, "summary": _summary(graph), **run}
     return one_line(whole)
-
-
-def one_line(found: dict[str, Any]) -> str:
-    """A JSON object, its letters as they are where standard output can show all."""
-    encoding = (sys.stdout.encoding or "").lower()
-    return json_format.dumps(found, ensure_ascii=not encoding.startswith("utf"), allow_nan=False)
 
 
 def status(graph: BabbleGraph | None, plan: Plan) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import Any
 
+from babblegraph.cli.lines import one_line
 from babblegraph.errors import BadInput
 from babblegraph.processes import place
 
@@ -68,7 +68,7 @@ class Output:
 
         self.levels.append(level)
         if self.json:
-            print(json_format.dumps(level.to_json(), ensure_ascii=False), flush=True)
+            print(one_line(level.to_json()), flush=True)
         elif self.live is None and not self.quiet:
             self.tell(level_line(level))
         if self.writes is not None:
