@@ -58,6 +58,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Names are imported when first used, so that the command shows something before torch is loaded."""
     if name in _HOMES:

@@ -13,6 +13,7 @@ import numpy as np
 from babblegraph.budget import Budget, Spent
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate, probability
+from babblegraph.given import is_number
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
 from babblegraph.outcome import failed
@@ -202,7 +203,15 @@ def score_of(
 
 
 def threshold_of(task: Task | None, threshold: float | None) -> float | None:
-    """What a score has to reach: what was asked for, 1 where there is a verifier."""
+    """What a score has to reach: what was asked for, 1 where there is a verifier.
+
+    Raises:
+        BadInput: a task that is a class, or a threshold that is not a number.
+    """
+    if isinstance(task, type):
+        raise BadInput(f"a task must be an object, got the class {task.__name__}: pass {task.__name__}()")
+    if threshold is not None and not is_number(threshold):
+        raise BadInput(f"a threshold must be a number, got {threshold!r:.80}: scores lie in 0 to 1")
     if threshold is None:
         return 1.0 if verifies(task) else None
     return float(threshold)  # a plain number: the graph's meta keeps it

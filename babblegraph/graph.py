@@ -100,6 +100,10 @@ class BabbleGraph:
             occurrence = seen[prompt] = seen.get(prompt, -1) + 1
             self._add_root(i, np.asarray(tokens, np.int32), prompt_key(seed, prompt, occurrence))
 
+    def __repr__(self) -> str:
+        leaves = int((self.is_leaf() & (self.status != Status.LEAF_DEAD)).sum())
+        return f"<BabbleGraph: {self.trees} trees, {self.size} nodes, {leaves} finished leaves>"
+
     @property
     def trees(self) -> int:
         """The number of trees; the root of tree i is node i."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.closing import Closing
 from babblegraph.errors import BadInput
+from babblegraph.given import is_whole
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Generator, Scorer, Strategy
 from babblegraph.randomness import Rng
@@ -61,8 +62,8 @@ def search(
         A `Round` after each pass.
 
     Raises:
-        BadInput: neither prompts nor a graph, or both; a negative seed; `close` with a strategy whose aim is
-            not `estimate`.
+        BadInput: what is no generator, or chooses what it may not; neither prompts nor a graph, or both; a seed that
+            is negative or no whole number; `close` with a strategy whose aim is not `estimate`.
     """
     if close and strategy.aim != "estimate":
         raise BadInput(f"only an estimate can be closed, got {strategy.name!r} that solves: take frontier()")
@@ -91,7 +92,16 @@ def search(
 
 
 def _choose(graph: BabbleGraph, meter: Meter, strategy: Strategy, closing: Closing | None) -> Chosen:
-    return strategy.select(graph, meter) if closing is None else closing.select(graph, strategy)
+    chosen = strategy.select(graph, meter) if closing is None else closing.select(graph, strategy)
+    if not isinstance(chosen, Chosen):
+        raise BadInput(f"a strategy must choose a Chosen(ids, draws), got {chosen!r:.80}: make one")
+    ids, draws = np.asarray(chosen.ids), np.asarray(chosen.draws)
+    if ids.shape != draws.shape or ((ids < 0) | (ids >= graph.size)).any() or (draws < 0).any():
+        raise BadInput(
+            f"a strategy must choose nodes 0 to {graph.size - 1}, each with its number of draws (or ALL), got "
+            f"ids {ids.tolist()!r:.40} with draws {draws.tolist()!r:.40}: see protocols.Chosen"
+        )
+    return chosen
 
 
 def _begin(
@@ -105,8 +115,13 @@ def _begin(
         raise BadInput(
             "a search needs either prompts or a graph to go on with, got both or neither: give one"
         )
-    if seed < 0:
-        raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
+    if not isinstance(generator, Generator):
+        raise BadInput(
+            f"a generator must be a Babbler, or have its methods, got {generator!r:.80}: "
+            "pass Babbler.from_pretrained(name) or Babbler(model, tokenizer)"
+        )
+    if not is_whole(seed) or seed < 0:
+        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
     if graph is None:
         graph = generator.start(prompts or (), seed)
         return graph, Meter(budget, graph.trees), Rng(seed)

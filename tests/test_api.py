@@ -40,6 +40,7 @@ def test_public_names_are_what_they_say():
     for name in bg.__all__:
         assert getattr(bg, name) is not None
     assert callable(bg.search)
+    assert {"babble", "Babbler", "strategies"} <= set(dir(bg))
     with pytest.raises(AttributeError):
         bg.nothing_of_that_name  # noqa: B018
 
@@ -53,6 +54,7 @@ def test_a_result_has_texts_best_first_and_equal_texts_once(babbler):
     assert result.text == answers[0].text == result.graph.text(answers[0].node)
     assert result.passed == [True]
     assert result.threshold is None
+    assert repr(result).startswith(f"Result(graph=<BabbleGraph: 1 trees, {result.graph.size} nodes, ")
 
 
 def test_texts_that_came_twice_remember_the_elite_gate(babbler):
@@ -167,13 +169,20 @@ def test_the_judge_can_be_the_value(llama, characters):
         ({"prompts": "  "}, "must not be empty"),
         ({"prompts": "1" * 200}, "must leave room"),
         ({"prompts": "1", "budget": 0}, "above zero"),
-        ({"prompts": "1", "budget": bg.Budget(tokens=5), "seed": -1}, "must not be negative"),
+        ({"prompts": "1", "budget": bg.Budget(tokens=5), "seed": -1}, "not negative, got -1"),
         ({"prompts": [[{"role": "user", "content": "1"}]]}, "chat template"),
         ({"prompts": None}, "either prompts or a graph"),
         ({"prompts": BatchEncoding({"input_ids": [[1]], "attention_mask": [[1]]})}, "got a BatchEncoding"),
         ({"prompts": [1, 5000]}, "token ids must be those of the tokenizer, got 1 to 5000"),
         ({"prompts": "1", "task": "countdown"}, "must have verify.*got 'countdown'"),
         ({"prompts": "1", "task": Misspelt()}, "must have verify.*got Misspelt"),
+        (
+            {"prompts": "1", "task": EndsInDigit},
+            r"must be an object, got the class EndsInDigit: pass EndsInD",
+        ),
+        ({"prompts": "1", "threshold": float("nan")}, "threshold must be a number, got nan"),
+        ({"prompts": "1", "seed": "a"}, "seed must be a whole number, not negative, got 'a'"),
+        ({"prompts": 5}, "prompts must be texts, chats or token ids, got 5"),
         ({"prompts": "1", "budget": 10.5}, "whole number of tokens, got 10.5"),
         ({"prompts": "1", "strategy": "best-of-n"}, "must be made by.*got 'best-of-n'"),
     ],

@@ -483,3 +483,17 @@ def test_a_pickled_babbler_has_its_base_and_its_frozen_judge_the_same_model(fold
     pair = pickle.loads(pickle.dumps((both, Frozen(both))))
     assert pair[0].model is pair[1].model
     assert type(pair[1]) is Frozen
+
+
+@pytest.mark.parametrize(
+    "message", [{"role": "user", "content": None}, {"rol": "user", "content": "x"}, {}, "x"]
+)
+def test_a_message_that_says_nothing_is_refused(message, llama, characters):
+    characters.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    try:
+        babbler = Babbler(llama, characters)
+        assert babbler.start([[{"role": "user", "content": "7"}]]).prompts == ["7"]
+        with pytest.raises(BadInput, match="messages must have a role and a content"):
+            babbler.start([[{"role": "user", "content": "7"}, message]])
+    finally:
+        characters.chat_template = None

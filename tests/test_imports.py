@@ -20,6 +20,7 @@ BASE = {"errors", "clean", "status", "randomness", "born", "budget", "graph", "p
 ALLOWED: dict[str, set[str]] = {
     "__init__": {EVERYTHING},
     "errors": set(),
+    "given": set(),
     "status": set(),
     "randomness": {"errors"},
     "clean": set(),
@@ -39,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "compare": {"graph", "subtrees", "errors"},
     "export": {"graph", "status", "errors"},
     "protocols": {"born", "budget", "errors", "graph", "randomness"},
-    "loop": {"closing", "protocols", "budget", "graph", "randomness", "errors", "born", "status"},
+    "loop": {"closing", "given", "protocols", "budget", "graph", "randomness", "errors", "born", "status"},
     "resample": set(),
     "prune": {"resample", "protocols", "graph", "budget", "randomness", "errors", "status"},
     "stem": {"graph", "born", "randomness", "status", "errors"},
@@ -67,10 +68,21 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": {"loop", "prune", "resample", "stem", "ordering", "votes", *BASE},
     "extract": set(),
     "tasks": {"errors", "extract", "protocols"},
-    "lm": {"at_once", "protocols", "graph", "budget", "born", "resample", "status", "errors", "randomness"},
+    "lm": {
+        "at_once",
+        "given",
+        "protocols",
+        "graph",
+        "budget",
+        "born",
+        "resample",
+        "status",
+        "errors",
+        "randomness",
+    },
     "scoring": {"protocols", "graph", "budget", "status", "errors", "randomness", "lm", "side_by_side"},
     "embedded": {"tasks", "lm", "errors"},
-    "api": {"loop", "strategies", "scoring", "tasks", "lm", "estimates", "outcome"} | BASE,
+    "api": {"loop", "given", "strategies", "scoring", "tasks", "lm", "estimates", "outcome"} | BASE,
     "api_estimate": {"api", "loop", "strategies", "scoring", "estimates", "splitting"} | BASE,
     "drop_in": {"api", "lm", "scoring"} | BASE,
     "learning": {
@@ -111,6 +123,7 @@ HEAVY = {
     ),
 }
 LIGHT = {
+    "given",
     "columns",
     "processes",
     "graph_check",

@@ -15,7 +15,7 @@ from babblegraph.errors import BadInput
 from babblegraph.estimates import probability, why_not
 from babblegraph.graph_file import load
 from babblegraph.loop import search
-from babblegraph.protocols import ALL
+from babblegraph.protocols import ALL, Chosen, Strategy
 from babblegraph.randomness import text_key
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
@@ -377,6 +377,22 @@ def test_a_resumed_search_goes_on_as_if_never_stopped():
     assert last.spent.sampled == sum(whole.meta["spent"]["counts"]["sampled"])
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        [0],
+        Chosen(np.array([0, 7]), np.array([1, 1])),
+        Chosen(np.array([0]), np.array([-1])),
+        Chosen([0], [1, 2]),
+    ],
+)
+def test_what_a_strategy_may_not_choose_is_refused_in_one_line(choice):
+    mine = Strategy("mine", lambda graph, meter: choice, lambda graph, rng: np.zeros(0, np.int64))
+    with pytest.raises(BadInput, match="a strategy must choose") as error:
+        next(search(TableLM(), ["p"], score=Score(), strategy=mine, budget=Budget(tokens=5)))
+    assert "\n" not in str(error.value)
+
+
 def test_bad_arguments_are_refused_in_one_line():
     lm = TableLM()
     options = {"score": Score(), "strategy": babble(), "budget": Budget(tokens=5)}
@@ -384,6 +400,8 @@ def test_bad_arguments_are_refused_in_one_line():
         with pytest.raises(BadInput) as error:
             next(search(lm, **arguments, **options))
         assert "\n" not in str(error.value)
+    with pytest.raises(BadInput, match=r"generator must be a Babbler.*got 'gpt2'"):
+        next(search("gpt2", prompts=["p"], **options))
     with pytest.raises(BadInput):
         babble(width=0)
     with pytest.raises(BadInput):

@@ -49,6 +49,8 @@ def test_nothing_to_warp_is_none():
         ({"temperature": -1.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": "a"}, "temperature"),
+        ({"temperature": 1e-40}, "top_k=1"),
         ({"top_k": 0}, "top_k"),
         ({"top_k": -3}, "top_k"),
         ({"top_k": 2.5}, "top_k"),

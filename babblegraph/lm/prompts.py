@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,23 @@ class Written(str):
     __slots__ = ()
 
 
-def one_or_more(prompts: Sequence[Any]) -> Sequence[Any]:
+def one_or_more(prompts: Any) -> Sequence[Any]:
     """Prompts as a sequence of them, where a single one was given too.
 
     Raises:
-        BadInput: a tokenizer's output, whose names are no prompts.
+        BadInput: a tokenizer's output, whose names are no prompts; or what has no prompts in it.
     """
     if isinstance(prompts, Mapping):
         raise BadInput(
             f"prompts must be texts, chats or token ids, got a {type(prompts).__name__}: "
             "pass its input_ids, without padding"
         )
+    if not isinstance(prompts, Sequence | torch.Tensor | np.ndarray):
+        if not isinstance(prompts, Iterable):
+            raise BadInput(
+                f"prompts must be texts, chats or token ids, got {prompts!r:.80}: pass a list of them"
+            )
+        prompts = list(prompts)
     one_chat = len(prompts) > 0 and isinstance(prompts[0], Mapping)
     alone = isinstance(prompts, str) or one_chat or _token_ids(prompts) is not None
     return [prompts] if alone else prompts
@@ -77,8 +83,14 @@ def written(chat: Any, tokenizer: Any) -> Written:
         tokenizer: whose template writes it.
 
     Raises:
-        BadInput: no template, or a chat that it does not take.
+        BadInput: no template, or a chat that it does not take or that says nothing.
     """
+    messages = chat if isinstance(chat, Sequence) else [chat]
+    if wrong := [message for message in messages if not _is_message(message)]:
+        raise BadInput(
+            "messages must have a role and a content, a text or a list of parts, "
+            f"got {wrong[0]!r:.80}: give it both"
+        )
     if not tokenizer.chat_template:
         raise BadInput(
             "a list of messages needs a model with a chat template, this one has none: pass a text"
@@ -98,6 +110,14 @@ def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     ids = named if isinstance(named, list) else [named]
     own = None if tokenizer is None else tokenizer.eos_token_id
     return frozenset(i for i in (*ids, own) if i is not None)
+
+
+def _is_message(message: Any) -> bool:
+    """Whether a template has something to write: it writes nothing of what is missing, and says nothing of it."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        return False
+    content = message.get("content")
+    return isinstance(content, str | list) or (content is None and bool(message.get("tool_calls")))
 
 
 def _token_ids(prompt: Any) -> list[int] | None:

@@ -10,6 +10,9 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from babblegraph.errors import BadInput
+from babblegraph.given import is_number
+
+COLDEST = 1e-6  # the likeliest token alone long before; numbers divided by less overflow
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Warp:
     """A map from log-probabilities [R, V] to scores [R, V]; `warper` says what the numbers mean.
 
     Args:
-        temperature: above 0.
+        temperature: at least `COLDEST`.
         top_k, top_p: None where nothing is cut off.
     """
 
@@ -56,16 +59,17 @@ def warper(temperature: float = 1.0, top_k: int | None = None, top_p: float | No
     """What changes the distribution that is sampled from; None when nothing is to be changed.
 
     Args:
-        temperature: above zero; 1 leaves the distribution as it is.
+        temperature: at least `COLDEST`; 1 leaves the distribution as it is.
         top_k: keep only the k likeliest tokens.
         top_p: keep only the likeliest tokens that together have this probability.
 
     Raises:
         BadInput: a value out of range.
     """
-    if not 0 < temperature < float("inf"):
+    if not (is_number(temperature) and COLDEST <= temperature < float("inf")):
         raise BadInput(
-            f"the temperature must be above 0, got {temperature}: use 1 for the model's own distribution"
+            f"the temperature must be a number of at least {COLDEST:g}, got {temperature!r:.80}: use 1 for the "
+            "model's own distribution, top_k=1 for its likeliest token"
         )
     if top_k is not None and not (top_k >= 1 and top_k == int(top_k)):
         raise BadInput(
