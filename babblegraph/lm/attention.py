@@ -15,6 +15,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from babblegraph.lm.cascade import How
 from babblegraph.lm.modules import modules_of
+from babblegraph.lm.turn import undoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,13 +80,11 @@ def attending(model: PreTrainedModel) -> Iterator[None]:
     before = _implementations(model.config)
     known = model in _told
     tell = partial(setattr, model.config, "_attn_implementation") if known else model.set_attn_implementation
-    try:
+    with undoing(model, partial(tell, before)):
         tell(NAME)
         if not known and _of_one_configuration(model):
             _told.add(model)
         yield
-    finally:
-        tell(before)
 
 
 def _of_one_configuration(model: PreTrainedModel) -> bool:

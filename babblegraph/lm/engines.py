@@ -106,11 +106,12 @@ class Engines:
         """What the weights are now; if they have changed, all that was computed from them before is dropped."""
         now = [stamp(model) for model in self.models]
         if now != self._stamps:
-            self._stamps, self.spare = now, None
+            self.spare = None
             self._of.clear()
             self.fingerprint = fingerprint(self.model)
             if self.base is not None:
                 self.base_fingerprint = self.base.fingerprint
+            self._stamps = now  # last: an interrupt before it has all of this done again
         return now
 
     def of(self, graph: BabbleGraph) -> Engine | Pair:

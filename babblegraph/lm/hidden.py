@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from babblegraph.errors import BadInput
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -55,7 +57,7 @@ class HiddenStates:
             states: the model's hidden states, [B, L, H] for each layer, that of the embedding first.
             size: slots that there are.
         """
-        new = torch.stack([states[layer] for layer in self.layers], 2).flatten(0, 1)  # [B · L, layers, H]
+        new = of_layers(states, self.layers).flatten(0, 1)  # [B · L, layers, H]
         if self.pool is None or len(self.pool) < size:
             grown = new.new_empty(size, *new.shape[1:])
             if self.pool is not None:
@@ -82,6 +84,23 @@ class HiddenStates:
         return SpanStates(last, total / lengths[:, None, None], prompt)
 
 
+def of_layers(states: Sequence[torch.Tensor] | torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
+    """A model's hidden states of some layers, [B, L, layers, H].
+
+    Args:
+        states: [B, L, H] for each layer, that of the embedding first.
+
+    Raises:
+        BadInput: they are more than one vector a token, as gemma3n's are.
+    """
+    if states[layers[0]].dim() != 3:
+        raise BadInput(
+            "a token's hidden state must be one vector, this model has several streams of shape "
+            f"{tuple(states[layers[0]].shape)}: use a value that needs none"
+        )
+    return torch.stack([states[layer] for layer in layers], 2)
+
+
 @torch.no_grad()
 def computed(
     model: PreTrainedModel,
@@ -102,9 +121,7 @@ def computed(
             tokens = torch.as_tensor(np.stack([texts[b] for b in batch]), device=model.device).long()
             ones = torch.ones_like(tokens)
             out = model(input_ids=tokens, attention_mask=ones, use_cache=False, output_hidden_states=True)
-            states = torch.stack(
-                [out.hidden_states[layer] for layer in layers], 2
-            ).float()  # [B, L, layers, H]
+            states = of_layers(out.hidden_states, layers).float()
             for place, b in enumerate(batch):
                 last[b] = states[place, -1]
                 mean[b] = states[place, length - span_length(graph, int(ids[b])) :].mean(0)

@@ -42,11 +42,13 @@ class LogitCache:
         rows = (self.next + np.arange(len(slots))) % len(self.ring)
         evicted = self.slot_of[rows]
         self.row_of[evicted[evicted >= 0]] = UNKNOWN
-        self.row_of[slots], self.slot_of[rows] = rows, slots
+        self.slot_of[rows] = UNKNOWN
         first = min(len(slots), len(self.ring) - self.next)  # of them before the ring's end
         self.ring[self.next : self.next + first] = logits[:first]
         self.ring[: len(slots) - first] = logits[first:]
         self.next = (self.next + len(slots)) if first == len(slots) else len(slots) - first
+        self.slot_of[rows] = slots
+        self.row_of[slots] = rows  # last: what an interrupt leaves unwritten is not known
 
     def has(self, slots: Slots) -> NDArray[np.bool_]:
         return self.row_of[slots] >= 0
@@ -65,5 +67,5 @@ class LogitCache:
         grown = logits.new_empty(size, logits.shape[1])  # on a CPU, what is never written takes no memory
         if self.ring is not None:
             grown[:old] = self.ring
-        self.ring = grown
-        self.slot_of = np.concatenate([self.slot_of, np.full(size - old, UNKNOWN)])
+        self.slot_of = np.concatenate([self.slot_of[:old], np.full(size - old, UNKNOWN)])
+        self.ring = grown  # last: an interrupt before it leaves names of rows that are not there, and no more

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from babblegraph.lm.norms import Call, fused_norm
 from babblegraph.lm.plan import Plan
 from babblegraph.lm.products import Product, copied, products_of
 from babblegraph.lm.traced import Traced, plain
+from babblegraph.lm.turn import undoing
 
 PACK_BYTES = 1 << 30
 
@@ -69,22 +71,17 @@ class Packed:
         model = self._model()
         whole = model if self._trace and model is not None and plain(model) else None
         if self._packs is None or weights != self._weights:
-            self._packs, self._weights = self._packed(), weights
+            self._weights, self._packs = None, self._packed()
             if self._traced is not None and (model is None or not self._traced.goes_on(model, self._copies)):
                 self._traced = None
-        mine = []
-        try:
-            for layer, call in self._packs.items():
-                if "forward" not in layer.__dict__:
-                    layer.__dict__["forward"] = call
-                    mine.append(layer)
-            if whole is not None:
-                whole.__dict__["forward"] = Whole(whole, self._programs)
-                mine.append(whole)
+            self._weights = weights  # last: an interrupt before it has all of this done again
+        calls = {layer: call for layer, call in self._packs.items() if "forward" not in layer.__dict__}
+        if whole is not None:
+            calls[whole] = Whole(whole, self._programs)
+        with nullcontext() if model is None else undoing(model, partial(_take_away, calls)):
+            for layer, call in calls.items():
+                layer.__dict__["forward"] = call
             yield
-        finally:
-            for layer in mine:
-                del layer.__dict__["forward"]
 
     def _programs(self, model: nn.Module) -> Traced:
         if self._traced is None:
@@ -130,6 +127,12 @@ class Whole:
     def coast(self, plan: Plan, logits: torch.Tensor, ahead: Ahead, hidden: bool) -> Coasted:
         """As of `Traced`."""
         return self._programs(self._model).coast(plan, logits, ahead, hidden)
+
+
+def _take_away(calls: dict[nn.Module, Call]) -> None:
+    for layer, call in calls.items():
+        if layer.__dict__.get("forward") is call:
+            del layer.__dict__["forward"]
 
 
 def _nbytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -41,6 +41,7 @@ class Product:
         self.copies = [weight] if len(weights) == 1 or self._bias is None else [weight, self._bias]
         self._sizes = [len(w) for w in weights]
         self._numbers: torch.Tensor | None = None  # that were multiplied last
+        self._written = 0  # how often they had been written to
         self._parts: dict[int, torch.Tensor] = {}  # of that product, of layers that are still to be called
 
     def of(self, layer: nn.Module, number: int) -> Call:
@@ -56,8 +57,9 @@ class Product:
 
     def _part(self, x: torch.Tensor, number: int) -> torch.Tensor:
         """Of the product with x: computed once, as long as the layers are called with the very same tensor."""
-        if x is not self._numbers or number not in self._parts:
-            self._parts = dict(enumerate(self._product(x).split(self._sizes, -1)))
+        written = 0 if x.is_inference() else x._version  # a hook may write to what a layer is given
+        if x is not self._numbers or written != self._written or number not in self._parts:
+            self._parts, self._written = dict(enumerate(self._product(x).split(self._sizes, -1))), written
         part = self._parts.pop(number)
         self._numbers = x if self._parts else None  # nothing is kept alive for longer than it takes
         return part

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules import module as _every
 
 from babblegraph.errors import first_line
 from babblegraph.lm.cascade import How, Pass, Pool, Seen, StepAttention
@@ -69,6 +71,7 @@ class Traced:
 
     def __init__(self, model: nn.Module, copies: Sequence[torch.Tensor] = ()) -> None:
         self._weights = [*copies, *_weights_of(model)]
+        self._modules = [weakref.ref(module) for module in modules_of(model)]
         self._adapted = [layer for layer in modules_of(model) if hasattr(type(layer), "merged_adapters")]
         self._programs: dict[Hashable, Program | None] = {}
         self._waited = 0  # steps
@@ -80,7 +83,15 @@ class Traced:
         return self.reason is None if self._programs else None
 
     def goes_on(self, model: nn.Module, copies: Sequence[torch.Tensor]) -> bool:
-        """Takes other weights instead; False where they are of other kinds, so that the programs are not theirs."""
+        """Takes other weights instead; False where they are of other kinds, or of other modules.
+
+        Programs have what modules do written down, not only their weights: how much an adapter counts, for one.
+        """
+        modules = modules_of(model)
+        if len(modules) != len(self._modules) or any(
+            known() is not module for known, module in zip(self._modules, modules, strict=True)
+        ):
+            return False
         before, now = self._weights, [*copies, *_weights_of(model)]
         if [(w.shape, w.dtype) for w in before] != [(w.shape, w.dtype) for w in now]:
             return False
@@ -234,7 +245,7 @@ def plain(model: nn.Module) -> bool:
                 return False
         if any(w is not None and w.device.type != "cpu" for w in module._parameters.values()):
             return False
-    return True
+    return not (_every._global_forward_hooks or _every._global_forward_pre_hooks)
 
 
 class _Noting:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -13,8 +14,23 @@ from transformers import PreTrainedModel
 
 from babblegraph.lm.modules import modules_of
 
-_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_locks: dict[int, tuple[weakref.ref[object], threading.RLock]] = {}  # by the id of what they lock
 _making = threading.Lock()
+
+
+class Turn:
+    """A turn that goes on as long as somebody has it."""
+
+
+class Changes:
+    """What is changed in a model meanwhile, and how to undo it."""
+
+    def __init__(self) -> None:
+        self.turn: Callable[[], Turn | None] = lambda: None  # the outermost one that goes on
+        self.undo: list[Callable[[], None]] = []
+
+
+_changes: weakref.WeakKeyDictionary[nn.Module, Changes] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
@@ -23,13 +39,15 @@ def turn_of(*models: PreTrainedModel) -> Iterator[None]:
 
     Another thread waits for its turn, since a search changes the model's attention and linear layers. Dropout is
     off, and so are autocast and inference mode: the keys of one round are read in the next, wherever that runs.
-    Afterwards everything is as it was.
+    Afterwards everything is as it was. Should Ctrl-C have kept a turn from that, the next one sees to it.
     """
-    locks = sorted(map(_lock, models), key=id)  # in one order, so that no two threads wait for each other
+    locks = {id(lock): lock for model in models for lock in _locks_of(model)}
     with ExitStack() as stack:
-        for lock in locks:
-            stack.enter_context(lock)
+        for name in sorted(locks):  # in one order, so that no two threads wait for each other
+            stack.enter_context(locks[name])
+        mine = Turn()
         for model in models:
+            _begin(model, mine)
             stack.enter_context(_evaluating(model))
             if model.device.type == "cuda":
                 stack.enter_context(torch.cuda.device(model.device))  # where kernels are launched
@@ -38,22 +56,73 @@ def turn_of(*models: PreTrainedModel) -> Iterator[None]:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
-        yield
-
-
-def _lock(model: PreTrainedModel) -> threading.RLock:
-    """By a layer, since a model and the wrapper of its adapters are one."""
-    with _making:
-        return _locks.setdefault(model.get_input_embeddings(), threading.RLock())
+        try:
+            yield
+        finally:
+            del mine  # a traceback may hold this frame for longer than the turn goes on
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in modules_of(model) if module.training]
+def undoing(model: nn.Module, undo: Callable[[], None]) -> Iterator[None]:
+    """Undoes a change of a model at the end of this block, within its turn; or when its next turn begins.
+
+    Args:
+        model: whose turn it is.
+        undo: puts it back as it was; twice is as good as once.
+    """
+    changes = _changes_of(model)
+    changes.undo.append(undo)  # before anything is changed
     try:
+        yield
+    finally:
+        undo()
+        changes.undo.remove(undo)
+
+
+def _begin(model: PreTrainedModel, mine: Turn) -> None:
+    """Undoes what an interrupted turn has left; a turn within a turn leaves all as it is."""
+    changes = _changes_of(model)
+    if changes.turn() is not None:
+        return
+    changes.turn = weakref.ref(mine)
+    for undo in reversed(changes.undo):
+        undo()
+    changes.undo.clear()
+
+
+def _changes_of(model: nn.Module) -> Changes:
+    return _changes.setdefault(_layer_of(model), Changes())
+
+
+def _layer_of(model: nn.Module) -> nn.Module:
+    """A layer that stands for the model: it and the wrapper of its adapters are one."""
+    found = getattr(model, "get_input_embeddings", lambda: model)  # a wrapper hands the question on
+    layer: nn.Module = found()
+    return layer
+
+
+def _locks_of(model: PreTrainedModel) -> list[threading.RLock]:
+    """Its own, and that of the configuration, which several models may share."""
+    with _making:
+        return [_lock(_layer_of(model)), _lock(model.config)]
+
+
+def _lock(thing: object) -> threading.RLock:
+    key = id(thing)
+    if key not in _locks:
+        _locks[key] = weakref.ref(thing, lambda _: _locks.pop(key, None)), threading.RLock()
+    return _locks[key][1]
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    training = [module for module in modules_of(model) if module.training]
+    with undoing(model, partial(_train, training)):
         for module in training:
             module.training = False
         yield
-    finally:
-        for module in training:
-            module.training = True
+
+
+def _train(modules: list[nn.Module]) -> None:
+    for module in modules:
+        module.training = True

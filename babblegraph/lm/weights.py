@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SAMPLED = 16  # numbers of each weight
+PLAIN = (nn.Parameter, torch.Tensor)
 
 
 class Stamp(NamedTuple):
@@ -28,18 +29,25 @@ class Stamp(NamedTuple):
 def stamp(model: nn.Module) -> Stamp:
     """What tells a model from what it was before, without reading all of it: a few microseconds for each weight.
 
+    That is which modules it has, its weights, and its buffers (how positions are turned, say).
+
     PyTorch counts what is written to a weight, except through `.data`, as peft merges adapters and some optimizers
     write; so a few numbers of each weight are looked at too. Weights of classes of their own have only the count.
     """
     weights: list[torch.Tensor] = []
+    buffers: list[torch.Tensor] = []
     adapters: list[Any] = []
-    for module in modules_of(model):
+    modules = modules_of(model)
+    for module in modules:
         weights += [weight for weight in module._parameters.values() if weight is not None]
+        buffers += [buffer for buffer in module._buffers.values() if buffer is not None]
         if hasattr(type(module), "merged_adapters"):  # a layer of peft
             adapters.append(at_work(module))
     counts = tuple([0 if w.is_inference() else w._version for w in weights])
-    looks = _looks_at(model, weights)
-    return Stamp((looks.places, counts, looks.numbers()), tuple(adapters))
+    looks = _looks_at(
+        model, [*weights, *buffers]
+    )  # some models write to buffers at every pass: no counts of these
+    return Stamp((tuple(map(id, modules)), looks.places, counts, looks.numbers()), tuple(adapters))
 
 
 class Structure(NamedTuple):
@@ -87,12 +95,12 @@ _looks: weakref.WeakKeyDictionary[nn.Module, _Looks] = weakref.WeakKeyDictionary
 
 def _looks_at(model: nn.Module, weights: Sequence[torch.Tensor]) -> _Looks:
     """The views of the last time, as long as the weights are where they were."""
-    places = tuple([(id(w), w.data_ptr() if type(w) is nn.Parameter else 0) for w in weights])
+    places = tuple([(id(w), w.data_ptr() if type(w) in PLAIN else 0) for w in weights])
     looks = _looks.get(model)
     if looks is None or looks.places != places:
         alike: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
         for weight in weights:
-            if type(weight) is nn.Parameter and weight.device.type != "meta" and (size := weight.numel()):
+            if type(weight) in PLAIN and weight.device.type != "meta" and (size := weight.numel()):
                 step = size // SAMPLED if weight.is_contiguous() else 0  # 0: the first number alone
                 view = weight.as_strided((SAMPLED,), (step,))
                 alike.setdefault((weight.device, weight.dtype), []).append(view)
