@@ -25,7 +25,7 @@ from babblegraph.view.signs import (
     WORDS,
     Signs,
 )
-from babblegraph.view.text import fit
+from babblegraph.view.text import fit_figures
 
 ENDS = (  # of branches, before what is still open
     *(Status.LEAF_DEAD, Status.PRUNED, Status.MERGED, Status.LEAF_END, Status.LEAF_LENGTH),
@@ -39,14 +39,14 @@ def title(graph: BabbleGraph, width: int, signs: Signs = UNICODE, more: str = ""
     if "at_round" in meta and not more:
         more = "as of round {} of {}".format(*meta["at_round"])
     parts = [meta.get("task"), meta.get("model"), meta.get("strategy"), f"seed {meta.get('seed', 0)}", more]
-    said = fit(f" {signs.dot} ".join(str(p) for p in parts if p), max(width - 14, 1), signs)
+    said = fit_figures(f" {signs.dot} ".join(str(p) for p in parts if p), max(width - 14, 1), signs)
     return line_of(("babblegraph", TITLE), ("  ", ""), (said, QUIET))
 
 
 def verdict(
     graph: BabbleGraph, spent: Spent | None, budget: Budget | None, width: int, signs: Signs = UNICODE
 ) -> Text:
-    """One line on what came of the search, and what that cost."""
+    """One line on what came of the search, and what that cost; two where the first alone is longer than the view."""
     line = _outcome(graph, width, signs)
     nodes, rounds = graph.size - graph.trees, graph.round
     costs = [
@@ -57,7 +57,7 @@ def verdict(
         bound = budget.tokens * graph.trees if budget is not None and budget.tokens else 0
         of = f" of {figures.count(bound)}" if bound else ""
         total = f"{figures.count(spent.sampled)}{of} tokens"
-        each = f"{figures.count(spent.sampled / graph.trees)} tokens a prompt"
+        each = f"{figures.count(spent.sampled / graph.trees)} tokens a {figures.tree_name(graph)}"
         first = [f"cost {total}"] if graph.trees == 1 else [f"cost {each}", f"{total} in all"]
         costs = [*first, *costs, f"{spent.seconds:.1f} s"]
     for i, cost in enumerate(costs):
@@ -94,7 +94,7 @@ def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bo
         named.append((signs.again, "expanded again later", AGAIN))
     lines = [Text(no_wrap=True)]
     for sign, word, style in named:
-        word = fit(word.replace("→", signs.arrow), max(width - len(sign) - 1, 1), signs)
+        word = fit_figures(word.replace("→", signs.arrow), max(width - len(sign) - 1, 1), signs)
         gap = 3 if lines[-1].cell_len else 0
         if lines[-1].cell_len + gap + len(sign) + len(word) + 1 > width:
             lines.append(Text(no_wrap=True))
@@ -139,5 +139,5 @@ def _of_prompts(graph: BabbleGraph, word: str, found: Tally, width: int, signs: 
 
 
 def line_of(*parts: tuple[str, str]) -> Text:
-    """A line of parts with a style each, none of which is inherited by the next."""
-    return Text.assemble(*parts, no_wrap=True)
+    """A line of parts with a style each, none of which is inherited by the next; narrow views break it at words."""
+    return Text.assemble(*parts)
