@@ -17,14 +17,21 @@ from babblegraph.status import Status
 from babblegraph.step_text import no_text, step_text
 from babblegraph.subtrees import passing, sums, worth
 from babblegraph.view import figures
+from babblegraph.view.grid import grid
 from babblegraph.view.heading import title
 from babblegraph.view.signs import PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit, pad
+from babblegraph.view.text import fit, fit_figures, pad
 
 ONLY_A, ONLY_B, BOTH = "yellow", "cyan", "default"  # red is for what is dead, green for what passes
+PAIRS = ("value", "tokens")  # the columns of figures, of A and of B each; the last ones go first
 MOVED, NEW = 8, 6  # lines of the tables
 FEWEST = 1e-6  # a difference of probabilities below it is rounding
 CELLS = 9  # of one column of figures
+LEAST, LEAST_TREE, LEAST_TEXT = (
+    4,
+    16,
+    8,
+)  # cells of labels, of the tree and of a text, before figures go or move
 
 
 class _Sides(NamedTuple):
@@ -70,7 +77,7 @@ def diff_report(
         lines.append(
             Text(f"{name}  ", f"bold {style}", no_wrap=True).append_text(title(graph, width - 3, signs))
         )
-    lines += ["", _totals(sides), "", *_tree(sides, width, height, signs), ""]
+    lines += ["", _totals(sides, width, signs), "", *_tree(sides, width, height, signs), ""]
     lines += [*_new_elites(sides, width, signs), *_moved(sides, width, signs)]
     return Group(*lines)
 
@@ -81,25 +88,24 @@ def _tokens(graph: BabbleGraph, of: NDArray[np.int32], found: Union) -> NDArray[
     return sums(found.parent, own.astype(np.int64))
 
 
-def _totals(sides: _Sides) -> Table:
+def _totals(sides: _Sides, width: int, signs: Signs) -> Table:
     """Nodes, tokens, leaves and elites of both."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
-    for name, style in (("", ""), ("A", f"bold {ONLY_A}"), ("B", f"bold {ONLY_B}"), ("both", STRONG)):
-        table.add_column(
-            Text(name, style), justify="left" if not name else "right", no_wrap=True, overflow="crop"
-        )
     there = [x != NOWHERE for x in (sides.union.in_a, sides.union.in_b)]
     both = sides.union.shared
     count = figures.count
-    table.add_row("places", *(count(int(x.sum())) for x in there), count(int(both.sum())))
     roots = sides.union.parent == NO_PARENT
-    table.add_row("tokens in spans", *(count(int(t[roots].sum())) for t in sides.tokens), "")
-    table.add_row("leaves that pass", *(count(int(passing(g).sum())) for g in sides.graphs), "")
     one, other = (set(x.tolist()) for x in sides.elites)
-    table.add_row("elites", count(len(one)), count(len(other)), count(len(one & other)))
     best = [figures.share(float(g.score[g.best(1)[0]])) if g.best(1) else "" for g in sides.graphs]
-    table.add_row("best score", *best, "")
-    return table
+    rows = {
+        "places": (*(count(int(x.sum())) for x in there), count(int(both.sum()))),
+        "tokens in spans": (*(count(int(t[roots].sum())) for t in sides.tokens), ""),
+        "leaves that pass": (*(count(int(passing(g).sum())) for g in sides.graphs), ""),
+        "elites": (count(len(one)), count(len(other)), count(len(one & other))),
+        "best score": (*best, ""),
+    }
+    lines = [(Text(name), cells) for name, cells in rows.items()]
+    names = [Text("A", f"bold {ONLY_A}"), Text("B", f"bold {ONLY_B}"), Text("both", STRONG)]
+    return grid(Text(), names, lines, width=width, signs=signs, least=LEAST)
 
 
 def _tree(sides: _Sides, width: int, height: int | None, signs: Signs) -> list[Text]:
@@ -115,17 +121,23 @@ def _tree(sides: _Sides, width: int, height: int | None, signs: Signs) -> list[T
     below: dict[int, list[int]] = {}
     for place in sorted(drawn):
         below.setdefault(int(parent[place]), []).append(place)
-    hidden, room = _hidden(sides.union, drawn), max(min(width - 4 * CELLS - 2, 72), 16)
-    names = ("value A", "value B", "tokens A", "tokens B")
-    lines = [Text(pad("", room) + "".join(n.rjust(CELLS) for n in names), QUIET, no_wrap=True)]
+    hidden = _hidden(sides.union, drawn)
+    pairs = min(max((width - 2 - LEAST_TREE) // (2 * CELLS), 0), len(PAIRS))
+    names = PAIRS[:pairs]
+    room = min(width - 2 * pairs * CELLS - 2, 72)
+    lines = [
+        Text(
+            pad("", room) + "".join(f"{n} {x}".rjust(CELLS) for n in names for x in "AB"), QUIET, no_wrap=True
+        )
+    ]
     stack: list[tuple[int, tuple[bool, ...]]] = [(place, ()) for place in reversed(below[NO_PARENT])]
     while stack:
         place, last = stack.pop()
         if place < 0:  # what is not drawn below ~place
             words = _guides(last, signs) + f"{signs.ellipsis} {hidden[~place]}"
-            lines.append(Text(fit(words, width, signs), QUIET, no_wrap=True))
+            lines.append(Text(fit_figures(words, width, signs), QUIET, no_wrap=True))
             continue
-        lines.append(_place_line(sides, place, last, room, signs))
+        lines.append(_place_line(sides, place, last, room, names, signs))
         under = [*below.get(place, []), *([~place] if place in hidden else [])]
         stack += [(p, (*last, i == len(under) - 1)) for i, p in enumerate(under)][::-1]
     return lines
@@ -164,7 +176,9 @@ def _hidden(found: Union, drawn: set[int]) -> dict[int, str]:
     }
 
 
-def _place_line(sides: _Sides, place: int, last: tuple[bool, ...], room: int, signs: Signs) -> Text:
+def _place_line(
+    sides: _Sides, place: int, last: tuple[bool, ...], room: int, names: Sequence[str], signs: Signs
+) -> Text:
     nodes = sides.node(0, place), sides.node(1, place)
     style = BOTH if NOWHERE not in nodes else ONLY_B if nodes[0] == NOWHERE else ONLY_A
     row = Text(no_wrap=True).append(_guides(last, signs), QUIET)
@@ -177,10 +191,12 @@ def _place_line(sides: _Sides, place: int, last: tuple[bool, ...], room: int, si
     said = fit(said, max(room - row.cell_len - 1, 1), signs, middle=graph.parent[node] == NO_PARENT)
     row.append(f" {said}", f"{style} bold" if is_elite else style)
     row.append(" " * (room - row.cell_len))
-    for known, node in zip(sides.worth, nodes, strict=True):
-        row.append(("" if node == NOWHERE else figures.share(float(known[node]))).rjust(CELLS))
-    for tokens in sides.tokens:
-        row.append((figures.count(int(tokens[place])) if tokens[place] else "").rjust(CELLS), QUIET)
+    if "value" in names:
+        for known, node in zip(sides.worth, nodes, strict=True):
+            row.append(("" if node == NOWHERE else figures.share(float(known[node]))).rjust(CELLS))
+    if "tokens" in names:
+        for tokens in sides.tokens:
+            row.append((figures.count(int(tokens[place])) if tokens[place] else "").rjust(CELLS), QUIET)
     return row
 
 
@@ -237,9 +253,18 @@ def _moved(sides: _Sides, width: int, signs: Signs) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(name, TITLE)]
     for i in order[np.abs(change[order]) > FEWEST]:
         graph, node = sides.either(int(both[i]))
-        figure = f"{100 * p[0][i]:7.2f} % {signs.arrow} {100 * p[1][i]:6.2f} %"
-        text = fit(graph.text(node), max(width - len(figure) - 6, 8), signs, middle=True)
-        lines.append(
-            Text.assemble((f"  {figure}  ", ONLY_B if change[i] > 0 else ONLY_A), text, no_wrap=True)
-        )
+        lines += _change(p[0][i], p[1][i], graph.text(node), width, signs)
     return lines if len(lines) > 1 else []
+
+
+def _change(before: float, after: float, text: str, width: int, signs: Signs) -> list[Text]:
+    """Two shares and where they were; in a narrow view the text has a line of its own."""
+    style = ONLY_B if after > before else ONLY_A
+    figure = f"  {100 * before:7.2f} % {signs.arrow} {100 * after:6.2f} %  "
+    if (room := width - len(figure) - 2) >= LEAST_TEXT:
+        return [Text.assemble((figure, style), fit(text, room, signs, middle=True), no_wrap=True)]
+    lone = f"{100 * before:.2f} % {signs.arrow} {100 * after:.2f} %"
+    return [
+        Text(lone, style, no_wrap=True),
+        Text(f"  {fit(text, width - 2, signs, middle=True)}", no_wrap=True),
+    ]
