@@ -6,11 +6,13 @@ import numpy as np
 from rich.text import Text
 
 from babblegraph.budget import Budget, Spent
+from babblegraph.estimates import probability, why_not
 from babblegraph.graph import BabbleGraph
 from babblegraph.outcome import Tally, settled
 from babblegraph.status import Status
 from babblegraph.subtrees import passing
 from babblegraph.view import figures
+from babblegraph.view.estimates import interval
 from babblegraph.view.signs import (
     AGAIN,
     BEST,
@@ -107,7 +109,7 @@ def _outcome(graph: BabbleGraph, width: int, signs: Signs) -> Text:
     """Whether something passed, and how good the best is."""
     word, found = settled(graph)
     if found is not None and graph.trees > 1:
-        return _of_prompts(graph, word, found, width, signs)
+        return _of_trees(graph, word, found, width, signs)
     passed = len(np.unique(graph.root[passing(graph)]))
     best, threshold = [float(graph.score[node]) for node in graph.best(1)], graph.meta.get("threshold")
     if found is not None and word == "right":
@@ -124,18 +126,36 @@ def _outcome(graph: BabbleGraph, width: int, signs: Signs) -> Text:
     return line_of((f"{signs.status[Status.LEAF_END]} best {best[0]:.2f}", STRONG))
 
 
-def _of_prompts(graph: BabbleGraph, word: str, found: Tally, width: int, signs: Signs) -> Text:
-    """How many prompts came out well, their share and its interval as far as there is room."""
-    words = f"{signs.passed} {found.hits} of {found.of} prompts {word}"
-    line = line_of((words, PASSED if found.hits else FAILED))
+def _of_trees(graph: BabbleGraph, word: str, found: Tally, width: int, signs: Signs) -> Text:
+    """How many prompts came out well, their share and its interval as far as there is room.
+
+    Trees that repeat a prompt are no sample of prompts, and how many have a hit says little of how likely one is: there
+    the estimate stands in the share's place.
+    """
+    name = figures.tree_name(graph)
+    line = line_of(
+        (f"{signs.passed} {found.hits} of {found.of} {name}s {word}", PASSED if found.hits else FAILED)
+    )
     low, high = 100 * found.low, 100 * found.high
-    said = f" {100 * found.share:.1f} % (95 %: {low:.1f} to {high:.1f})"
+    share = f" {100 * found.share:.1f} % (95 %: {low:.1f} to {high:.1f})"
     waiting = graph.trees - found.of
     more = f" {signs.dot} {waiting} not begun" if waiting else ""
-    for part, style in ((said, STRONG), (more, "")):
+    for part, style in ((share if name == "prompt" else _chance(graph, signs), STRONG), (more, "")):
         if line.cell_len + len(part) <= width:
             line.append(part, style)
     return line
+
+
+def _chance(graph: BabbleGraph, signs: Signs) -> str:
+    """What a forest of repetitions estimates, as `babblegraph estimate` says it; nothing where weights are biased."""
+    threshold = graph.meta.get("threshold")
+    if threshold is None or why_not(graph):
+        return ""
+    found = probability(graph, threshold)
+    if found.value is None and found.high is None:
+        return ""
+    said = interval(found, signs) if found.value is not None else f"at most {found.high:.2g} (95 %)"
+    return f" {signs.dot} P(score reaches {threshold:g}) {' '.join(said.split())}"
 
 
 def line_of(*parts: tuple[str, str]) -> Text:
