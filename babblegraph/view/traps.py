@@ -148,16 +148,19 @@ def _sentences(found: Sequence[Trap], whole: int, hits: int, hit: str) -> list[s
     lost = sum(x.tokens for x in found)
     if not found:
         return [f"No branch was expanded without a leaf that {hit}."]
-    branches = "One branch has" if len(found) == 1 else f"{len(found)} branches have"
+    branches, they = (
+        ("One branch has", "it holds") if len(found) == 1 else (f"{len(found)} branches have", "they hold")
+    )
     said = [
-        f"{branches} no leaf that {hit}; they hold {figures.count(lost)} of {figures.count(whole)} tokens "
+        f"{branches} no leaf that {hit}; {they} {figures.count(lost)} of {figures.count(whole)} tokens "
         f"({figures.percent(lost, whole)})."
     ]
     if len(found) > 3:
         top = sum(x.tokens for x in found[:3])
         said.append(f"The three largest hold {figures.percent(top, whole)} of all tokens.")
     dead, pruned, merged, live = (sum(x.fates[i] for x in found) for i in range(len(FATES)))
-    said.append(f"In them {dead} nodes are dead, {pruned} pruned, {merged} merged and {live} still live.")
+    within, nodes = "it" if len(found) == 1 else "them", "node is" if dead == 1 else "nodes are"
+    said.append(f"In {within} {dead} {nodes} dead, {pruned} pruned, {merged} merged and {live} still live.")
     said.append(f"{hits} {'leaf' if hits == 1 else 'leaves'} in all {_verb(hits, hit)}.")
     return said
 
