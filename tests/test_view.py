@@ -478,6 +478,15 @@ def test_frames_are_no_more_than_ten_a_second(monkeypatch):
     assert 1 <= len(drawn) <= 2 + 10 * (time.monotonic() - begin)
 
 
+def test_the_status_of_a_narrow_terminal_is_cut_where_no_figure_is():
+    console, _ = terminal()
+    console.width = 24
+    view = View(console, Budget(tokens=1000))
+    view._screen = None
+    view._status = "loading part 1234567890 of 9"
+    assert view._clock().plain.split(maxsplit=1)[1] == "loading part …"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_the_cursor_comes_back_after_an_error(error):
     def broken():

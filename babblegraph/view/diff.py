@@ -20,7 +20,7 @@ from babblegraph.view.grid import grid
 from babblegraph.view.heading import title
 from babblegraph.view.sides import Sides, sides
 from babblegraph.view.signs import PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit, fit_figures, pad
+from babblegraph.view.text import fit, fit_figures
 
 ONLY_A, ONLY_B, BOTH = "yellow", "cyan", "default"  # red is for what is dead, green for what passes
 PAIRS = ("value", "tokens")  # the columns of figures, of A and of B each; the last ones go first
@@ -97,11 +97,8 @@ def _tree(found: Sides, width: int, height: int | None, signs: Signs) -> list[Te
     pairs = min(max((width - 2 - LEAST_TREE) // (2 * CELLS), 0), len(PAIRS))
     names = PAIRS[:pairs]
     room = min(width - 2 * pairs * CELLS - 2, 72)
-    lines = [
-        Text(
-            pad("", room) + "".join(f"{n} {x}".rjust(CELLS) for n in names for x in "AB"), QUIET, no_wrap=True
-        )
-    ]
+    headings = "".join(f"{name} {side}".rjust(CELLS) for name in names for side in "AB")
+    lines = [Text(" " * room + headings, QUIET, no_wrap=True)] if names else []
     stack: list[tuple[int, tuple[bool, ...]]] = [(place, ()) for place in reversed(below[NO_PARENT])]
     while stack:
         place, last = stack.pop()

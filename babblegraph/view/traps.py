@@ -211,15 +211,15 @@ def _table(
     wide = [
         max(len(x) for x in (name, *column)) + 2 for name, column in zip(names, _columns(rows), strict=True)
     ]
-    room = width - 10
+    room = width - max(8, *(len(f"#{node}") for node in nodes)) - 2
     shown = 0
     while shown < len(names) and room - wide[shown] >= LEAST_TEXT:
         room -= wide[shown]
         shown += 1
-    table.add_column(Text("node", QUIET), justify="right", no_wrap=True, overflow="crop")
-    table.add_column(Text("text", QUIET), no_wrap=True, overflow="crop")
+    table.add_column(Text("node", QUIET), justify="right", no_wrap=True)
+    table.add_column(Text("text", QUIET), no_wrap=True)
     for name in names[:shown]:
-        table.add_column(Text(name, QUIET), justify="right", no_wrap=True, overflow="crop")
+        table.add_column(Text(name, QUIET), justify="right", no_wrap=True)
     for node, row in zip(nodes, rows, strict=True):
         said = graph.text(node) or (
             graph.prompts[node] if graph.parent[node] == NO_PARENT else no_text(graph, node)
