@@ -164,3 +164,12 @@ def test_every_number_of_a_narrow_terminal_is_one_of_a_wide_one(name, letters):
         text = plain(draw(width, signs), width)
         assert max(map(cell_len, text.splitlines())) <= width
         assert not set(NUMBER.findall(text)) - wide, f"{width} cells:\n{text}"
+
+
+def test_a_replay_without_room_for_its_bar_says_where_it_is_from_the_edge_on():
+    (line,) = [x.plain for x in picture(solved()[0], 3, (30, 30), History()) if "round" in x.plain]
+    assert line == "round 3 of 3 · 718 tokens in …"
+
+
+def test_a_rate_that_was_halved_once_was_not_halved_1_times():
+    assert "was halved once, to 0.00015" in plain(levels_report(levels(), width=100), 100)

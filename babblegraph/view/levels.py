@@ -182,7 +182,8 @@ def _remarks(level: Level, width: int, signs: Signs) -> list[str]:
         why = ", ".join(f"{reason} ({n})" for reason, n in level.skipped.items())
         found.append(f"level {level.number} learned nothing: {why}")
     if level.learned is not None and level.learned.retries:
-        slower = f"halved {level.learned.retries} times, to {level.learned.rate:.2g}"
+        times = "once" if level.learned.retries == 1 else f"{level.learned.retries} times"
+        slower = f"halved {times}, to {level.learned.rate:.2g}"
         found.append(f"level {level.number}: the learning rate was {slower}")
     if level.alarm:
         found.append(f"level {level.number} is refused: {level.alarm}; back to level {level.best}")

@@ -69,9 +69,9 @@ def picture(
         signs=signs,
     )
     said = Text(fit_figures(_words(then, graph.round, signs), width, signs), STRONG, no_wrap=True)
-    room = max(min(width - said.cell_len - 2, 40), 0)
-    along = bar(number / max(graph.round, 1), room, signs).append("  ").append_text(said)
-    return [*drawn, along, nodes_line(then, width=width, signs=signs)]
+    room = min(width - said.cell_len - 2, 40)
+    along = bar(number / max(graph.round, 1), room, signs).append("  ") if room > 0 else Text(no_wrap=True)
+    return [*drawn, along.append_text(said), nodes_line(then, width=width, signs=signs)]
 
 
 def _words(then: BabbleGraph, rounds: int, signs: Signs) -> str:
