@@ -42,23 +42,25 @@ def union(a: BabbleGraph, b: BabbleGraph) -> Union:
     everything, but should end their spans alike.
 
     Args:
-        a, b: graphs that have at least one prompt in common; equal prompts are matched in their order.
+        a, b: graphs that have at least one prompt in common; trees that repeat a prompt are joined.
     Raises:
         BadInput: no prompt in common.
     Complexity: O(N), a loop over nodes.
     """
-    trees_a, trees_b = _trees(a), _trees(b)
-    common = [key for key in trees_a if key in trees_b]
+    others = set(b.prompts)
+    common = {prompt: i for i, prompt in enumerate(p for p in dict.fromkeys(a.prompts) if p in others)}
     if not common:
         rule = "two graphs must have a prompt in common"
         raise BadInput(f"{rule}, got {a.prompts[0]!r} and {b.prompts[0]!r}: compare searches of one prompt")
     parents, nodes_a, nodes_b = [NO_PARENT] * len(common), [NOWHERE] * len(common), [NOWHERE] * len(common)
     places: dict[tuple[int, bytes], int] = {}
     of = []
-    for graph, trees, nodes in ((a, trees_a, nodes_a), (b, trees_b, nodes_b)):
+    for graph, nodes in ((a, nodes_a), (b, nodes_b)):
         place = [NOWHERE] * graph.size
-        for i, key in enumerate(common):
-            place[trees[key]], nodes[i] = i, trees[key]
+        for tree, prompt in enumerate(graph.prompts):
+            place[tree] = root = common.get(prompt, NOWHERE)
+            if root != NOWHERE and nodes[root] == NOWHERE:
+                nodes[root] = tree
         for node, up in enumerate(graph.parent.tolist()):
             if up == NO_PARENT or place[up] == NOWHERE:
                 continue
@@ -76,10 +78,15 @@ def union(a: BabbleGraph, b: BabbleGraph) -> Union:
 
 
 def elites(graph: BabbleGraph, places: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The places with a leaf that passes, each once; without a threshold, those with the best score of their tree."""
+    """The places with a leaf that passes, each once; without a threshold, those with the best score of their prompt."""
     hit = passing(graph)
     if graph.meta.get("threshold") is None:
-        hit[[node for tree in range(graph.trees) for node in graph.best(1, tree=tree)]] = True
+        best: dict[str, int] = {}
+        for tree, prompt in enumerate(graph.prompts):
+            for node in graph.best(1, tree=tree):
+                if prompt not in best or graph.score[node] > graph.score[best[prompt]]:
+                    best[prompt] = node
+        hit[list(best.values())] = True
     found = places[hit]
     return np.unique(found[found != NOWHERE])
 
@@ -87,13 +94,3 @@ def elites(graph: BabbleGraph, places: NDArray[np.int32]) -> NDArray[np.int32]:
 def span_bytes(graph: BabbleGraph, node: int) -> bytes:
     """What a node's own span is made of."""
     return b"".join(graph.vocabulary[token] for token in graph.span(node).tolist())
-
-
-def _trees(graph: BabbleGraph) -> dict[tuple[str, int], int]:
-    """The trees by prompt and how often it occurred before."""
-    seen: dict[str, int] = {}
-    found = {}
-    for i, prompt in enumerate(graph.prompts):
-        seen[prompt] = seen.get(prompt, -1) + 1
-        found[prompt, seen[prompt]] = i
-    return found

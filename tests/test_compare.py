@@ -26,7 +26,7 @@ def searched(strategy, seed=0):
 
 
 def steps_of(graph, node):
-    return (graph.root[node], *(graph.span(i).tobytes() for i in graph.path(node)[1:]))
+    return (graph.prompts[graph.root[node]], *(graph.span(i).tobytes() for i in graph.path(node)[1:]))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -63,6 +63,37 @@ def test_only_the_common_prompts_are_compared():
     found = union(a, b)
     assert found.shared.sum() == 3  # both prompts, and the node below x
     assert found.of_b[2] == found.of_a[2]
+
+
+def test_trees_that_repeat_a_prompt_are_joined():
+    a = graph_of("one", "two", prompts=["x"])
+    b = graph_of("one", "two", "one", "six", prompts=["y", "x", "x"], parent=[1, 1, 2, 0])
+    found = union(a, b)
+    assert found.parent.tolist() == [-1, 0, 0]
+    assert found.of_a.tolist() == [0, 1, 2]
+    assert found.of_b.tolist() == [NOWHERE, 0, 0, 1, 2, 1, NOWHERE]
+    assert found.in_b.tolist() == [1, 3, 4]  # the first of equal ones
+
+
+@pytest.mark.parametrize("threshold", [0.5, None])
+def test_every_total_is_of_all_trees_of_the_common_prompts_and_of_no_others(threshold):
+    """Second computation: a graph of these trees alone has the same totals, as it has nothing else."""
+    few = {"prompts": ["x"], "threshold": threshold, "status": Status.LEAF_STOP}
+    a, many = graph_of("aa", "bb", **few), few | {"prompts": ["y", "x", "x", "z", "x"]}
+    b = graph_of("aa", "bb", "cc", "dd", "ee", "bb", parent=[1, 1, 2, 0, 3, 4], **many)
+    a.score[1:], b.score[5:] = [1, 0], [0.75, 0, 0.875, 1, 1, 0]
+    alone = graph_of("aa", "bb", "cc", "bb", parent=[0, 0, 1, 2], **(few | {"prompts": ["x"] * 3}))
+    alone.score[3:] = [0.75, 0, 0.875, 0]
+    text = plain(diff_report(a, b, width=80), 80)
+    totals = {line[:18].strip(): line[18:].split() for line in text.splitlines()[4:10]}
+    passed = {"leaves that pass": ["1", "2"], "elites": ["1", "2", "1"]}
+    if threshold is None:
+        passed = {"leaves that pass": ["0", "0"], "elites": ["1", "1", "0"]}
+    rest = {"places": ["3", "4", "3"], "tokens in spans": ["4", "8"], "best score": ["1.00", "0.88"]}
+    assert totals == {"trees": ["1", "3", "of", "5"]} | rest | passed
+    same = plain(diff_report(a, alone, width=80), 80)
+    words = [[line.split() for line in shown.splitlines()[5:]] for shown in (same, text)]
+    assert words[0] == words[1]
 
 
 def test_the_report_names_new_elites_and_where_effort_and_probability_moved():

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from test_view import graph_of, plain, random_graph, solved
 
+from babblegraph.budget import Budget, Meter
+from babblegraph.estimates import probability
 from babblegraph.status import Status
 from babblegraph.subtrees import passing
 from babblegraph.view.fates import Fate, fates, over
 from babblegraph.view.heading import legend, verdict
+from babblegraph.view.report import report, saved_spent
 
 STOPPED = {Status.LEAF_DEAD: Fate.DEAD, Status.PRUNED: Fate.PRUNED, Status.MERGED: Fate.MERGED}
 
@@ -73,3 +76,25 @@ def test_the_legend_counts_every_node_once_and_takes_the_lines_that_it_needs():
         counts = [int(word) for line in lines for word in line.plain.split() if word.isdecimal()]
         assert sum(counts) == graph.size
     assert "✗" in plain(lines[0], 200)
+
+
+def test_trees_that_repeat_a_prompt_are_no_prompts_and_their_estimate_stands_in_place_of_a_share():
+    graph = graph_of(*"abcd", prompts=["p"] * 4, parent=range(4), status=Status.LEAF_STOP, threshold=0.5)
+    graph.score[4:] = 1, 1, 1, 0
+    graph.log_inclusion[4:] = np.log([2, 4, 8, 1])
+    graph.meta |= {"aim": "estimate", "spent": Meter(Budget(tokens=9), 4).to_json()}
+    found = probability(graph, 0.5)
+    said = verdict(graph, saved_spent(graph), None, 200).plain
+    value = f"{found.value:.4g} (95 %: {found.low:.3g} to {found.high:.3g})"
+    assert said.startswith(f"★ 3 of 4 trees passed · P(score reaches 0.5) {value} · cost 0 tokens a tree")
+    assert "prompt" not in said
+    graph.score[4:] = 0
+    assert verdict(graph, None, None, 70).plain.startswith(
+        f"★ 0 of 4 trees passed · P(score reaches 0.5) at most {probability(graph, 0.5).high:.2g} (95 %)"
+    )
+    graph.score[4:] = 1, 1, 1, 0
+    graph.meta["aim"] = "solve"  # no weights, no estimate, and still no interval of a share
+    assert verdict(graph, None, None, 200).plain == "★ 3 of 4 trees passed · 4 nodes · 0 rounds"
+    shown = plain(report(graph, width=80), 80)
+    assert "tree " in shown
+    assert "prompt" not in shown

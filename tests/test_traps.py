@@ -78,7 +78,13 @@ def test_joints_are_where_two_routes_to_hits_part():
 def test_the_report_says_it_in_words():
     text = plain(trap_report(solved(), width=100), 100)
     assert "4 branches have no leaf that passes; they hold 18 of 31 tokens (58.1 %)." in text
+    assert "In them 1 node is dead, 1 pruned, 1 merged and 0 still live." in text
     assert "1 leaf in all passes." in text
+    graph = graph_of("a", "b", threshold=0.5, status=Status.LEAF_STOP)
+    graph.score[1:] = 0, 1
+    text = plain(trap_report(graph, width=100), 100)
+    assert "One branch has no leaf that passes; it holds 1 of 2 tokens (50.0 %)." in text
+    assert "In it 0 nodes are dead, 0 pruned" in text
     assert plain(trap_report(graph_of(), width=60), 60).startswith("Traps\n  No branch")
 
 

@@ -18,12 +18,14 @@ from rich.text import Text
 
 from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
+from babblegraph.estimates import Estimate
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
 from babblegraph.protocols import Chosen
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.step_text import step_text
 from babblegraph.view import tables
+from babblegraph.view.estimates import estimate_report, interval
 from babblegraph.view.fold import Kind, fold
 from babblegraph.view.footer import bar, footer, time_left
 from babblegraph.view.live import View, can_move, moving_tree, watch
@@ -332,7 +334,7 @@ def test_gates_count_who_entered_and_who_passed():
         Gate.LEAF: (3, 1),  # the dead one is a finished leaf too
         Gate.ELITE: (1, 1),
     }
-    text = plain(tables.gates(graph), 80)
+    text = plain(tables.gates(graph, width=80), 80)
     assert "96.0 %" in text
 
 
@@ -476,6 +478,15 @@ def test_frames_are_no_more_than_ten_a_second(monkeypatch):
     assert 1 <= len(drawn) <= 2 + 10 * (time.monotonic() - begin)
 
 
+def test_the_status_of_a_narrow_terminal_is_cut_where_no_figure_is():
+    console, _ = terminal()
+    console.width = 24
+    view = View(console, Budget(tokens=1000))
+    view._screen = None
+    view._status = "loading part 1234567890 of 9"
+    assert view._clock().plain.split(maxsplit=1)[1] == "loading part …"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_the_cursor_comes_back_after_an_error(error):
     def broken():
@@ -571,3 +582,36 @@ def test_a_search_that_solves_shows_log_probabilities_since_its_weights_mean_not
         shown[aim] = "\n".join(line.plain for line in tree_lines(graph, 100))
     assert "log w" in shown["estimate"] and "−1.5" in shown["estimate"]  # noqa: PT018
     assert "log p" in shown["solve"] and "−7.2" in shown["solve"]  # noqa: PT018
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"value": None, "low": None, "high": 0.31, "reason": "no hit in 8 trees"}]
+)
+def test_a_warning_of_an_estimate_is_said_in_full_however_narrow(changed):
+    fields = {"value": 0.5, "error": 0.1, "effective": 9.0, "low": 0.3, "high": 0.7, "trees": 8, "hits": 5}
+    found = Estimate(**(fields | changed), warnings=("8 trees a prompt are fewer than 32: beware",))
+    for width in (24, 44, 80):
+        text = plain(estimate_report("p", 1.0, found, width=width), width)
+        assert "warning: 8 trees a prompt are fewer than 32: beware" in " ".join(text.split())
+
+
+def test_an_interval_is_given_as_a_half_width_only_where_both_halves_read_the_same():
+    even = Estimate(0.5, 0.1, 9.0, low=0.2, high=0.8)
+    assert interval(even) == "0.5 ± 0.3   (95 %: 0.2 to 0.8)"
+    assert interval(even, ASCII) == "0.5 +- 0.3   (95 %: 0.2 to 0.8)"
+    assert interval(Estimate(0.9866, 0.1, 9.0, low=0.748, high=0.9994)) == "0.9866   (95 %: 0.748 to 0.999)"
+
+
+@pytest.mark.parametrize(
+    ("independent", "words"),
+    [
+        (430.0, "430 tokens for the same interval   (0.43 times as many)"),
+        (250_000.0, "250k tokens for the same interval   (250 times as many)"),
+        (1.2, "1 token for the same interval"),
+        (0.4, "under 1 token for the same interval"),
+    ],
+)
+def test_what_independent_sampling_would_cost_reads_well_however_little(independent, words):
+    fields = {"low": 0.3, "high": 0.7, "tokens": 1000, "independent_tokens": independent}
+    text = plain(estimate_report("p", 1.0, Estimate(0.5, 0.1, 9.0, **fields), width=100), 100)
+    assert re.search("independent sampling +(.*)", text).group(1).strip() == words

@@ -27,7 +27,7 @@ from babblegraph.view.heading import legend, title
 from babblegraph.view.promise import best_leaf, promise
 from babblegraph.view.report import best_tree
 from babblegraph.view.signs import GATES, TITLE
-from babblegraph.view.text import fit
+from babblegraph.view.text import fit_figures
 
 BOTH_FROM = 90  # cells; a narrower terminal has no room for the tree and the text side by side
 ROUNDS_FROM = 70  # for the bar of rounds beside the title
@@ -252,7 +252,7 @@ class Explorer(Jumps):
         ):
             if said:
                 parts.append(f"{name} {said}")
-        line = Text(fit(" · ".join(parts), max(self.size.width - 12, 8)), no_wrap=True)
+        line = Text(fit_figures(" · ".join(parts), max(self.size.width - 12, 8)), no_wrap=True)
         line.append("   ? help", TITLE)
         room = self.size.width - line.cell_len - 5
         if room < self._legend.cell_len:

@@ -23,6 +23,7 @@ OPEN, CLOSED, LEAF = "▾ ", "▸ ", "  "
 CURSOR, CHOSEN = "›", "bold black on cyan"  # the chosen line has a sign beside its colours
 STOPPED = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED)
 ID, VALUE, WHAT = 9, 8, 14  # cells of the columns
+LEAST = 4  # of a node's text
 WHAT_FROM, ID_FROM = 46, 60  # from how wide a tree on they are there
 HEAT = ((0.5, ""), (0.1, "yellow underline"), (0.01, "magenta bold"), (0.0, "red reverse"))  # from which p on
 MOST_TOKENS = 2000  # of one span that are coloured
@@ -62,8 +63,9 @@ class Lines:
         if node in outline.marked:
             row.append("! ", "bold yellow")
         what_cells, id_cells = WHAT * (width >= WHAT_FROM), ID * (width >= ID_FROM)
-        columns = what_cells + VALUE + id_cells
-        room = max(width - row.cell_len - columns, 4)
+        value_cells = VALUE * (width - row.cell_len - what_cells - id_cells >= VALUE + LEAST)
+        columns = what_cells + value_cells + id_cells
+        room = max(width - row.cell_len - columns, LEAST)
         more = self._below(node) if outline.children[node] and not outline.is_open[node] else ""
         more = more if room - len(more) >= 10 else ""
         said = fit(self.said(node, room), room - len(more), signs, middle=graph.parent[node] == NO_PARENT)
@@ -73,9 +75,10 @@ class Lines:
         if what_cells:
             what, colour = self.what(node)
             row.append(fit(what, WHAT, signs).rjust(WHAT), colour)
-        value = float(outline.worth[node])
-        colour = "" if math.isnan(value) else value_colour(value)
-        row.append(figures.share(value).rjust(VALUE), f"{faded} {colour}".strip())
+        if value_cells:
+            value = float(outline.worth[node])
+            colour = "" if math.isnan(value) else value_colour(value)
+            row.append(figures.share(value).rjust(VALUE), f"{faded} {colour}".strip())
         if id_cells:
             row.append(f"#{node}".rjust(ID), QUIET)
         row.truncate(width)

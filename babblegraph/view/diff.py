@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,37 +10,25 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from babblegraph.compare import NOWHERE, Union, elites, union
+from babblegraph.compare import NOWHERE, Union
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Status
 from babblegraph.step_text import no_text, step_text
-from babblegraph.subtrees import passing, sums, worth
+from babblegraph.subtrees import sums
 from babblegraph.view import figures
+from babblegraph.view.grid import grid
 from babblegraph.view.heading import title
+from babblegraph.view.sides import Sides, sides
 from babblegraph.view.signs import PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit, pad
+from babblegraph.view.text import fit, fit_figures
 
 ONLY_A, ONLY_B, BOTH = "yellow", "cyan", "default"  # red is for what is dead, green for what passes
+PAIRS = ("value", "tokens")  # the columns of figures, of A and of B each; the last ones go first
 MOVED, NEW = 8, 6  # lines of the tables
 FEWEST = 1e-6  # a difference of probabilities below it is rounding
 CELLS = 9  # of one column of figures
-
-
-class _Sides(NamedTuple):
-    """Both graphs laid over each other; what lies at and below each of the P places."""
-
-    graphs: tuple[BabbleGraph, BabbleGraph]
-    union: Union
-    tokens: tuple[NDArray[np.int64], NDArray[np.int64]]  # [P] each, of spans
-    elites: tuple[NDArray[np.int32], NDArray[np.int32]]  # places
-    worth: tuple[NDArray[np.float32], NDArray[np.float32]]  # [N] each
-
-    def node(self, side: int, place: int) -> int:
-        return int((self.union.in_a, self.union.in_b)[side][place])
-
-    def either(self, place: int) -> tuple[BabbleGraph, int]:
-        side = 0 if self.node(0, place) != NOWHERE else 1
-        return self.graphs[side], self.node(side, place)
+LEAST, LEAST_TREE = 4, 16  # cells of labels and of the tree, before columns of figures go
+LEAST_TEXT = 8  # cells of a text, before it has a line of its own
 
 
 def diff_report(
@@ -57,75 +44,69 @@ def diff_report(
     Raises:
         BadInput: no prompt in common.
     """
-    found = union(a, b)
-    sides = _Sides(
-        (a, b),
-        found,
-        (_tokens(a, found.of_a, found), _tokens(b, found.of_b, found)),
-        (elites(a, found.of_a), elites(b, found.of_b)),
-        (worth(a), worth(b)),
-    )
+    found = sides(a, b)
     lines: list[RenderableType] = []
     for name, graph, style in (("A", a, ONLY_A), ("B", b, ONLY_B)):
         lines.append(
             Text(f"{name}  ", f"bold {style}", no_wrap=True).append_text(title(graph, width - 3, signs))
         )
-    lines += ["", _totals(sides), "", *_tree(sides, width, height, signs), ""]
-    lines += [*_new_elites(sides, width, signs), *_moved(sides, width, signs)]
+    lines += ["", _totals(found, width, signs), "", *_tree(found, width, height, signs), ""]
+    lines += [*_new_elites(found, width, signs), *_moved(found, width, signs)]
     return Group(*lines)
 
 
-def _tokens(graph: BabbleGraph, of: NDArray[np.int32], found: Union) -> NDArray[np.int64]:
-    mine = (of != NOWHERE) & (graph.parent != NO_PARENT)
-    own = np.bincount(of[mine], weights=(graph.stop - graph.start)[mine], minlength=len(found.parent))
-    return sums(found.parent, own.astype(np.int64))
-
-
-def _totals(sides: _Sides) -> Table:
-    """Nodes, tokens, leaves and elites of both."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
-    for name, style in (("", ""), ("A", f"bold {ONLY_A}"), ("B", f"bold {ONLY_B}"), ("both", STRONG)):
-        table.add_column(
-            Text(name, style), justify="left" if not name else "right", no_wrap=True, overflow="crop"
+def _totals(found: Sides, width: int, signs: Signs) -> Table:
+    """Nodes, tokens, leaves and elites of both, all of them of the trees that are compared."""
+    both, count, roots = found[:2], figures.count, found.union.parent == NO_PARENT
+    one, other = (set(side.elites.tolist()) for side in both)
+    rows = {
+        "places": (
+            *(count(int((x.nodes != NOWHERE).sum())) for x in both),
+            count(int(found.union.shared.sum())),
+        ),
+        "tokens in spans": (*(count(int(x.tokens[roots].sum())) for x in both), ""),
+        "leaves that pass": (*(count(x.passed) for x in both), ""),
+        "elites": (count(len(one)), count(len(other)), count(len(one & other))),
+        "best score": (*(figures.share(x.best) for x in both), ""),
+    }
+    if any(x.graph.trees > 1 for x in both):
+        all_or_some = (
+            f"{x.trees} of {x.graph.trees}" if x.trees < x.graph.trees else f"{x.trees}" for x in both
         )
-    there = [x != NOWHERE for x in (sides.union.in_a, sides.union.in_b)]
-    both = sides.union.shared
-    count = figures.count
-    table.add_row("places", *(count(int(x.sum())) for x in there), count(int(both.sum())))
-    roots = sides.union.parent == NO_PARENT
-    table.add_row("tokens in spans", *(count(int(t[roots].sum())) for t in sides.tokens), "")
-    table.add_row("leaves that pass", *(count(int(passing(g).sum())) for g in sides.graphs), "")
-    one, other = (set(x.tolist()) for x in sides.elites)
-    table.add_row("elites", count(len(one)), count(len(other)), count(len(one & other)))
-    best = [figures.share(float(g.score[g.best(1)[0]])) if g.best(1) else "" for g in sides.graphs]
-    table.add_row("best score", *best, "")
-    return table
+        rows = {"trees": (*all_or_some, ""), **rows}
+    lines = [(Text(name), cells) for name, cells in rows.items()]
+    names = [Text("A", f"bold {ONLY_A}"), Text("B", f"bold {ONLY_B}"), Text("both", STRONG)]
+    return grid(Text(), names, lines, width=width, signs=signs, least=LEAST)
 
 
-def _tree(sides: _Sides, width: int, height: int | None, signs: Signs) -> list[Text]:
+def _tree(found: Sides, width: int, height: int | None, signs: Signs) -> list[Text]:
     """The tree of all places: those that lead to elites, then those that took most."""
-    parent = sides.union.parent
+    parent = found.union.parent
     size = len(parent)
     weight = np.zeros(size)
-    for tokens, places in zip(sides.tokens, sides.elites, strict=True):
+    for side in found[:2]:
         hit = np.zeros(size, np.int64)
-        hit[places] = 1
-        weight += tokens / max(int(tokens[parent == NO_PARENT].sum()), 1) + 2 * (sums(parent, hit) > 0)
+        hit[side.elites] = 1
+        share = side.tokens / max(int(side.tokens[parent == NO_PARENT].sum()), 1)
+        weight += share + 2 * (sums(parent, hit) > 0)
     drawn = _pick(parent, weight, 2 * size + 2 if height is None else height)
     below: dict[int, list[int]] = {}
     for place in sorted(drawn):
         below.setdefault(int(parent[place]), []).append(place)
-    hidden, room = _hidden(sides.union, drawn), max(min(width - 4 * CELLS - 2, 72), 16)
-    names = ("value A", "value B", "tokens A", "tokens B")
-    lines = [Text(pad("", room) + "".join(n.rjust(CELLS) for n in names), QUIET, no_wrap=True)]
+    hidden = _hidden(found.union, drawn)
+    pairs = min(max((width - 2 - LEAST_TREE) // (2 * CELLS), 0), len(PAIRS))
+    names = PAIRS[:pairs]
+    room = min(width - 2 * pairs * CELLS - 2, 72)
+    headings = "".join(f"{name} {side}".rjust(CELLS) for name in names for side in "AB")
+    lines = [Text(" " * room + headings, QUIET, no_wrap=True)] if names else []
     stack: list[tuple[int, tuple[bool, ...]]] = [(place, ()) for place in reversed(below[NO_PARENT])]
     while stack:
         place, last = stack.pop()
         if place < 0:  # what is not drawn below ~place
             words = _guides(last, signs) + f"{signs.ellipsis} {hidden[~place]}"
-            lines.append(Text(fit(words, width, signs), QUIET, no_wrap=True))
+            lines.append(Text(fit_figures(words, width, signs), QUIET, no_wrap=True))
             continue
-        lines.append(_place_line(sides, place, last, room, signs))
+        lines.append(_place_line(found, place, last, room, names, signs))
         under = [*below.get(place, []), *([~place] if place in hidden else [])]
         stack += [(p, (*last, i == len(under) - 1)) for i, p in enumerate(under)][::-1]
     return lines
@@ -164,23 +145,27 @@ def _hidden(found: Union, drawn: set[int]) -> dict[int, str]:
     }
 
 
-def _place_line(sides: _Sides, place: int, last: tuple[bool, ...], room: int, signs: Signs) -> Text:
-    nodes = sides.node(0, place), sides.node(1, place)
+def _place_line(
+    found: Sides, place: int, last: tuple[bool, ...], room: int, names: Sequence[str], signs: Signs
+) -> Text:
+    both = found[:2]
+    nodes = tuple(int(side.nodes[place]) for side in both)
     style = BOTH if NOWHERE not in nodes else ONLY_B if nodes[0] == NOWHERE else ONLY_A
     row = Text(no_wrap=True).append(_guides(last, signs), QUIET)
     row.append("= " if NOWHERE not in nodes else "B " if nodes[0] == NOWHERE else "A ", style)
-    for graph, node in zip(sides.graphs, nodes, strict=True):
-        row.append(*_sign(graph, node, signs))
-    graph, node = sides.either(place)
+    for side, node in zip(both, nodes, strict=True):
+        row.append(*_sign(side.graph, node, signs))
+    graph, node = found.either(place)
     said = step_text(graph, node, 6 * room) or no_text(graph, node)
-    is_elite = any(place in places for places in sides.elites)
+    is_elite = any(place in side.elites for side in both)
     said = fit(said, max(room - row.cell_len - 1, 1), signs, middle=graph.parent[node] == NO_PARENT)
     row.append(f" {said}", f"{style} bold" if is_elite else style)
     row.append(" " * (room - row.cell_len))
-    for known, node in zip(sides.worth, nodes, strict=True):
-        row.append(("" if node == NOWHERE else figures.share(float(known[node]))).rjust(CELLS))
-    for tokens in sides.tokens:
-        row.append((figures.count(int(tokens[place])) if tokens[place] else "").rjust(CELLS), QUIET)
+    if "value" in names:
+        row.append("".join(figures.share(float(side.worth[place])).rjust(CELLS) for side in both))
+    if "tokens" in names:
+        cells = (figures.count(int(side.tokens[place])) if side.tokens[place] else "" for side in both)
+        row.append("".join(cell.rjust(CELLS) for cell in cells), QUIET)
     return row
 
 
@@ -203,18 +188,18 @@ def _guides(last: Sequence[bool], signs: Signs) -> str:
     return "".join(nothing if x else line for x in last[-6:-1]) + (end if last[-1] else branch)
 
 
-def _new_elites(sides: _Sides, width: int, signs: Signs) -> list[RenderableType]:
+def _new_elites(found: Sides, width: int, signs: Signs) -> list[RenderableType]:
     lines: list[RenderableType] = []
-    for side, name, style in ((0, "A", ONLY_A), (1, "B", ONLY_B)):
-        mine = sorted(set(sides.elites[side].tolist()) - set(sides.elites[1 - side].tolist()))
+    for name, style, side, other in (("A", ONLY_A, found.a, found.b), ("B", ONLY_B, found.b, found.a)):
+        mine = sorted(set(side.elites.tolist()) - set(other.elites.tolist()))
         if not mine:
             continue
         lines.append(Text(f"Elites only in {name}", TITLE))
-        graph = sides.graphs[side]
         for place in mine[:NEW]:
-            node = sides.node(side, place)
-            score = figures.share(float(graph.score[node]))
-            text = fit(graph.text(node), max(width - 14 - len(score), 8), signs, middle=True)
+            score = figures.share(float(side.worth[place]))
+            text = fit(
+                side.graph.text(int(side.nodes[place])), max(width - 14 - len(score), 8), signs, middle=True
+            )
             lines.append(Text.assemble((f"  {score}  ", QUIET), (text, style), no_wrap=True))
         if len(mine) > NEW:
             lines.append(Text(f"  {signs.ellipsis} {len(mine) - NEW} more", QUIET))
@@ -222,24 +207,33 @@ def _new_elites(sides: _Sides, width: int, signs: Signs) -> list[RenderableType]
     return lines
 
 
-def _moved(sides: _Sides, width: int, signs: Signs) -> list[RenderableType]:
+def _moved(found: Sides, width: int, signs: Signs) -> list[RenderableType]:
     """Where mass moved: in probability where the generators differ, else in the share of tokens spent."""
-    both = np.flatnonzero(sides.union.shared & (sides.union.parent != NO_PARENT))
+    both = np.flatnonzero(found.union.shared & (found.union.parent != NO_PARENT))
     if not len(both):
         return []
-    p = [np.exp(g.log_p_g[i[both]]) for g, i in zip(sides.graphs, sides.union[1:3], strict=True)]
+    p = [np.exp(side.graph.log_p_g[side.nodes[both]]) for side in found[:2]]
     name = "Probability moved"
     if (np.abs(p[0] - p[1]) < FEWEST).all():
-        name, roots = "Effort moved, in shares of all tokens", sides.union.parent == NO_PARENT
-        p = [t[both] / max(int(t[roots].sum()), 1) for t in sides.tokens]
+        name, roots = "Effort moved, in shares of all tokens", found.union.parent == NO_PARENT
+        p = [x.tokens[both] / max(int(x.tokens[roots].sum()), 1) for x in found[:2]]
     change = p[1] - p[0]
     order = np.argsort(-np.abs(change), kind="stable")[:MOVED]
     lines: list[RenderableType] = [Text(name, TITLE)]
     for i in order[np.abs(change[order]) > FEWEST]:
-        graph, node = sides.either(int(both[i]))
-        figure = f"{100 * p[0][i]:7.2f} % {signs.arrow} {100 * p[1][i]:6.2f} %"
-        text = fit(graph.text(node), max(width - len(figure) - 6, 8), signs, middle=True)
-        lines.append(
-            Text.assemble((f"  {figure}  ", ONLY_B if change[i] > 0 else ONLY_A), text, no_wrap=True)
-        )
+        graph, node = found.either(int(both[i]))
+        lines += _change(p[0][i], p[1][i], graph.text(node), width, signs)
     return lines if len(lines) > 1 else []
+
+
+def _change(before: float, after: float, text: str, width: int, signs: Signs) -> list[Text]:
+    """Two shares and where they were; in a narrow view the text has a line of its own."""
+    style = ONLY_B if after > before else ONLY_A
+    figure = f"  {100 * before:7.2f} % {signs.arrow} {100 * after:6.2f} %  "
+    if (room := width - len(figure) - 2) >= LEAST_TEXT:
+        return [Text.assemble((figure, style), fit(text, room, signs, middle=True), no_wrap=True)]
+    lone = f"{100 * before:.2f} % {signs.arrow} {100 * after:.2f} %"
+    return [
+        Text(lone, style, no_wrap=True),
+        Text(f"  {fit(text, width - 2, signs, middle=True)}", no_wrap=True),
+    ]

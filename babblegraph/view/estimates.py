@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from babblegraph.estimates import Estimate
 from babblegraph.view import figures
 from babblegraph.view.signs import FAILED, QUIET, STRONG, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit
+from babblegraph.view.text import fit, visible, wrapped
+
+GAP, LEAST = (
+    2,
+    24,
+)  # cells between a name and what is said, and of that: fewer, and it goes on a line of its own
+APART = "   "  # between a figure and what is said of it, which may go on in the next line
+LEAST_RATIO = 0.01  # below it, that so few tokens would do says more than how many times fewer
 
 
 def estimate_report(
@@ -23,7 +29,7 @@ def estimate_report(
     signs: Signs = UNICODE,
     one_of: tuple[int, Estimate] | None = None,
 ) -> Group:
-    """What an estimate says, as a table and a line for each warning.
+    """What an estimate says, as a table, and its warnings.
 
     Args:
         prompt: whose texts were sampled.
@@ -33,28 +39,54 @@ def estimate_report(
         signs: what to draw with.
         one_of: k, and the estimate of pass@k.
     """
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True, overflow="crop")
-    table.add_column(no_wrap=True, overflow="crop")
     rows = _rows(threshold, found, signs)
     if one_of is not None:
-        rows.insert(1, (f"pass@{one_of[0]}", _interval(one_of[1], signs), STRONG))
-    for name, said, style in rows:
-        table.add_row(Text(name, QUIET), Text(said, style))
+        rows.insert(1, (f"pass@{one_of[0]}", interval(one_of[1], signs), STRONG))
     title = Text.assemble(
         ("Estimate  ", TITLE), (fit(prompt, max(width - 10, 8), signs), STRONG), no_wrap=True
     )
-    parts: list[RenderableType] = [title, table]
+    lines, room = [title], max(len(name) for name, *_ in rows)
+    for name, said, style in rows:
+        lines += _row(name, visible(said, signs), style, room, width)
     for warning in found.warnings:
-        parts.append(Text(fit(f"warning: {warning}", width, signs), FAILED, no_wrap=True))
-    return Group(*parts)
+        lines += [Text(line, FAILED) for line in wrapped(visible(f"warning: {warning}", signs), width)]
+    return Group(*lines)
+
+
+def interval(found: Estimate, signs: Signs = UNICODE) -> str:
+    """A value and its 95 % interval, with ± where both its halves read the same; without a value, why and the bound."""
+    if found.value is None:
+        bound = "" if found.high is None else f": at most {found.high:.2g} (95 %)"
+        return f"{found.reason}{bound}"
+    if found.low is None or found.high is None:
+        return f"{found.value:.4g}"
+    below, above = f"{found.value - found.low:.2g}", f"{found.high - found.value:.2g}"
+    half = f" {'+-' if signs.ascii_only else '±'} {above}" if below == above else ""
+    return f"{found.value:.4g}{half}{APART}(95 %: {found.low:.3g} to {found.high:.3g})"
+
+
+def _row(name: str, said: str, style: str, room: int, width: int) -> list[Text]:
+    """What is said stands beside its name; where that leaves too little room, below it, an interval on its own line."""
+    left = width - room - GAP
+    if left < LEAST and len(name) + GAP + len(said) > width:
+        return [Text(name, QUIET), *(Text(line, style) for line in _lines(said, width, GAP))]
+    start = room + GAP if left >= LEAST else len(name) + GAP
+    first, *more = _lines(said, width - start)
+    beside = Text.assemble((name.ljust(start), QUIET), (first, style), no_wrap=True)
+    return [beside, *(Text(" " * start + line, style, no_wrap=True) for line in more)]
+
+
+def _lines(said: str, width: int, indent: int = 0) -> list[str]:
+    if indent + len(said) <= width:
+        return [" " * indent + said]
+    return [line for part in said.split(APART) for line in wrapped(part, width, indent)]
 
 
 def _rows(threshold: float, found: Estimate, signs: Signs) -> list[tuple[str, str, str]]:
     rows = [
         (
             f"P(score reaches {threshold:g})",
-            _interval(found, signs),
+            interval(found, signs),
             STRONG if found.value is not None else FAILED,
         )
     ]
@@ -65,21 +97,18 @@ def _rows(threshold: float, found: Estimate, signs: Signs) -> list[tuple[str, st
     if found.tokens is not None:
         rows.append(("tokens spent", figures.count(found.tokens), ""))
     if found.independent_tokens is not None and found.tokens:
-        ratio = f"{found.independent_tokens / found.tokens:.2g} times"
-        said = f"{figures.count(found.independent_tokens)}   ({ratio} as many, for the same interval)"
-        rows.append(("independent sampling", said, ""))
+        rows.append(("independent sampling", _independent(found.independent_tokens, found.tokens), ""))
     rows.append(("effective sample size", f"{found.effective:.4g}", ""))
     if math.isfinite(found.heaviest):
         rows.append(("heaviest leaf", f"{100 * found.heaviest:.2g} % of all weight", ""))
     return rows
 
 
-def _interval(found: Estimate, signs: Signs) -> str:
-    if found.value is None:
-        bound = "" if found.high is None else f": at most {found.high:.2g} (95 %)"
-        return f"{found.reason}{bound}"
-    if found.low is None or found.high is None:
-        return f"{found.value:.4g}"
-    half = max(found.high - found.value, found.value - found.low)
-    plus = "±" if signs is UNICODE else "+-"
-    return f"{found.value:.4g} {plus} {half:.2g}   (95 %: {found.low:.3g} to {found.high:.3g})"
+def _independent(tokens: float, spent: int) -> str:
+    """What independent texts would have cost; how many times as much only where that says something."""
+    said = "under 1 token" if tokens < 1 else f"{figures.count(tokens)} token{'s' * (tokens >= 1.5)}"
+    said += " for the same interval"
+    ratio = tokens / spent
+    if ratio < LEAST_RATIO:
+        return said
+    return f"{said}{APART}({f'{ratio:.2g}' if ratio < 100 else figures.count(ratio)} times as many)"

@@ -26,12 +26,14 @@ def count(n: float) -> str:
 
 
 def share(x: float) -> str:
-    """A value in [0, 1] with two digits; nothing where there is none.
+    """A value in [0, 1] with two digits; nothing where there is none. Scores may be larger: in at most seven cells.
 
-    >>> share(0.826), share(float("nan"))
-    ('0.83', '')
+    >>> share(0.826), share(float("nan")), share(-12345.67), share(-1234567)
+    ('0.83', '', '-12346', '-1e+06')
     """
-    return "" if math.isnan(x) else f"{x:.2f}"
+    if math.isnan(x):
+        return ""
+    return next(said for form in (".2f", ".1f", ".0f", ".0e") if len(said := f"{x:{form}}") <= 7)
 
 
 def short_of(x: float, threshold: float) -> str:
@@ -72,6 +74,15 @@ def clock(seconds: float) -> str:
     """
     s = math.ceil(max(seconds, 0))
     return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
+
+
+def tree_name(graph: BabbleGraph) -> str:
+    """What one of the graph's trees stands for: a prompt, or a repetition of one where prompts repeat.
+
+    >>> tree_name(BabbleGraph(["p", "q"], [[0], [0]], {})), tree_name(BabbleGraph(["p", "p"], [[0], [0]], {}))
+    ('prompt', 'tree')
+    """
+    return "prompt" if len(set(graph.prompts)) == graph.trees else "tree"
 
 
 def is_weighted(graph: BabbleGraph) -> bool:

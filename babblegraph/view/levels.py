@@ -11,8 +11,9 @@ from rich.text import Text
 
 from babblegraph.view import figures
 from babblegraph.view.charts import sparkline
+from babblegraph.view.grid import GAP, columns_in
 from babblegraph.view.signs import FAILED, PASSED, QUIET, STRONG, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit
+from babblegraph.view.text import fit_figures, visible, wrapped
 
 if TYPE_CHECKING:
     from babblegraph.learning import Level
@@ -62,27 +63,25 @@ def levels_report(
         now: what is going on.
         through: how much of that is done, and of how much; 0 of what has no known end.
     """
-    shown = [column for column in COLUMNS if width >= column.from_width]
     held = next((level.held for level in levels if level.held), None)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=QUIET)
-    for column in shown:
-        name = _named(column.name, held)
-        table.add_column(
-            name if not signs.ascii_only else name.replace("γ", "gamma").replace("≥", ">="),
-            justify="right",
-            no_wrap=True,
-        )
+    rows = [_cells(level, signs) for level in levels]
+    names = {column.name: _spelled(_named(column.name, held), signs) for column in COLUMNS}
+    shown = [column.name for column in COLUMNS if width >= column.from_width]
+    wide = [max(map(len, (names[name], *(cells[name] for cells in rows)))) for name in shown]
+    shown = shown[: columns_in(wide, width + GAP)]  # a figure that is cut would be another one
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style=QUIET)
+    for name in shown:
+        table.add_column(names[name], justify="right", no_wrap=True)
     best = max((level.best for level in levels), default=0)
-    for level in levels:
-        cells = _cells(level, signs)
+    for level, cells in zip(levels, rows, strict=True):
         style = FAILED if level.alarm else STRONG if level.number == best and level.number else ""
-        table.add_row(*(Text(cells[column.name], style) for column in shown))
+        table.add_row(*(Text(cells[name], style) for name in shown))
     parts: list[RenderableType] = [table]
     parts += _lines(levels, width, signs)
     for level in levels:
-        parts += [Text(line, style, no_wrap=True) for line, style in _remarks(level, width, signs)]
+        parts += [Text(line, FAILED, no_wrap=True) for line in _remarks(level, width, signs)]
     if now:
-        parts.append(Text(fit(now, width, signs), TITLE, no_wrap=True))
+        parts.append(Text(fit_figures(now, width, signs), TITLE, no_wrap=True))
     if now and through[1]:
         parts.append(_bar(*through, min(width, BAR), signs))
     return Group(*parts)
@@ -132,6 +131,10 @@ def _named(column: str, held: Held | None) -> str:
     return names.get(column, column)
 
 
+def _spelled(name: str, signs: Signs) -> str:
+    return name if not signs.ascii_only else name.replace("γ", "gamma").replace("≥", ">=")
+
+
 def _worth(measure: Measure, held: Held) -> str:
     """A percentage of texts that pass, or a score."""
     return f"{measure.value:.3f}" if held.threshold is None else f"{100 * measure.value:.1f}"
@@ -150,15 +153,15 @@ def _lines(levels: Sequence[Level], width: int, signs: Signs) -> list[Text]:
     )
     gammas = [level.gamma for level in levels if level.gamma is not None]
     chances = [level.p_g.value for level in levels if level.p_g.value is not None]
-    greek = ("gamma", "P(S>=gamma)") if signs.ascii_only else ("γ", "P(S≥γ)")
+    greek = (_spelled("γ", signs), _spelled("P(S≥γ)", signs))
     searched = [
         (name, values, "") for name, values in zip(greek, (gammas, chances), strict=True) if len(values) > 1
     ]
     rows = (*searched, *rows)
     found, wide = [], max(len(name) for name, *_ in rows)
     for name, values, unit in rows:
-        line = sparkline(values, LINE, signs)
         change = f"{values[0]:.3g} {signs.arrow} {values[-1]:.3g}{unit}"
+        line = sparkline(values, min(LINE, width - wide - len(change) - 2 * GAP), signs)
         found.append(Text.assemble((f"{name:<{wide}}  ", QUIET), (f"{line}  ", PASSED), change, no_wrap=True))
     return found
 
@@ -170,18 +173,18 @@ def _bar(done: int, of: int, width: int, signs: Signs) -> Text:
     return Text.assemble((full * cells, PASSED), (empty * (width - cells), QUIET), no_wrap=True)
 
 
-def _remarks(level: Level, width: int, signs: Signs) -> list[tuple[str, str]]:
+def _remarks(level: Level, width: int, signs: Signs) -> list[str]:
+    """What went wrong in a level, in as many lines as that takes."""
     found = []
     if level.failures:
-        found.append((fit(f"level {level.number}: {_failed(level)}", width, signs), FAILED))
+        found.append(f"level {level.number}: {_failed(level)}")
     if level.skipped and not level.elite:
         why = ", ".join(f"{reason} ({n})" for reason, n in level.skipped.items())
-        found.append((fit(f"level {level.number} learned nothing: {why}", width, signs), FAILED))
+        found.append(f"level {level.number} learned nothing: {why}")
     if level.learned is not None and level.learned.retries:
-        slower = f"halved {level.learned.retries} times, to {level.learned.rate:.2g}"
-        said = f"level {level.number}: the learning rate was {slower}"
-        found.append((fit(said, width, signs), FAILED))
+        times = "once" if level.learned.retries == 1 else f"{level.learned.retries} times"
+        slower = f"halved {times}, to {level.learned.rate:.2g}"
+        found.append(f"level {level.number}: the learning rate was {slower}")
     if level.alarm:
-        said = f"level {level.number} is refused: {level.alarm}; back to level {level.best}"
-        found.append((fit(said, width, signs), FAILED))
-    return found
+        found.append(f"level {level.number} is refused: {level.alarm}; back to level {level.best}")
+    return [line for said in found for line in wrapped(visible(said, signs), width)]

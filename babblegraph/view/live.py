@@ -23,6 +23,7 @@ from babblegraph.view.frame import History, frame
 from babblegraph.view.report import report
 from babblegraph.view.screen import Screen
 from babblegraph.view.signs import QUIET, signs_of
+from babblegraph.view.text import fit_figures
 
 REDRAWS = 10  # a second, at most
 SHARE = 0.015  # of the processor's time that frames may take
@@ -160,9 +161,7 @@ class View:
             print_report(self.console, graph, budget=self.budget)
 
     def _frame(self, found: Round) -> list[Text]:
-        width, height = (
-            (self.console.width, self.console.height) if self._screen is None else self._screen.size
-        )
+        width, height = self._room()
         self._history.see(found.graph, self._speed.rate)
         return frame(
             found.graph,
@@ -190,7 +189,13 @@ class View:
         self._turn += 1
         turns = self.signs.spinner
         line = Text(no_wrap=True).append(turns[self._turn % len(turns)], "cyan")
-        return line.append(f" {self._status}  (Ctrl-C stops)", QUIET)
+        said = f"{self._status}  (Ctrl-C stops)"
+        return line.append(" " + fit_figures(said, self._room()[0] - 2, self.signs), QUIET)
+
+    def _room(self) -> tuple[int, int]:
+        """Columns and lines of the terminal now."""
+        screen = self._screen  # the clock's thread may ask while another one closes the screen
+        return (self.console.width, self.console.height) if screen is None else screen.size
 
 
 def print_report(

@@ -17,6 +17,7 @@ from babblegraph.view.frame import History, frame
 from babblegraph.view.live import REDRAWS, can_move, moving_tree
 from babblegraph.view.screen import Screen
 from babblegraph.view.signs import STRONG, UNICODE, Signs, signs_of
+from babblegraph.view.text import fit_figures
 
 SECONDS = 12.0  # of a replay at speed 1, however many rounds there are
 LONGEST_STEP = 0.5  # seconds between two rounds of a short search
@@ -67,10 +68,10 @@ def picture(
         history=history,
         signs=signs,
     )
-    said = Text(_words(then, graph.round, signs), STRONG, no_wrap=True)
-    room = max(min(width - said.cell_len - 2, 40), 0)
-    along = bar(number / max(graph.round, 1), room, signs).append("  ").append_text(said)
-    return [*drawn, along, nodes_line(then, width=width, signs=signs)]
+    said = Text(fit_figures(_words(then, graph.round, signs), width, signs), STRONG, no_wrap=True)
+    room = min(width - said.cell_len - 2, 40)
+    along = bar(number / max(graph.round, 1), room, signs).append("  ") if room > 0 else Text(no_wrap=True)
+    return [*drawn, along.append_text(said), nodes_line(then, width=width, signs=signs)]
 
 
 def _words(then: BabbleGraph, rounds: int, signs: Signs) -> str:

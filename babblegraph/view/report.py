@@ -27,7 +27,7 @@ from babblegraph.view.signs import (
     UNICODE,
     Signs,
 )
-from babblegraph.view.text import fit, head, pad, visible
+from babblegraph.view.text import fit, fit_figures, head, pad, visible
 from babblegraph.view.tree import tree_lines
 
 MOST_STEPS = 16  # of a path; the middle of a longer one is left out
@@ -66,9 +66,9 @@ def report(
     room = width - side - GAP if side else width
     drawn = tree_lines(graph, room, height, tree, signs=signs)
     said = answer(graph, tree, width=side or width, signs=signs)
-    ends: list[RenderableType] = [tables.gates(graph, signs)]
+    ends: list[RenderableType] = [tables.gates(graph, width=side or width, signs=signs)]
     if spent is not None:
-        ends.append(tables.budget(spent, budget, graph.trees, signs))
+        ends.append(tables.budget(spent, budget, graph, width=side or width, signs=signs))
     if side:
         parts.append(_beside(Group(*drawn), Group(*said, "", *_spaced(ends))))
     else:
@@ -94,10 +94,8 @@ def answer(graph: BabbleGraph, tree: int, *, width: int, signs: Signs = UNICODE)
             ("Answer", TITLE), ("  score ", QUIET), (f"{score:.2f}", STRONG), ("  ", ""), (passed, PASSED)
         )
     else:
-        line = line_of(
-            ("No answer passes", FAILED),
-            (f"  the best has {figures.short_of(score, threshold)} of {threshold:g}", QUIET),
-        )
+        short = f"  the best has {figures.short_of(score, threshold)} of {threshold:g}"
+        line = line_of(("No answer passes", FAILED), (short, QUIET))
     lines: list[RenderableType] = [line]
     lines += whole_text(graph.text(best), width, signs)
     return [*lines, "", *path(graph, best, width=width, signs=signs)]
@@ -155,7 +153,7 @@ def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[Ren
         Text(f"The value or the task failed {n} time{'s' if n > 1 else ''}", FAILED),
     ]
     for failure in graph.failures[:MOST_FAILURES]:
-        error = fit(f"  #{failure.get('node', '?')}  {failure.get('error', '')}", width, signs)
+        error = fit_figures(f"  #{failure.get('node', '?')}  {failure.get('error', '')}", width, signs)
         lines.append(Text(error, no_wrap=True))
         if text := failure.get("text"):
             lines.append(Text(fit(f"      on {text!s}", width, signs, middle=True), QUIET, no_wrap=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from rich.cells import cell_len
 from rich.table import Table
@@ -12,24 +14,31 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.status import Gate, Status
 from babblegraph.subtrees import passing
 from babblegraph.view import figures
+from babblegraph.view.grid import grid
 from babblegraph.view.promise import best_leaf
 from babblegraph.view.signs import GATES, PASSED, QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit, pad
+from babblegraph.view.text import fit, fit_figures, pad
 
 ANSWER = 16  # cells of an answer that was voted for
+LEAST = 8  # cells of a prompt, before its nodes are counted
 
 
-def gates(graph: BabbleGraph, signs: Signs = UNICODE) -> Table:
+def gates(graph: BabbleGraph, *, width: int, signs: Signs = UNICODE) -> Table:
     """Each gate: how many entered and passed it, and the share that it stopped.
 
     The token gate counts tokens (what top-k and top-p cut), where the generator counted them; the node gate
     scored nodes; the leaf gate finished leaves; the elite gate the distinct texts among those that passed.
+
+    Args:
+        graph: any.
+        width: in cells.
+        signs: what to draw with.
     """
-    table = _table("Gates", "entered", "passed", "stopped")
+    rows = []
     for gate, (entered, passed) in gate_counts(graph).items():
-        stopped = figures.percent(entered - passed, entered)
-        table.add_row(GATES[gate], figures.count(entered), figures.count(passed), stopped or signs.dot)
-    return table
+        stopped = figures.percent(entered - passed, entered) or signs.dot
+        rows.append((GATES[gate], figures.count(entered), figures.count(passed), stopped))
+    return _table(("Gates", "entered", "passed", "stopped"), rows, width, signs)
 
 
 def gate_counts(graph: BabbleGraph) -> dict[Gate, tuple[int, int]]:
@@ -50,30 +59,40 @@ def gate_counts(graph: BabbleGraph) -> dict[Gate, tuple[int, int]]:
     return found
 
 
-def budget(spent: Spent, bounds: Budget | None, trees: int = 1, signs: Signs = UNICODE) -> Table:
-    """What was spent of each kind, and of which bound; bounds hold for each prompt, but for the seconds."""
-    table = _table("Budget", "spent", "of", "used")
+def budget(
+    spent: Spent, bounds: Budget | None, graph: BabbleGraph, *, width: int, signs: Signs = UNICODE
+) -> Table:
+    """What was spent of each kind, and of which bound; bounds hold for each tree, but for the seconds.
+
+    Args:
+        spent: totals over all trees.
+        bounds: as they were given; None where they are not known.
+        graph: what was grown for it.
+        width: in cells.
+        signs: what to draw with.
+    """
     tokens, nodes, seconds = (
         (None, None, None) if bounds is None else (bounds.tokens, bounds.nodes, bounds.seconds)
     )
-    rows = (
+    trees, rows = graph.trees, []
+    kinds = (
         ("sampled tokens", spent.sampled, tokens and tokens * trees),
         ("forwarded tokens", spent.forwarded, None),
         ("prefilled tokens", spent.prefilled, None),
         ("scored tokens", spent.scored, None),
         ("nodes", spent.nodes, nodes and nodes * trees),
     )
-    for name, used, bound in rows:
+    for name, used, bound in kinds:
         of = figures.count(bound) if bound else ""
-        table.add_row(name, figures.count(used), of, figures.percent(used, bound) if bound else "")
+        rows.append((name, figures.count(used), of, figures.percent(used, bound) if bound else ""))
     if trees > 1:
         each = "" if not tokens else figures.count(tokens)
-        table.add_row("tokens a prompt", figures.count(spent.sampled / trees), each, "")
+        rows.append((f"tokens a {figures.tree_name(graph)}", figures.count(spent.sampled / trees), each, ""))
     of = f"{seconds:g}" if seconds else ""
-    table.add_row("seconds", f"{spent.seconds:.1f}", of, figures.percent(spent.seconds, seconds or 0))
+    rows.append(("seconds", f"{spent.seconds:.1f}", of, figures.percent(spent.seconds, seconds or 0)))
     if spent.peak_slots:
-        table.add_row("peak K/V slots", figures.count(spent.peak_slots), "", "")
-    return table
+        rows.append(("peak K/V slots", figures.count(spent.peak_slots), "", ""))
+    return _table(("Budget", "spent", "of", "used"), rows, width, signs)
 
 
 def prompts(
@@ -104,19 +123,22 @@ def prompts(
         )
     }
     passed = np.bincount(graph.root[passing(graph)], minlength=trees)
-    word = "passed"
+    word, name = "passed", figures.tree_name(graph)
     if (right := graph.meta.get("right")) is not None:
         passed, word = np.array([bool(hit) for hit in right], np.intp), "right"
     asked = graph.meta.get("asked", {})  # where a chat template has made much else of it
     vote = graph.meta.get("vote")
-    names = [n for n in ("nodes", "live", "pruned", "dead") if n == "nodes" or (width >= 72 and vote is None)]
-    last = 7 if vote is None else ANSWER + 7
+    answer = ANSWER if vote is not None and width - 4 - ANSWER - 7 >= LEAST else 0
+    last = answer + 7
+    names = ["nodes", "live", "pruned", "dead"] if width >= 72 and vote is None else ["nodes"]
+    names = names if width - 4 - 8 * len(names) - last >= LEAST else []
     shown = _some(trees, None if height is None else height - 2, focus)
     prompts = [asked.get(graph.prompts[i], graph.prompts[i]) for i in shown]
-    said = [fit(p, max(width - 5 - 8 * len(names) - last, 8), signs, middle=True) for p in prompts]
-    room = max(24, *(cell_len(s) for s in said))
-    heading = Text(no_wrap=True).append("  " + "prompt".ljust(room + 2), QUIET)
-    ends = "best".rjust(7) if vote is None else "answer".rjust(ANSWER) + "votes".rjust(7)
+    most = max(width - 5 - 8 * len(names) - last, 1)
+    said = [fit(p, most, signs, middle=True) for p in prompts]
+    room = min(max(24, *(cell_len(s) for s in said)), most + 1)
+    heading = Text(no_wrap=True).append("  " + name.ljust(room + 2), QUIET)
+    ends = "best".rjust(7) if vote is None else ("answer".rjust(answer) if answer else "") + "votes".rjust(7)
     lines = [heading.append("".join(n.rjust(8) for n in names) + ends, QUIET)]
     for i, prompt in zip(shown, said, strict=True):
         sign, style = (signs.passed, PASSED) if passed[i] else _tree_sign(per["live"][i], signs)
@@ -125,19 +147,19 @@ def prompts(
         row.append(pad(prompt, room), STRONG if i == focus else "")
         row.append("".join(figures.count(per[n][i]).rjust(8) for n in names), QUIET)
         if vote is not None:
-            said_by, share = fit(vote["answer"][i] or "", ANSWER - 2, signs), vote["share"][i]
-            row.append(" " * (ANSWER - cell_len(said_by)) + said_by, style)
+            said_by, share = fit(vote["answer"][i] or "", answer - 2, signs), vote["share"][i]
+            row.append(" " * (answer - cell_len(said_by)) + said_by, style)
             row.append(("" if share is None else f"{100 * share:.0f} %").rjust(7), QUIET)
         else:
             best = best_leaf(graph, i)
-            row.append(("" if best is None else f"{graph.score[best]:.2f}").rjust(7), style)
+            row.append(("" if best is None else figures.share(float(graph.score[best]))).rjust(7), style)
         lines.append(row)
     if len(shown) < trees:
         rest = np.setdiff1d(np.arange(trees), shown)
-        words = f"{signs.ellipsis} {len(rest)} more prompts"
+        words = f"    {signs.ellipsis} {len(rest)} more {name}s"
         if graph.meta.get("threshold") is not None or word == "right":
             words += f": {int((passed[rest] > 0).sum())} {word}"
-        lines.append(Text("    " + words, QUIET, no_wrap=True))
+        lines.append(Text(fit_figures(words, width, signs), QUIET, no_wrap=True))
     return lines
 
 
@@ -155,9 +177,9 @@ def _tree_sign(live: int, signs: Signs) -> tuple[str, str]:
     return signs.status[status], STYLES[status]
 
 
-def _table(title: str, *names: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
-    table.add_column(Text(title, TITLE), no_wrap=True, overflow="crop")
-    for name in names:
-        table.add_column(Text(name, QUIET), justify="right", no_wrap=True, overflow="crop")
-    return table
+def _table(
+    names: Sequence[str], rows: Sequence[tuple[str, str, str, str]], width: int, signs: Signs
+) -> Table:
+    title, *rest = names
+    columns, lines = [Text(name, QUIET) for name in rest], [(Text(label), cells) for label, *cells in rows]
+    return grid(Text(title, TITLE), columns, lines, width=width, signs=signs)

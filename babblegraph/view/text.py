@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from rich.cells import cell_len, get_character_cell_size
 
 from babblegraph import clean
@@ -38,6 +40,32 @@ def fit(text: str, width: int, signs: Signs = UNICODE, middle: bool = False) -> 
         return head(line, room) + signs.ellipsis
     tail = _tail(line, room // 2)
     return head(line, room - cell_len(tail)) + signs.ellipsis + tail
+
+
+def fit_figures(text: str, width: int, signs: Signs = UNICODE) -> str:
+    """`fit` for words with figures in them: a figure that has no room is left out whole, as half of it is another one.
+
+    >>> fit_figures("level 3 took 1234 tokens", 17), fit("level 3 took 1234 tokens", 17)
+    ('level 3 took …', 'level 3 took 123…')
+    """
+    line, whole = fit(text, width, signs), visible(text, signs)
+    kept = line.removesuffix(signs.ellipsis) if line != whole else line
+    before, gap, last = kept.rpartition(" ")
+    if whole[len(kept) :].startswith(" ") or len(kept) == len(whole) or not any(map(str.isdigit, last)):
+        return line
+    return before + gap + line[len(kept) :]
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
+    """Safe words as lines of at most `width` cells, broken between words: within one only if it is wider than a line.
+
+    >>> wrapped("at most 0.023 of them", 13, indent=2)
+    ['  at most', '  0.023 of', '  them']
+    """
+    lead = " " * indent
+    return textwrap.wrap(
+        text, max(width, indent + 1), initial_indent=lead, subsequent_indent=lead, break_on_hyphens=False
+    )
 
 
 def visible(text: str, signs: Signs = UNICODE) -> str:

@@ -148,16 +148,19 @@ def _sentences(found: Sequence[Trap], whole: int, hits: int, hit: str) -> list[s
     lost = sum(x.tokens for x in found)
     if not found:
         return [f"No branch was expanded without a leaf that {hit}."]
-    branches = "One branch has" if len(found) == 1 else f"{len(found)} branches have"
+    branches, they = (
+        ("One branch has", "it holds") if len(found) == 1 else (f"{len(found)} branches have", "they hold")
+    )
     said = [
-        f"{branches} no leaf that {hit}; they hold {figures.count(lost)} of {figures.count(whole)} tokens "
+        f"{branches} no leaf that {hit}; {they} {figures.count(lost)} of {figures.count(whole)} tokens "
         f"({figures.percent(lost, whole)})."
     ]
     if len(found) > 3:
         top = sum(x.tokens for x in found[:3])
         said.append(f"The three largest hold {figures.percent(top, whole)} of all tokens.")
     dead, pruned, merged, live = (sum(x.fates[i] for x in found) for i in range(len(FATES)))
-    said.append(f"In them {dead} nodes are dead, {pruned} pruned, {merged} merged and {live} still live.")
+    within, nodes = "it" if len(found) == 1 else "them", "node is" if dead == 1 else "nodes are"
+    said.append(f"In {within} {dead} {nodes} dead, {pruned} pruned, {merged} merged and {live} still live.")
     said.append(f"{hits} {'leaf' if hits == 1 else 'leaves'} in all {_verb(hits, hit)}.")
     return said
 
@@ -208,15 +211,15 @@ def _table(
     wide = [
         max(len(x) for x in (name, *column)) + 2 for name, column in zip(names, _columns(rows), strict=True)
     ]
-    room = width - 10
+    room = width - max(8, *(len(f"#{node}") for node in nodes)) - 2
     shown = 0
     while shown < len(names) and room - wide[shown] >= LEAST_TEXT:
         room -= wide[shown]
         shown += 1
-    table.add_column(Text("node", QUIET), justify="right", no_wrap=True, overflow="crop")
-    table.add_column(Text("text", QUIET), no_wrap=True, overflow="crop")
+    table.add_column(Text("node", QUIET), justify="right", no_wrap=True)
+    table.add_column(Text("text", QUIET), no_wrap=True)
     for name in names[:shown]:
-        table.add_column(Text(name, QUIET), justify="right", no_wrap=True, overflow="crop")
+        table.add_column(Text(name, QUIET), justify="right", no_wrap=True)
     for node, row in zip(nodes, rows, strict=True):
         said = graph.text(node) or (
             graph.prompts[node] if graph.parent[node] == NO_PARENT else no_text(graph, node)

@@ -32,7 +32,7 @@ from babblegraph.view.signs import (
     WORDS,
     Signs,
 )
-from babblegraph.view.text import fit, pad
+from babblegraph.view.text import fit, fit_figures, pad
 
 BRIEF = {
     Status.LEAF_END: "done",
@@ -134,12 +134,12 @@ class _Brush:
         row = self.guides.lead(line, self.room)
         if line.kind is not Kind.NODE:
             room = self._room_of(line) - row.cell_len
-            return row.append(fit(self.hidden.words(line, room, self.signs), room, self.signs), QUIET)
+            return row.append(fit_figures(self.hidden.words(line, room, self.signs), room, self.signs), QUIET)
         graph, node = self.graph, line.node
         sign, style = self._sign(node)
         faded = self._is_over(node)
         row.append(sign + " ", f"{QUIET} {style}" if faded else style)
-        again = self._again_words(node)
+        again = self._again_words(node, self.room - row.cell_len)
         more = self.hidden.words(line, self.room - row.cell_len - len(again) - LEAST_TEXT, self.signs)
         said = step_text(graph, node, 6 * self.width) or no_text(graph, node)
         room = self.room - row.cell_len - len(again) - len(more)
@@ -203,7 +203,8 @@ class _Brush:
             return
         sparks = self.signs.sparks
         spark = sparks[round(min(max(value, 0), 1) * (len(sparks) - 1))] + " " if sparks else ""
-        row.append((spark + text).rjust(cells)[-cells:], f"{faded} {value_colour(value)}".strip())
+        spark = spark if len(spark + text) <= cells else ""
+        row.append((spark + text).rjust(cells), f"{faded} {value_colour(value)}".strip())
 
     def _sign(self, node: int) -> tuple[str, str]:
         if self._passed(node):
@@ -239,10 +240,11 @@ class _Brush:
         """Whether nothing more can come of a node, as far as the search knows."""
         return int(self.graph.status[node]) in STOPPED or bool(over(self.hidden.fates[node])[0])
 
-    def _again_words(self, node: int) -> str:
-        """How often a node was expanded again later."""
+    def _again_words(self, node: int, room: int) -> str:
+        """How often a node was expanded again later, where there is room for it."""
         again = self.hidden.again.get(node, 0)
-        return f" {self.signs.again} {again}" if again else ""
+        said = f" {self.signs.again} {again}" if again else ""
+        return said if len(said) <= room else ""
 
     def _passed(self, node: int) -> bool:
         return bool(self.passes[node])
