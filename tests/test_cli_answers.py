@@ -375,6 +375,22 @@ def test_a_value_is_learned_on_chats_too(capsys, models, problems, tmp_path, mon
     assert "--chat needs a model with a chat template" in said(capsys, *plain, status=2).err
 
 
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_told_before_the_model_is_loaded(
+    capsys, problems, tmp_path, monkeypatch, out
+):
+    def generator(plan):
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(build, "generator", generator)
+    (tmp_path / "file").write_text("mine")
+    given = ["train-value", "--task", "answers", "--prompts", problems, "--model", "x"]
+    err = said(capsys, *given, "--out", tmp_path / out, status=2).err
+    assert err.count("\n") == 1
+    assert "--out must be a folder that can be written to, got" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_model_without_a_chat_template_says_so(capsys, models):
     err = said(capsys, "search", "hello", "--chat", "--model", models / "lm", "-q", status=2).err
     assert "--chat needs a model with a chat template" in err

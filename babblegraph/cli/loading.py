@@ -143,6 +143,22 @@ def check_writable(file: str, option: str) -> None:
         ) from error
 
 
+def check_folder(folder: str, option: str) -> None:
+    """Makes a folder where there is none, and tries, before anything is computed, whether it can be written to.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"{option} must be a folder that can be written to, got {folder!r} ({error.strerror}): name another"
+        ) from error
+
+
 def choose(name: str, known: Iterable[str], what: str) -> str:
     """The name itself, if it is known.
 

@@ -45,6 +45,7 @@ def train_value(
     import torch
 
     from babblegraph.cli import build
+    from babblegraph.cli.loading import check_folder
     from babblegraph.cli.options import SearchOptions
     from babblegraph.cli.values import need_chat
     from babblegraph.scoring import Score
@@ -75,6 +76,7 @@ def train_value(
     if plan.task is None:
         raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
     texts = _prompts(plan, prompts, count, seed)
+    check_folder(out, "--out")
     console = PlainConsole()
     say = (lambda text: None) if json else console.print
     say(f"loading the model {plan.model}")
