@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,38 @@ def test_a_python_value_the_best_texts_of_each_prompt_and_a_file_of_prompts(home
     AutoModelForCausalLM.from_pretrained("run/levels/001")
     assert main(["train", "--resume", "run", "--levels", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["number"] == 2
+
+
+LOUD = """print("loaded")
+
+class Loud:
+    def verify(self, prompt, text):
+        print("asked")
+        return float("e" in text)
+"""
+
+
+@pytest.mark.parametrize("how", ["--json", "--quiet"])
+def test_what_a_users_task_prints_is_no_level(home, capsys, how):
+    (home / "mine.py").write_text(LOUD)
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--task", "mine.py:Loud", "--out", "run"]
+    assert train(*given, how) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["number"] for line in out.splitlines()] == ([0, 1] if how == "--json" else [])
+    assert "loaded" in err
+    assert "asked" in err
+
+
+def test_what_a_users_task_prints_is_no_figure_of_a_value(home, capsys, monkeypatch):
+    monkeypatch.setattr("babblegraph.scoring.fit.fit", lambda *data, **how: SimpleNamespace(held_out={}))
+    monkeypatch.setattr("babblegraph.scoring.learned.save", lambda *fitted, **notes: None)
+    (home / "mine.py").write_text(LOUD)
+    given = ["--model", "model", "--prompts", "prompts.txt", "--task", "mine.py:Loud", "--copies", "2"]
+    assert main(["train-value", *given, "--out", "value", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["folder"] == "value"
+    assert "loaded" in err
+    assert "asked" in err
 
 
 def test_the_base_judges_by_words_around_a_text(home, capsys):

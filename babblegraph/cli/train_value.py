@@ -47,6 +47,7 @@ def train_value(
     from babblegraph.cli import build
     from babblegraph.cli.loading import check_folder
     from babblegraph.cli.options import SearchOptions
+    from babblegraph.cli.output import aside
     from babblegraph.cli.values import need_chat
     from babblegraph.scoring import Score
     from babblegraph.scoring.collect import collect
@@ -72,35 +73,39 @@ def train_value(
         trust_remote_code=trust_remote_code,
         seed=seed,
     )
-    plan = build.plan(given, needs_prompt=False)
-    if plan.task is None:
-        raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
-    texts = _prompts(plan, prompts, count, seed)
-    check_folder(out, "--out")
     console = PlainConsole()
     say = (lambda text: None) if json else console.print
-    say(f"loading the model {plan.model}")
-    threads = torch.get_num_threads()
-    babbler = build.generator(plan)
-    need_chat(plan, babbler)
-    layers, started = usual_layers(babbler), time.perf_counter()
-    report = _reporter(say, len(texts))
-    how: dict[str, Any] = {"layers": layers, "copies": copies, "threshold": threshold, "seed": seed}
-    if plan.model == build.EMBEDDED:
-        how["together"] = TOGETHER
-        torch.set_num_threads(min(threads, THREADS))
-    data = collect(babbler, texts, Score(plan.task), progress=report, **how)
-    collected = time.perf_counter() - started
-    say(f"{data.rollouts:,} rollouts, {len(data.label):,} nodes, in {collected:.0f} s")
-    fitted = fit(data, members=members, epochs=epochs, seed=seed, say=say)
-    seconds = {"collecting": round(collected), "fitting": round(time.perf_counter() - started - collected)}
-    notes: dict[str, Any] = {
-        "rollouts": data.rollouts,
-        "threshold": threshold,
-        "seed": seed,
-        "seconds": seconds,
-    }
-    save(out, babbler.fingerprint, fitted, layers, **notes)
+    with aside(json):
+        plan = build.plan(given, needs_prompt=False)
+        if plan.task is None:
+            raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
+        texts = _prompts(plan, prompts, count, seed)
+        check_folder(out, "--out")
+        say(f"loading the model {plan.model}")
+        threads = torch.get_num_threads()
+        babbler = build.generator(plan)
+        need_chat(plan, babbler)
+        layers, started = usual_layers(babbler), time.perf_counter()
+        report = _reporter(say, len(texts))
+        how: dict[str, Any] = {"layers": layers, "copies": copies, "threshold": threshold, "seed": seed}
+        if plan.model == build.EMBEDDED:
+            how["together"] = TOGETHER
+            torch.set_num_threads(min(threads, THREADS))
+        data = collect(babbler, texts, Score(plan.task), progress=report, **how)
+        collected = time.perf_counter() - started
+        say(f"{data.rollouts:,} rollouts, {len(data.label):,} nodes, in {collected:.0f} s")
+        fitted = fit(data, members=members, epochs=epochs, seed=seed, say=say)
+        seconds = {
+            "collecting": round(collected),
+            "fitting": round(time.perf_counter() - started - collected),
+        }
+        notes: dict[str, Any] = {
+            "rollouts": data.rollouts,
+            "threshold": threshold,
+            "seed": seed,
+            "seconds": seconds,
+        }
+        save(out, babbler.fingerprint, fitted, layers, **notes)
     _print(fitted, out, notes, json, console)
     return 0
 
