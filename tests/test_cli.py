@@ -287,6 +287,25 @@ def test_a_resumed_search_keeps_what_is_not_said_again():
     )
 
 
+def test_a_resumed_search_goes_on_after_an_answer_passes_until_it_is_told_not_to(capsys, player, tmp_path):
+    file = str(tmp_path / "graph")
+    resume = ["search", "--resume", file, "--save", file, "-q"]
+    said(capsys, "search", "2 3 4>24", "--all", "--tokens", "100", "--save", file, "-q", status=0)
+    before = load(file)
+    assert before.best(1)
+    said(capsys, *resume, "--tokens", "200", status=0)
+    assert (after := load(file)).size > before.size
+    said(capsys, *resume, "--tokens", "300", "--no-all", status=0)
+    assert load(file).size == after.size
+
+
+def test_what_decides_how_a_graph_grows_is_remembered_and_what_is_of_the_machine_is_not():
+    said = {"every": True, "together": 3, "memory_limit": 2.0, "device": "cpu", "trust_remote_code": True}
+    saved = SearchOptions(**said).to_meta()
+    assert saved == {"every": True, "together": 3}
+    assert SearchOptions(every=False, together=5).resumed(saved) == SearchOptions(every=False, together=5)
+
+
 def _tuples(saved):
     return {name: tuple(x) for name, x in saved.items() if isinstance(x, list)}
 

@@ -37,7 +37,7 @@ class SearchOptions:
         vote: what of finished texts is compared, where they vote.
         blind: whether the verifier only marks the answers at the end.
         threshold: what a leaf's score has to reach.
-        every: whether to go on after the first leaf that passes.
+        every: whether to go on after the first leaf that passes, or a vote that is decided.
         tokens, nodes, seconds: the budget.
         width: draws for each expansion.
         draws: how they go together.
@@ -67,7 +67,7 @@ class SearchOptions:
     good: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
     threshold: float | None = None
-    every: bool = False
+    every: bool | None = None
     vote: str | None = None
     blind: bool | None = None
     tokens: int | None = None
@@ -175,9 +175,10 @@ class SearchOptions:
             )
 
 
+# What decides how a graph grows. Device, memory and trust in code are of the machine that goes on, not of the graph.
 _REMEMBERED = (
-    *("task", "model", "strategy", "threshold", "stop", "vote", "blind", *JUDGES, *OF_JUDGES),
-    *DRAWN,
+    *("task", "model", "strategy", "threshold", "every", "stop", "vote", "blind", "together"),
+    *(*JUDGES, *OF_JUDGES, *DRAWN),
 )
 
 

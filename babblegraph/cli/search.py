@@ -69,11 +69,14 @@ def search(
     bad: Bad = None,
     threshold: Threshold = None,
     every: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--all", help="Go on after an answer passes or a vote is decided.", rich_help_panel=WORTH
+            "--all/--no-all",
+            help="Go on after an answer passes or a vote is decided.",
+            rich_help_panel=WORTH,
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     vote: Vote = None,
     blind: Blind = False,
     tokens: Annotated[
