@@ -427,6 +427,68 @@ def test_a_saved_search_can_be_resumed_and_shown(capsys, player, tmp_path):
     assert "1 2 3>99" in said(capsys, "show", file, status=0).out
 
 
+def test_a_resumed_search_is_saved_where_it_was_read_unless_another_file_is_named(capsys, player, tmp_path):
+    file, other = str(tmp_path / "graph"), str(tmp_path / "other")
+    said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "-q", status=1)
+    before = load(file).size
+    said(capsys, "search", "--resume", file, "--tokens", "60", "--save", other, "-q", status=1)
+    assert load(file).size == before < load(other).size
+    err = said(capsys, "search", "--resume", file, "--tokens", "60", status=1).err
+    assert f"saved in {file}" in err.splitlines()[-1]
+    assert load(file).size == load(other).size
+
+
+def test_a_resumed_search_that_is_interrupted_keeps_what_was_added(capsys, player, monkeypatch, tmp_path):
+    class Interrupted(Player):
+        def expand(self, graph, *rest):
+            if graph.round == before.round + 2:
+                signal.raise_signal(signal.SIGINT)
+            return super().expand(graph, *rest)
+
+    file = str(tmp_path / "graph")
+    said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "-q", status=1)
+    before = load(file)
+    monkeypatch.setattr(build, "generator", lambda plan: Interrupted())
+    said(capsys, "search", "--resume", file, "--tokens", "200", "-q", status=130)
+    assert load(file).round == before.round + 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], "of 20 tokens: give more --tokens"),
+        (["--tokens", "10"], "of 10 tokens: give more --tokens"),
+        (["--nodes", "1"], "of 1 nodes: give more"),
+        (["--seconds", "1e-9"], "of 1e-09 seconds: give more"),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--json"], ["-q"]])
+def test_a_budget_that_is_spent_is_told_and_the_file_is_left_alone(
+    capsys, player, tmp_path, more, words, how
+):
+    file = tmp_path / "graph"
+    said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", str(file), "-q", status=1)
+    before = file.stat()
+    err = said(capsys, "search", "--resume", str(file), *more, *how, status=1).err
+    assert f"nothing was added to {file}, its budget is spent, " in err.splitlines()[-1]
+    assert words in err.splitlines()[-1]
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_a_graph_that_cannot_be_saved_where_it_was_read_is_told_before_the_model_is_loaded(
+    capsys, player, monkeypatch, tmp_path
+):
+    def refused(file, option):
+        raise BadInput(f"{option} must be a file that can be written, got {file!r}: Permission denied")
+
+    file = str(tmp_path / "graph")
+    said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "-q", status=1)
+    monkeypatch.setattr("babblegraph.cli.loading.check_writable", refused)
+    monkeypatch.setattr(build, "generator", lambda plan: pytest.fail("the model is loaded"))
+    err = said(capsys, "search", "--resume", file, "--tokens", "90", status=2).err
+    assert "--resume without --save must be a file that can be written" in err
+
+
 @pytest.mark.parametrize("measure", RESTARTS)
 def test_restarts_are_chosen_by_any_measure_and_resumed_with_it(capsys, player, tmp_path, measure):
     file = str(tmp_path / "graph.safetensors")
