@@ -319,6 +319,35 @@ def test_a_task_of_ones_own_is_a_class_or_an_instance_and_is_resumed(capsys, spe
     assert results(capsys, "search", "--resume", graph)["results"][0]["passed"] is True
 
 
+def test_a_search_goes_on_from_any_directory(capsys, speaker, tmp_path, monkeypatch):
+    own = (
+        "class T:\n    def verify(self, prompt, text): return float('1/4' in text)\n"
+        "def f(texts): return [0.5] * len(texts)\ndef last(text): return text[-2:]\n"
+    )
+    (tmp_path / "mine.py").write_text(own)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    how = ["--task", "mine.py:T", "--value", "mine.py:f", "--vote", "mine.py:last", "--model", "model"]
+    results(capsys, "search", HALF, *how, "--all", "--tokens", "20", "--save", "graph")
+    kept = load("graph").meta["options"]
+    assert kept["model"] == str(tmp_path / "model")
+    assert kept["vote"] == f"{tmp_path / 'mine.py'}:last"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = results(capsys, "search", "--resume", "../graph", "--tokens", "60")
+    assert found["results"][0]["tokens"]["sampled"] > 20
+
+
+def test_names_that_we_know_are_no_paths_even_where_there_are_folders_of_the_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("embedded", "countdown", "boxed"):
+        (tmp_path / name).mkdir()
+    known = {"model": "embedded", "task": "countdown", "vote": "boxed"}
+    assert SearchOptions(**known).to_meta() == known
+    typed = {"model": "gpt2", "value": "gone.py:f"}  # of a hub, and of no file here
+    assert SearchOptions(**typed).to_meta() == typed
+
+
 # ------------------------------------------------------------------------------------------------ chats, reward models
 
 

@@ -221,6 +221,22 @@ def test_a_resumed_run_goes_on_as_it_began(home, capsys):
     assert "prompts" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_from_any_directory_and_one_with_paths_as_typed_from_its_own(home, capsys, monkeypatch):
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
+    assert train(*given, "--out", "run", "--quiet") == 0
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    assert main(["train", "--resume", "../run", "--levels", "2", "--quiet"]) == 0
+    config = json.loads((home / "run" / "config.json").read_text())
+    typed = {"model": "model", "prompts": "prompts.txt", "value": "worth.py:vowels"}
+    assert config["options"] | typed != config["options"]
+    old = config | {"options": config["options"] | typed, "held_out": "held.txt"}  # as runs were once kept
+    (home / "run" / "config.json").write_text(json.dumps(old))
+    monkeypatch.chdir(home)
+    assert main(["train", "--resume", "run", "--levels", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["number"] == 3
+
+
 def test_of_several_processes_the_first_one_speaks(home, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -159,6 +159,18 @@ def check_folder(folder: str, option: str) -> None:
         ) from error
 
 
+def from_anywhere(place: str) -> str:
+    """A path, or FILE.py:NAME, as it is found from any directory; as it was where it names nothing here.
+
+    >>> from_anywhere("organisation/model-of-a-hub")
+    'organisation/model-of-a-hub'
+    """
+    file, colon, name = place.rpartition(":")
+    if colon and Path(file).is_file():
+        return f"{Path(file).absolute()}:{name}"
+    return str(Path(place).absolute()) if Path(place).exists() else place
+
+
 def choose(name: str, known: Iterable[str], what: str) -> str:
     """The name itself, if it is known.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from babblegraph.cli.loading import choose, unescaped, words
+from babblegraph.cli.loading import choose, from_anywhere, unescaped, words
 from babblegraph.errors import BadInput
 
 JUDGES = ("value", "reward_model", "process_model", "judge")
@@ -131,8 +131,9 @@ class SearchOptions:
             raise BadInput(f"--threshold must be a number, got {self.threshold}: scores lie in 0 to 1")
 
     def to_meta(self) -> dict[str, Any]:
-        """What a graph remembers of its run, so that it can be resumed: plain JSON."""
+        """What a graph remembers of its run, so that it can be resumed from any directory: plain JSON."""
         saved = {name: getattr(self, name) for name in _REMEMBERED if getattr(self, name) not in (None, ())}
+        saved |= {name: from_anywhere(x) for name, x in saved.items() if _is_place(name, x)}
         return {name: list(x) if isinstance(x, tuple) else x for name, x in saved.items()}
 
     def resumed(self, saved: Mapping[str, Any]) -> SearchOptions:
@@ -213,6 +214,13 @@ def flag(name: str) -> str:
     ('--top-k', 'PROMPT')
     """
     return "PROMPT" if name == "prompt" else f"--{name.replace('_', '-')}"
+
+
+def _is_place(name: str, given: Any) -> bool:
+    """Whether an option names a file or a folder, and nothing that we know by its name."""
+    if name in ("task", "vote"):
+        return ".py:" in given
+    return name in ("value", "reward_model", "process_model") or (name == "model" and given != "embedded")
 
 
 def _one_of(options: SearchOptions, *names: str) -> None:

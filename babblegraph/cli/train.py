@@ -23,7 +23,7 @@ from babblegraph.cli.declared import (
     ValueFunction,
 )
 from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, as_typed
-from babblegraph.cli.train_options import as_plain, prompts_of, remembered, settings_of, value_of
+from babblegraph.cli.train_options import prompts_of, remembered, settings_of, told, value_of
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -223,10 +223,11 @@ def _run(
     with aside(output.quiet):
         plan = build.plan(options, needs_prompt=False, more=held_out)
         texts, held = prompts_of(plan, settings, held_out)
+        config = told(options, held_out, directory if resume else None)
         with output:
             try:
                 output.say(f"loading the model {plan.model}", 0, 0)
-                run = _begun(plan, texts, held, settings, directory, resume, output, held_out)
+                run = _begun(plan, texts, held, settings, directory, resume, output, config)
                 output.levels = list(run.levels)
                 for level in run:
                     output.done(level, directory)
@@ -245,7 +246,7 @@ def _begun(
     directory: Path,
     resume: bool,
     output: Output,
-    held_out: str | None,
+    config: dict[str, Any],
 ) -> Run:
     from babblegraph.api_cem import cem
     from babblegraph.cli import build
@@ -269,5 +270,5 @@ def _begun(
         seed=plan.seed,
         ranks=ranks,
         say=output.say,
-        config={"options": as_plain(plan.options), "held_out": held_out},
+        config=config,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from babblegraph.cli.loading import from_anywhere
 from babblegraph.cli.options import SearchOptions, flag
 from babblegraph.errors import BadInput
 
@@ -85,8 +87,20 @@ def value_of(plan: Any, babbler: Any) -> Any:
     return build.value(plan, babbler) if options.value or options.reward_model else None
 
 
-def as_plain(options: SearchOptions) -> dict[str, Any]:
-    """What a run remembers of its options, as JSON takes it."""
-    beside = ("prompts", "chat", "system", "seed", "device", "trust_remote_code")
+def told(options: SearchOptions, held_out: str | None, begun: Path | None) -> dict[str, Any]:
+    """What a run remembers of its options, as JSON takes it; files are found from any directory.
+
+    Args:
+        options, held_out: as typed.
+        begun: the directory of a run that goes on; what it remembers stays as it is.
+    """
+    if begun is not None:
+        from babblegraph.learning import Directory
+
+        saved = Directory(begun).config()
+        return {"options": saved["options"], "held_out": saved.get("held_out")}
+    beside = ("chat", "system", "seed", "device", "trust_remote_code")
     kept = {**options.to_meta(), **{name: getattr(options, name) for name in beside}}
-    return {name: x for name, x in kept.items() if x not in (None, (), False)}
+    kept["prompts"] = None if options.prompts is None else from_anywhere(options.prompts)
+    plain = {name: x for name, x in kept.items() if x not in (None, (), False)}
+    return {"options": plain, "held_out": None if held_out is None else from_anywhere(held_out)}
