@@ -188,6 +188,17 @@ def test_what_is_wrong_is_said_in_one_line(home, capsys, arguments, said):
     assert said in errors[0]
 
 
+@pytest.mark.parametrize(("folder", "fix"), [("run/levels/001", "run"), ("model", "that one")])
+def test_a_folder_that_is_no_runs_is_not_resumed_and_the_run_is_named(home, capsys, folder, fix):
+    (home / folder).mkdir(parents=True, exist_ok=True)
+    (home / folder / "config.json").write_text('{"model_type": "llama"}')
+    assert main(["train", "--resume", folder]) == 2
+    err = capsys.readouterr().err
+    assert f"got '{folder}', whose config.json is no run's: take " in err
+    assert err.endswith(f"{fix}\n")
+    assert err.count("\n") == 1
+
+
 def test_on_a_terminal_the_table_is_drawn_in_place(home, capsys, monkeypatch):
     monkeypatch.setattr("babblegraph.view.live.can_move", lambda console: True)
     given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]

@@ -39,9 +39,9 @@ def remembered(
     directory: str, changed: dict[str, Any], preset: str | None, options: SearchOptions, held_out: str | None
 ) -> tuple[Settings, SearchOptions, str | None]:
     """What a run was begun with; more levels may be asked for, nothing else."""
-    from babblegraph.learning import Directory, Settings
+    from babblegraph.learning import Settings
 
-    saved = Directory(directory).config()
+    saved = _config(directory)
     given = [flag(f.name) for f in fields(options) if getattr(options, f.name) != f.default]
     given += [WRITTEN.get(name, flag(name)) for name in changed if name != "levels"]
     given += ["--preset"] * (preset is not None) + ["--held-out"] * (held_out is not None)
@@ -54,6 +54,25 @@ def remembered(
         name: tuple(x) if isinstance(x, list) else x for name, x in saved["options"].items()
     }
     return settings, SearchOptions(**known), saved.get("held_out")
+
+
+def _config(directory: str) -> dict[str, Any]:
+    """What a run keeps of its beginning.
+
+    Raises:
+        BadInput: the folder is none of a run, such as that of one level, which has a model's own configuration.
+    """
+    from babblegraph.learning import Directory
+
+    saved = Directory(directory).config()
+    if not all(isinstance(saved.get(part), dict) for part in ("settings", "options")):
+        level = Path(directory).absolute()
+        run = level.parent.parent if level.parent.name == "levels" else None
+        raise BadInput(
+            "--resume must be the folder of a run, as --out made it, "
+            f"got {directory!r}, whose config.json is no run's: take {str(run) if run else 'that one'}"
+        )
+    return saved
 
 
 def prompts_of(plan: Any, settings: Settings, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
@@ -95,9 +114,7 @@ def told(options: SearchOptions, held_out: str | None, begun: Path | None) -> di
         begun: the directory of a run that goes on; what it remembers stays as it is.
     """
     if begun is not None:
-        from babblegraph.learning import Directory
-
-        saved = Directory(begun).config()
+        saved = _config(str(begun))
         return {"options": saved["options"], "held_out": saved.get("held_out")}
     beside = ("chat", "system", "seed", "device", "trust_remote_code")
     kept = {**options.to_meta(), **{name: getattr(options, name) for name in beside}}
