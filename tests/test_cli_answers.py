@@ -24,7 +24,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.graph_file import load
 from babblegraph.scoring.process_model import AGGREGATES
-from babblegraph.status import Status
+from babblegraph.status import Flag, Status
 from babblegraph.tasks import Answers, Blind
 
 BYTES = {i: bytes([i]) for i in range(256)}
@@ -212,20 +212,34 @@ def test_blind_the_best_by_value_is_marked_and_the_verifier_does_not_choose(caps
     assert blind["strategy"] == "babble"
 
 
-def test_a_ballot_of_ones_own_votes_and_its_failure_is_one_line(capsys, speaker, asked, tmp_path):
+def test_a_ballot_of_ones_own_votes(capsys, speaker, asked, tmp_path):
+    (tmp_path / "mine.py").write_text("def short(text): return str(len(text) < 7)")
+    found = results(capsys, *asked, "--vote", f"{tmp_path / 'mine.py'}:short")["results"][0]
+    assert found["vote"]["answer"] in ("True", "False")
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [("raise ValueError('no!')", "mine raised ValueError: no!"), ("return 3", "mine must return a text or ")],
+)
+def test_a_ballot_that_fails_once_is_no_vote_and_is_told_once(
+    capsys, speaker, asked, tmp_path, code, failure
+):
     file, graph = tmp_path / "mine.py", tmp_path / "graph"
-    file.write_text(
-        "def short(text): return str(len(text) < 7)\ndef bad(text): return text[99]\ndef no(text): return 3"
-    )
-    assert results(capsys, *asked, "--vote", f"{file}:short")["results"][0]["vote"]["answer"] in (
-        "True",
-        "False",
-    )
-    for name, words in (("bad", "IndexError"), ("no", "got 3: return a text")):
-        err = said(capsys, *asked, "--vote", f"{file}:{name}", "--save", graph, "-q", status=2).err
-        assert words in err
-        assert err.count("\n") == 1
-        assert load(graph).size > 3  # what was drawn is kept
+    file.write_text(f"def mine(text):\n    if '41' in text: {code}\n    return text\n")
+    how = ["--vote", f"{file}:mine", "--all", "--save", graph]
+    out, err = said(capsys, *asked, *how, "--json", status=0)
+    whole = json.loads(out)
+    votes = [found["vote"] for found in whole["results"]]
+    assert votes[0]["answer"] in SAYS[SIX][1:]
+    assert votes[2] == {"answer": SAYS[DOG][0], "share": 1.0}
+    failed = [n for n in range(load(graph).size) if load(graph).flags[n] & Flag.SCORER_FAILED]
+    assert [load(graph).text(n) for n in failed] == ["so 41\n"] * len(failed) != []
+    assert whole["summary"]["failures"] == len(failed)
+    assert whole["summary"]["first_failure"].startswith(failure)
+    assert f"first on node {failed[0]}: {failure}" in err
+    again = results(capsys, "search", "--resume", graph)  # votes anew, and nothing is told twice
+    assert again["summary"]["failures"] == len(failed)
 
 
 # ------------------------------------------------------------------------------------------------ bad input
