@@ -31,6 +31,8 @@ from babblegraph.lm.babbler import EMBEDDED
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.tasks.countdown import legal_lines
 
+HUGE = "99999999999999999999999"
+COUNTED = ("--tokens", "--nodes", "--max-new-tokens", "--span", "--together", "--top-k")
 BYTES = {i: bytes([i]) for i in range(256)}
 
 
@@ -119,7 +121,20 @@ def said(capsys, *arguments, status):
         (["search", "--seed", "-1"], "--seed must not be negative, got -1"),
         (["search", "--temperature", "0"], "--temperature must be above zero"),
         (["search", "--top-p", "1.5"], "--top-p must be above 0 and at most 1"),
-        (["search", "--threshold", "inf"], "--threshold must be a number"),
+        *(
+            (["search", "--threshold", x], "--threshold must be a number from 0 to 1")
+            for x in ("inf", "2", "-3")
+        ),
+        *((["search", name, HUGE], f"{name} must be at most 2,147,483,647, got {HUGE}") for name in COUNTED),
+        (["search", "-n", HUGE], f"--width must be at most 2,147,483,647, got {HUGE}"),
+        (["search", "--tokens", "9" * 400], f"got {'9' * 37}...: give a smaller number"),
+        (["search", "--memory-limit", "1e300"], "--memory-limit must be at most 1,000,000, got 1e+300"),
+        (["search", "--memory-limit", "inf"], "--memory-limit must be at most 1,000,000, got inf"),
+        (["search", "--seconds", "inf"], "--seconds must be at most 1,000,000,000, got inf"),
+        (["search", "--seed", HUGE], "--seed must be at most"),
+        (["train-value", "--out", "x", "--threshold", "nan"], "--threshold must be a number from 0 to 1"),
+        (["train-value", "--out", "x", "--copies", HUGE], "--copies must be at most 2,147,483,647"),
+        (["train-value", "--out", "x", "--seed", HUGE], "--seed must be at most"),
         (["search", "-n", "0"], "--width must be above zero"),
         (["search", "--task", "contdown"], "did you mean 'countdown'"),
         (["search", "--strategy", "bable"], "did you mean 'babble'"),

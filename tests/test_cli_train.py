@@ -173,6 +173,14 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
         (["--prompts", "prompts.txt", "--out", "run", "--cap", "0"], "--cap must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--batch-prompts", "0"], "--batch-prompts must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--preset", "best"], "preset"),
+        (["--prompts", "prompts.txt", "--out", "run", "--preset", "brod"], "did you mean 'broad'?"),
+        (["--prompts", "prompts.txt", "--out", "run", "--threshold", "2"], "a number from 0 to 1, got 2"),
+        (["--prompts", "prompts.txt", "--out", "run", "--draws", "99999999999"], "--draws must be at most"),
+        (
+            ["--prompts", "prompts.txt", "--out", "run", "--batch-prompts", "9" * 30],
+            "--batch-prompts must be",
+        ),
+        (["--prompts", "prompts.txt", "--out", "run", "--seed", "9" * 30], "--seed must be at most"),
         (["--prompts", "nowhere.txt", "--out", "run", "--rho", "0.1"], "nowhere"),
         (
             ["--prompts", "prompts.txt", "--out", "run", "--held-out", "prompts.txt", "--rho", "0.1"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babblegraph.cli.bounds import MOST_TREES, check_positive
 from babblegraph.cli.declared import (
     Bad,
     Chat,
@@ -155,9 +156,9 @@ def estimate(
 
 
 def _check(trees: int, keep: int, k: int | None, top_k: int | None, top_p: float | None) -> None:
-    for name, number in (("--trees", trees), ("--keep", keep), ("--pass-at", k)):
-        if number is not None and number < 1:
-            raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
+    check_positive("--trees", trees, MOST_TREES)
+    check_positive("--keep", keep)
+    check_positive("--pass-at", k)
     if trees < 2:
         raise BadInput(f"an interval needs two trees or more, got --trees {trees}: take {TREES}")
     for name, cut in (("--top-k", top_k), ("--top-p", top_p)):

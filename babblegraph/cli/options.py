@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from babblegraph.cli.bounds import LARGEST_MEMORY, LONGEST, check_positive, check_seed, check_threshold
 from babblegraph.cli.loading import choose, from_anywhere, unescaped, words
 from babblegraph.errors import BadInput
 
@@ -97,20 +98,12 @@ class SearchOptions:
             BadInput: options that exclude each other, or a value out of bounds.
         """
         self._check_conflicts()
-        for name in (
-            "tokens",
-            "nodes",
-            "seconds",
-            "width",
-            "together",
-            "memory_limit",
-            "span",
-            "max_new_tokens",
-            "top_k",
-        ):
-            bound = getattr(self, name)
-            if bound is not None and not bound > 0:
-                raise BadInput(f"{flag(name)} must be above zero, got {bound:g}: give a positive number")
+        for name in ("tokens", "nodes", "width", "together", "span", "max_new_tokens", "top_k"):
+            check_positive(flag(name), getattr(self, name))
+        check_positive("--seconds", self.seconds, LONGEST)
+        check_positive("--memory-limit", self.memory_limit, LARGEST_MEMORY)
+        check_seed(self.seed)
+        check_threshold(self.threshold)
         if self.draws is not None:
             from babblegraph.protocols import Draws
 
@@ -119,16 +112,12 @@ class SearchOptions:
             choose(self.restarts, RESTARTS, "--restarts")
         if self.aggregate is not None:
             choose(self.aggregate, AGGREGATES, "--aggregate")
-        if self.seed is not None and self.seed < 0:
-            raise BadInput(f"--seed must not be negative, got {self.seed}: use 0 or above")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise BadInput(
                 f"--temperature must be above zero, got {self.temperature:g}: 1 leaves the model alone"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise BadInput(f"--top-p must be above 0 and at most 1, got {self.top_p:g}: 1 keeps every token")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise BadInput(f"--threshold must be a number, got {self.threshold}: scores lie in 0 to 1")
 
     def to_meta(self) -> dict[str, Any]:
         """What a graph remembers of its run, so that it can be resumed from any directory: plain JSON."""

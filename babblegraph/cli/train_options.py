@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babblegraph.cli.loading import from_anywhere
+from babblegraph.cli.bounds import MOST, check_positive
+from babblegraph.cli.loading import choose, from_anywhere
 from babblegraph.cli.options import SearchOptions, flag
 from babblegraph.errors import BadInput
 
@@ -23,8 +24,13 @@ FRESH, HELD_OUT = 8, 200  # levels of a task's own prompts until one is used aga
 
 def settings_of(preset: str, changed: dict[str, Any]) -> Settings:
     """A preset with what was typed; what is wrong with a setting is said of its option."""
+    from babblegraph.learning.settings import COUNTS, PRESETS
     from babblegraph.learning.settings import preset as preset_of
 
+    choose(preset, PRESETS, "--preset")
+    for name in {*COUNTS, "replay"} & set(changed):
+        if changed[name] > MOST:  # whatever else is wrong with it is said below
+            check_positive(WRITTEN.get(name, flag(name)), changed[name])
     try:
         return preset_of(preset, **changed)
     except BadInput as wrong:
@@ -49,6 +55,7 @@ def remembered(
         raise BadInput(f"a resumed run goes on as it began, got {given[0]} too: only --levels may change")
     settings = Settings.from_json(saved["settings"])
     if "levels" in changed:
+        check_positive("--levels", changed["levels"])
         settings = replace(settings, levels=changed["levels"])
     known: dict[str, Any] = {
         name: tuple(x) if isinstance(x, list) else x for name, x in saved["options"].items()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babblegraph.cli.bounds import check_positive
 from babblegraph.cli.declared import Chat, Device, Json, Model, Prompts, System, Task, TrustRemoteCode
 from babblegraph.cli.options import FILES, HOW
 from babblegraph.errors import BadInput
@@ -61,8 +62,7 @@ def train_value(
         ("--members", members),
         ("--epochs", epochs),
     ):
-        if number is not None and number < 1:
-            raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
+        check_positive(name, number)
     given = SearchOptions(
         task=task,
         prompts=prompts,
@@ -72,6 +72,7 @@ def train_value(
         device=device,
         trust_remote_code=trust_remote_code,
         seed=seed,
+        threshold=threshold,
     )
     console = PlainConsole()
     say = (lambda text: None) if json else console.print
