@@ -442,6 +442,15 @@ def test_a_saved_search_can_be_resumed_and_shown(capsys, player, tmp_path):
     assert "1 2 3>99" in said(capsys, "show", file, status=0).out
 
 
+@pytest.mark.parametrize("more", ["20", "60"])
+def test_a_resumed_search_tells_its_prompt_as_it_was_given(capsys, player, tmp_path, more):
+    file = str(tmp_path / "graph")
+    first = said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "--json", status=1).out
+    again = said(capsys, "search", "--resume", file, "--tokens", more, "--json", status=1).out
+    assert [json.loads(out)["results"][0]["prompt"] for out in (first, again)] == ["1 2 3>99"] * 2
+    assert json.loads(first)["model"] == json.loads(again)["model"] == "embedded"
+
+
 def test_a_resumed_search_is_saved_where_it_was_read_unless_another_file_is_named(capsys, player, tmp_path):
     file, other = str(tmp_path / "graph"), str(tmp_path / "other")
     said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "-q", status=1)

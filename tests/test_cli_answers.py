@@ -617,3 +617,24 @@ def test_a_resumed_chat_is_printed_as_what_was_asked(capsys, models, tmp_path):
     found = results(capsys, *chat, *more)
     again = results(capsys, "search", "--resume", tmp_path / "graph", "--tokens", "90")
     assert found["results"][0]["prompt"] == again["results"][0]["prompt"] == "How much?"
+
+
+def test_a_resumed_list_of_messages_is_printed_whole(capsys, models, tmp_path):
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How much?"}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"prompt": chat}))
+    how = ["--model", models / "lm-chat", "--save", tmp_path / "graph", "--max-new-tokens", "4"]
+    results(capsys, "search", "--prompts", tmp_path / "chats.jsonl", *how, "--tokens", "20")
+    again = results(capsys, "search", "--resume", tmp_path / "graph", "--tokens", "40")
+    assert again["results"][0]["prompt"] == chat
+
+
+@pytest.mark.parametrize("tokens", ["20", "60"])  # nothing left to draw, and something
+def test_a_graph_goes_on_with_the_model_that_grew_it_only(capsys, models, tmp_path, tokens):
+    graph = tmp_path / "graph"
+    first = ["search", "How much?", "--model", models / "lm", "--tokens", "20", "--max-new-tokens", "4"]
+    results(capsys, *first, "--save", graph)
+    again = ["search", "--resume", graph, "--tokens", tokens]
+    err = said(capsys, *again, "--model", "embedded", "-q", status=2).err
+    assert f"must go on with the model that began it, '{models / 'lm'}', got another one" in err
+    same = results(capsys, *again, "--model", models / "lm-chat")  # the same weights in another folder
+    assert same["model"] == str(models / "lm")
