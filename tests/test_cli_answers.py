@@ -638,3 +638,21 @@ def test_a_graph_goes_on_with_the_model_that_grew_it_only(capsys, models, tmp_pa
     assert f"must go on with the model that began it, '{models / 'lm'}', got another one" in err
     same = results(capsys, *again, "--model", models / "lm-chat")  # the same weights in another folder
     assert same["model"] == str(models / "lm")
+
+
+@pytest.mark.parametrize("command", ["search", "estimate", "train", "train-value"])
+def test_a_prompt_that_is_too_long_is_named(capsys, models, tmp_path, command):
+    rows = [("How much?", "1"), ("Count 1 2 3 4 5 6 7 8 9. " * 100, "2"), ("How many?", "3")]
+    file, out = tmp_path / "problems.jsonl", ["--out", tmp_path / "out"]
+    file.write_text("\n".join(json.dumps({"prompt": q, "answer": a}) for q, a in rows))
+    how = ["--task", "answers", "--prompts", file, *(out if command.startswith("train") else [])]
+    err = said(capsys, command, *how, "--model", models / "lm", status=2).err
+    assert re.search(
+        r"context of 256 tokens, got \d+ in the one that begins 'Count 1 2 3 .*': shorten it", err
+    )
+
+
+def test_a_chat_that_is_too_long_is_named_by_what_its_user_says(capsys, models):
+    how = ["--model", models / "lm-chat", "--chat", "--system", "Be brief. " * 200, "-q"]
+    err = said(capsys, "search", "How much?", *how, status=2).err
+    assert "in the one that begins 'How much?'" in err

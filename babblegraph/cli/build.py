@@ -23,7 +23,7 @@ from babblegraph.cli.settling import (
     stopped_by_votes,
     usual_tokens,
 )
-from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known, need_chat, said, value
+from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known, need_chat, need_room, said, value
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
@@ -135,6 +135,7 @@ def rounds(plan: Plan) -> Iterator[Round]:
         check_model(plan.graph, babbler)
     need_chat(plan, babbler)
     prompts = None if plan.prompts is None else said(plan.prompts, plan)
+    need_room(prompts or (), plan.task, babbler)
     found = api.rounds(
         babbler,
         prompts,

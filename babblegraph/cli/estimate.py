@@ -180,7 +180,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     from babblegraph.api import prompts_of
     from babblegraph.cli import build
     from babblegraph.cli.problems import asked_of
-    from babblegraph.cli.values import need_chat, said
+    from babblegraph.cli.values import need_chat, need_room, said
     from babblegraph.loop import search
     from babblegraph.scoring import Score, entropy_to_go, likelihood
     from babblegraph.strategies import frontier, together
@@ -191,6 +191,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     plan = plan._replace(prompts=prompts)
     babbler = build.generator(plan)
     need_chat(plan, babbler)
+    need_room(said(asked, plan), plan.task, babbler)
     value = build.value(plan, babbler) or (likelihood if plan.task is None else None)
     strategy = frontier(width=options.width or WIDTH, keep=keep, draws=options.draws or DRAWS)
     rounds = search(

@@ -250,12 +250,13 @@ def _begun(
 ) -> Run:
     from babblegraph.api_cem import cem
     from babblegraph.cli import build
-    from babblegraph.cli.values import need_chat, said
+    from babblegraph.cli.values import need_chat, need_room, said
     from babblegraph.learning import launched
 
     ranks = launched()  # first, since it chooses the device of this process
     babbler = build.generator(plan)
     need_chat(plan, babbler)
+    need_room(said([*texts, *(held or [])], plan), plan.task, babbler)
     value = value_of(plan._replace(prompts=[*texts, *(held or [])]), babbler)
     return cem(
         babbler,

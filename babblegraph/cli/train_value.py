@@ -49,7 +49,7 @@ def train_value(
     from babblegraph.cli.loading import check_folder
     from babblegraph.cli.options import SearchOptions
     from babblegraph.cli.output import aside
-    from babblegraph.cli.values import need_chat
+    from babblegraph.cli.values import need_chat, need_room
     from babblegraph.scoring import Score
     from babblegraph.scoring.collect import collect
     from babblegraph.scoring.fit import fit
@@ -86,6 +86,7 @@ def train_value(
         threads = torch.get_num_threads()
         babbler = build.generator(plan)
         need_chat(plan, babbler)
+        need_room(texts, None, babbler)
         layers, started = usual_layers(babbler), time.perf_counter()
         report = _reporter(say, len(texts))
         how: dict[str, Any] = {"layers": layers, "copies": copies, "threshold": threshold, "seed": seed}
