@@ -272,6 +272,22 @@ def test_a_bad_line_of_json_names_its_line(tmp_path, line):
         read_prompts(str(file))
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"prompt": "a" "b"}', r"p\.jsonl:2 column 16 \(Expecting ',' delimiter\): mend it$"),
+        ('{"prompt": ' + "9" * 5000 + "}", r"p\.jsonl:2 \(Exceeds the limit .*\): mend it$"),
+        ("[" * 100_000, r"p\.jsonl:2 \(maximum recursion depth .*\): mend it$"),
+    ],
+)
+def test_where_json_is_broken_is_said_once(tmp_path, line, words):
+    file = tmp_path / "p.jsonl"
+    file.write_text(f'{{"prompt": "fine"}}\n{line}\n')
+    with pytest.raises(BadInput, match=words) as wrong:
+        read_prompts(str(file))
+    assert "line 1" not in str(wrong.value)
+
+
 def test_a_value_file_may_import_its_neighbours(tmp_path):
     (tmp_path / "neighbour_of_mine.py").write_text("ONE = 1.0")
     (tmp_path / "mine.py").write_text(

@@ -74,6 +74,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "held.txt").write_text("\n".join(PROMPTS[4:]))
     (tmp_path / "worth.py").write_text(
         "def vowels(texts):\n    return [sum(c in 'aeiou' for c in t) / (1 + len(t)) for t in texts]\n"
+        "class Task:\n    def verify(self, prompt, text): return 1.0\n"
     )
     return tmp_path
 
@@ -163,7 +164,12 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--out", "run"], "prompts"),
+        (["--out", "run"], "got none: give --prompts FILE, or --task countdown or game24"),
+        (
+            ["--out", "run", "--task", "worth.py:Task"],
+            "got --task worth.py:Task, which makes none: give --prompts",
+        ),
+        (["--out", "run", "--task", "queens"], "got --task queens, which makes none: give --prompts"),
         (["--prompts", "prompts.txt"], "--out"),
         (["--prompts", "prompts.txt", "--out", "run", "--resume", "run"], "both"),
         (["--prompts", "prompts.txt", "--out", "run", "--value", "worth.py:vowels"], "elite"),

@@ -207,8 +207,11 @@ def unescaped(text: str) -> str:
 def _json_problem(line: str, where: str) -> Problem:
     try:
         found = json.loads(line)
-    except ValueError as error:
-        raise BadInput(f"a line of JSON Lines must be JSON, got {where}: {error}") from error
+    except json.JSONDecodeError as error:  # which counts lines from this one
+        problem = f"{where} column {error.colno} ({error.msg})"
+        raise BadInput(f"a line of JSON Lines must be JSON, got {problem}: mend it") from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits, or too many brackets
+        raise BadInput(f"a line of JSON Lines must be JSON, got {where} ({error}): mend it") from error
     if not isinstance(found, dict) or not {"prompt", "question"} & set(found):
         got = f" with {', '.join(map(repr, found))}" if isinstance(found, dict) else ""
         raise BadInput(

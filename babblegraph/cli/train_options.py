@@ -83,17 +83,24 @@ def _config(directory: str) -> dict[str, Any]:
 
 
 def prompts_of(plan: Any, settings: Settings, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
-    """What to learn on, and what is held out; None for a tenth of the former."""
+    """What to learn on, and what is held out; None for a tenth of the former.
+
+    Raises:
+        BadInput: neither a file nor the task has prompts.
+    """
     from babblegraph.cli.loading import read_prompts
 
     aside = None if held_out is None else read_prompts(held_out)
     if plan.options.prompts is not None:
         return read_prompts(plan.options.prompts), aside
-    name = getattr(plan.task, "name", None)
-    if name is None:
-        raise BadInput("a run needs prompts to learn on, got none: give --prompts FILE or --task")
-    from babblegraph.tasks.training import task_prompts
+    from babblegraph.tasks.training import PROMPTS, task_prompts
 
+    name = getattr(plan.task, "name", None)
+    if name not in PROMPTS:
+        got = "none" if plan.options.task is None else f"--task {plan.options.task}, which makes none"
+        raise BadInput(
+            f"a run needs prompts to learn on, got {got}: give --prompts FILE, or --task {' or '.join(PROMPTS)}"
+        )
     enough = FRESH * (settings.prompts or FEW)
     found: list[Any] = task_prompts(name, "train", enough, plan.seed, fewer=True)
     if aside is None:
