@@ -515,6 +515,16 @@ def test_a_budget_that_is_spent_is_told_and_the_file_is_left_alone(
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
+def test_a_search_that_is_over_says_what_goes_on_after_an_answer(capsys, player, tmp_path):
+    file = str(tmp_path / "graph")
+    said(capsys, "search", "2 3>6", "--save", file, "-q", status=0)
+    out, err = said(capsys, "search", "--resume", file, "--tokens", "9000", "-q", status=0)
+    assert out.strip() in ("2*3=6:6", "3*2=6:6")
+    assert err.startswith(
+        f"babblegraph: nothing was added to {file}, no prompt has anything left to try: --all"
+    )
+
+
 def test_a_graph_that_cannot_be_saved_where_it_was_read_is_told_before_the_model_is_loaded(
     capsys, player, monkeypatch, tmp_path
 ):

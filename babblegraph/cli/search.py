@@ -214,7 +214,7 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
     from babblegraph.cli.interrupt import Interruptible
     from babblegraph.cli.loading import check_writable
     from babblegraph.cli.output import aside, saved, show, status
-    from babblegraph.cli.resuming import spent
+    from babblegraph.cli.resuming import why_idle
     from babblegraph.cli.settling import settle
     from babblegraph.view.console import PlainConsole
     from babblegraph.view.live import View
@@ -227,15 +227,15 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
         if back is not None:
             check_writable(back, "--resume without --save")
         view = View(PlainConsole(), plan.budget, quiet=quiet, moving=not json)
-        graph = plan.graph
-        idle = None if plan.graph is None else spent(plan.graph, plan.budget, str(options.resume))
+        graph, grew = plan.graph, False
         try:
             with view, Interruptible(view.say) as interrupt:
                 view.say(f"loading the model {plan.model}")
                 found = build.rounds(plan)
                 view.say("babbling")
                 for one in view.follow(interrupt.until_stopped(found)):
-                    graph, file = one.graph, file or back  # which is left as it was until something is added
+                    graph, grew = one.graph, True
+                    file = file or back  # which is left as it was until something is added
             if graph is not None:
                 settle(graph, plan)
         finally:
@@ -243,8 +243,8 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
     show(graph, plan, json, quiet, view)
     if problem is not None:
         raise problem
-    if idle is not None:
-        print(f"babblegraph: {idle}", file=sys.stderr)
+    if plan.graph is not None and not grew:
+        print(f"babblegraph: {why_idle(plan.graph, plan.budget, str(options.resume))}", file=sys.stderr)
     elif file is not None and file == back and not (json or quiet):
         print(f"babblegraph: saved in {file}", file=sys.stderr)
     return interrupt.status or status(graph, plan)
