@@ -31,6 +31,8 @@ from babblegraph.lm.babbler import EMBEDDED
 from babblegraph.status import Flag, Gate, Status
 from babblegraph.tasks.countdown import legal_lines
 
+HUGE = "99999999999999999999999"
+COUNTED = ("--tokens", "--nodes", "--max-new-tokens", "--span", "--together", "--top-k")
 BYTES = {i: bytes([i]) for i in range(256)}
 
 
@@ -119,7 +121,20 @@ def said(capsys, *arguments, status):
         (["search", "--seed", "-1"], "--seed must not be negative, got -1"),
         (["search", "--temperature", "0"], "--temperature must be above zero"),
         (["search", "--top-p", "1.5"], "--top-p must be above 0 and at most 1"),
-        (["search", "--threshold", "inf"], "--threshold must be a number"),
+        *(
+            (["search", "--threshold", x], "--threshold must be a number from 0 to 1")
+            for x in ("inf", "2", "-3")
+        ),
+        *((["search", name, HUGE], f"{name} must be at most 2,147,483,647, got {HUGE}") for name in COUNTED),
+        (["search", "-n", HUGE], f"--width must be at most 2,147,483,647, got {HUGE}"),
+        (["search", "--tokens", "9" * 400], f"got {'9' * 37}...: give a smaller number"),
+        (["search", "--memory-limit", "1e300"], "--memory-limit must be at most 1,000,000, got 1e+300"),
+        (["search", "--memory-limit", "inf"], "--memory-limit must be at most 1,000,000, got inf"),
+        (["search", "--seconds", "inf"], "--seconds must be at most 1,000,000,000, got inf"),
+        (["search", "--seed", HUGE], "--seed must be at most"),
+        (["train-value", "--out", "x", "--threshold", "nan"], "--threshold must be a number from 0 to 1"),
+        (["train-value", "--out", "x", "--copies", HUGE], "--copies must be at most 2,147,483,647"),
+        (["train-value", "--out", "x", "--seed", HUGE], "--seed must be at most"),
         (["search", "-n", "0"], "--width must be above zero"),
         (["search", "--task", "contdown"], "did you mean 'countdown'"),
         (["search", "--strategy", "bable"], "did you mean 'babble'"),
@@ -257,6 +272,22 @@ def test_a_bad_line_of_json_names_its_line(tmp_path, line):
         read_prompts(str(file))
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"prompt": "a" "b"}', r"p\.jsonl:2 column 16 \(Expecting ',' delimiter\): mend it$"),
+        ('{"prompt": ' + "9" * 5000 + "}", r"p\.jsonl:2 \(Exceeds the limit .*\): mend it$"),
+        ("[" * 100_000, r"p\.jsonl:2 \(maximum recursion depth .*\): mend it$"),
+    ],
+)
+def test_where_json_is_broken_is_said_once(tmp_path, line, words):
+    file = tmp_path / "p.jsonl"
+    file.write_text(f'{{"prompt": "fine"}}\n{line}\n')
+    with pytest.raises(BadInput, match=words) as wrong:
+        read_prompts(str(file))
+    assert "line 1" not in str(wrong.value)
+
+
 def test_a_value_file_may_import_its_neighbours(tmp_path):
     (tmp_path / "neighbour_of_mine.py").write_text("ONE = 1.0")
     (tmp_path / "mine.py").write_text(
@@ -285,6 +316,25 @@ def test_a_resumed_search_keeps_what_is_not_said_again():
         1.0,
         "countdown",
     )
+
+
+def test_a_resumed_search_goes_on_after_an_answer_passes_until_it_is_told_not_to(capsys, player, tmp_path):
+    file = str(tmp_path / "graph")
+    resume = ["search", "--resume", file, "--save", file, "-q"]
+    said(capsys, "search", "2 3 4>24", "--all", "--tokens", "100", "--save", file, "-q", status=0)
+    before = load(file)
+    assert before.best(1)
+    said(capsys, *resume, "--tokens", "200", status=0)
+    assert (after := load(file)).size > before.size
+    said(capsys, *resume, "--tokens", "300", "--no-all", status=0)
+    assert load(file).size == after.size
+
+
+def test_what_decides_how_a_graph_grows_is_remembered_and_what_is_of_the_machine_is_not():
+    said = {"every": True, "together": 3, "memory_limit": 2.0, "device": "cpu", "trust_remote_code": True}
+    saved = SearchOptions(**said).to_meta()
+    assert saved == {"every": True, "together": 3}
+    assert SearchOptions(every=False, together=5).resumed(saved) == SearchOptions(every=False, together=5)
 
 
 def _tuples(saved):
@@ -406,6 +456,87 @@ def test_a_saved_search_can_be_resumed_and_shown(capsys, player, tmp_path):
     assert after.prompts == before.prompts == ["1 2 3>99\n"]
     assert json.loads(out)["results"][0]["tokens"]["sampled"] > 20
     assert "1 2 3>99" in said(capsys, "show", file, status=0).out
+
+
+@pytest.mark.parametrize("more", ["20", "60"])
+def test_a_resumed_search_tells_its_prompt_as_it_was_given(capsys, player, tmp_path, more):
+    file = str(tmp_path / "graph")
+    first = said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "--json", status=1).out
+    again = said(capsys, "search", "--resume", file, "--tokens", more, "--json", status=1).out
+    assert [json.loads(out)["results"][0]["prompt"] for out in (first, again)] == ["1 2 3>99"] * 2
+    assert json.loads(first)["model"] == json.loads(again)["model"] == "embedded"
+
+
+def test_a_resumed_search_is_saved_where_it_was_read_unless_another_file_is_named(capsys, player, tmp_path):
+    file, other = str(tmp_path / "graph"), str(tmp_path / "other")
+    said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "-q", status=1)
+    before = load(file).size
+    said(capsys, "search", "--resume", file, "--tokens", "60", "--save", other, "-q", status=1)
+    assert load(file).size == before < load(other).size
+    err = said(capsys, "search", "--resume", file, "--tokens", "60", status=1).err
+    assert f"saved in {file}" in err.splitlines()[-1]
+    assert load(file).size == load(other).size
+
+
+def test_a_resumed_search_that_is_interrupted_keeps_what_was_added(capsys, player, monkeypatch, tmp_path):
+    class Interrupted(Player):
+        def expand(self, graph, *rest):
+            if graph.round == before.round + 2:
+                signal.raise_signal(signal.SIGINT)
+            return super().expand(graph, *rest)
+
+    file = str(tmp_path / "graph")
+    said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "-q", status=1)
+    before = load(file)
+    monkeypatch.setattr(build, "generator", lambda plan: Interrupted())
+    said(capsys, "search", "--resume", file, "--tokens", "200", "-q", status=130)
+    assert load(file).round == before.round + 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], "of 20 tokens: give more --tokens"),
+        (["--tokens", "10"], "of 10 tokens: give more --tokens"),
+        (["--nodes", "1"], "of 1 nodes: give more"),
+        (["--seconds", "1e-9"], "of 1e-09 seconds: give more"),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--json"], ["-q"]])
+def test_a_budget_that_is_spent_is_told_and_the_file_is_left_alone(
+    capsys, player, tmp_path, more, words, how
+):
+    file = tmp_path / "graph"
+    said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", str(file), "-q", status=1)
+    before = file.stat()
+    err = said(capsys, "search", "--resume", str(file), *more, *how, status=1).err
+    assert f"nothing was added to {file}, its budget is spent, " in err.splitlines()[-1]
+    assert words in err.splitlines()[-1]
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_a_search_that_is_over_says_what_goes_on_after_an_answer(capsys, player, tmp_path):
+    file = str(tmp_path / "graph")
+    said(capsys, "search", "2 3>6", "--save", file, "-q", status=0)
+    out, err = said(capsys, "search", "--resume", file, "--tokens", "9000", "-q", status=0)
+    assert out.strip() in ("2*3=6:6", "3*2=6:6")
+    assert err.startswith(
+        f"babblegraph: nothing was added to {file}, no prompt has anything left to try: --all"
+    )
+
+
+def test_a_graph_that_cannot_be_saved_where_it_was_read_is_told_before_the_model_is_loaded(
+    capsys, player, monkeypatch, tmp_path
+):
+    def refused(file, option):
+        raise BadInput(f"{option} must be a file that can be written, got {file!r}: Permission denied")
+
+    file = str(tmp_path / "graph")
+    said(capsys, "search", "1 2 3>99", "--tokens", "20", "--save", file, "-q", status=1)
+    monkeypatch.setattr("babblegraph.cli.loading.check_writable", refused)
+    monkeypatch.setattr(build, "generator", lambda plan: pytest.fail("the model is loaded"))
+    err = said(capsys, "search", "--resume", file, "--tokens", "90", status=2).err
+    assert "--resume without --save must be a file that can be written" in err
 
 
 @pytest.mark.parametrize("measure", RESTARTS)

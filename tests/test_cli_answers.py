@@ -24,7 +24,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.graph_file import load
 from babblegraph.scoring.process_model import AGGREGATES
-from babblegraph.status import Status
+from babblegraph.status import Flag, Status
 from babblegraph.tasks import Answers, Blind
 
 BYTES = {i: bytes([i]) for i in range(256)}
@@ -212,20 +212,34 @@ def test_blind_the_best_by_value_is_marked_and_the_verifier_does_not_choose(caps
     assert blind["strategy"] == "babble"
 
 
-def test_a_ballot_of_ones_own_votes_and_its_failure_is_one_line(capsys, speaker, asked, tmp_path):
+def test_a_ballot_of_ones_own_votes(capsys, speaker, asked, tmp_path):
+    (tmp_path / "mine.py").write_text("def short(text): return str(len(text) < 7)")
+    found = results(capsys, *asked, "--vote", f"{tmp_path / 'mine.py'}:short")["results"][0]
+    assert found["vote"]["answer"] in ("True", "False")
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [("raise ValueError('no!')", "mine raised ValueError: no!"), ("return 3", "mine must return a text or ")],
+)
+def test_a_ballot_that_fails_once_is_no_vote_and_is_told_once(
+    capsys, speaker, asked, tmp_path, code, failure
+):
     file, graph = tmp_path / "mine.py", tmp_path / "graph"
-    file.write_text(
-        "def short(text): return str(len(text) < 7)\ndef bad(text): return text[99]\ndef no(text): return 3"
-    )
-    assert results(capsys, *asked, "--vote", f"{file}:short")["results"][0]["vote"]["answer"] in (
-        "True",
-        "False",
-    )
-    for name, words in (("bad", "IndexError"), ("no", "got 3: return a text")):
-        err = said(capsys, *asked, "--vote", f"{file}:{name}", "--save", graph, "-q", status=2).err
-        assert words in err
-        assert err.count("\n") == 1
-        assert load(graph).size > 3  # what was drawn is kept
+    file.write_text(f"def mine(text):\n    if '41' in text: {code}\n    return text\n")
+    how = ["--vote", f"{file}:mine", "--all", "--save", graph]
+    out, err = said(capsys, *asked, *how, "--json", status=0)
+    whole = json.loads(out)
+    votes = [found["vote"] for found in whole["results"]]
+    assert votes[0]["answer"] in SAYS[SIX][1:]
+    assert votes[2] == {"answer": SAYS[DOG][0], "share": 1.0}
+    failed = [n for n in range(load(graph).size) if load(graph).flags[n] & Flag.SCORER_FAILED]
+    assert [load(graph).text(n) for n in failed] == ["so 41\n"] * len(failed) != []
+    assert whole["summary"]["failures"] == len(failed)
+    assert whole["summary"]["first_failure"].startswith(failure)
+    assert f"first on node {failed[0]}: {failure}" in err
+    again = results(capsys, "search", "--resume", graph)  # votes anew, and nothing is told twice
+    assert again["summary"]["failures"] == len(failed)
 
 
 # ------------------------------------------------------------------------------------------------ bad input
@@ -319,6 +333,35 @@ def test_a_task_of_ones_own_is_a_class_or_an_instance_and_is_resumed(capsys, spe
     assert results(capsys, "search", "--resume", graph)["results"][0]["passed"] is True
 
 
+def test_a_search_goes_on_from_any_directory(capsys, speaker, tmp_path, monkeypatch):
+    own = (
+        "class T:\n    def verify(self, prompt, text): return float('1/4' in text)\n"
+        "def f(texts): return [0.5] * len(texts)\ndef last(text): return text[-2:]\n"
+    )
+    (tmp_path / "mine.py").write_text(own)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    how = ["--task", "mine.py:T", "--value", "mine.py:f", "--vote", "mine.py:last", "--model", "model"]
+    results(capsys, "search", HALF, *how, "--all", "--tokens", "20", "--save", "graph")
+    kept = load("graph").meta["options"]
+    assert kept["model"] == str(tmp_path / "model")
+    assert kept["vote"] == f"{tmp_path / 'mine.py'}:last"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = results(capsys, "search", "--resume", "../graph", "--tokens", "60")
+    assert found["results"][0]["tokens"]["sampled"] > 20
+
+
+def test_names_that_we_know_are_no_paths_even_where_there_are_folders_of_the_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("embedded", "countdown", "boxed"):
+        (tmp_path / name).mkdir()
+    known = {"model": "embedded", "task": "countdown", "vote": "boxed"}
+    assert SearchOptions(**known).to_meta() == known
+    typed = {"model": "gpt2", "value": "gone.py:f"}  # of a hub, and of no file here
+    assert SearchOptions(**typed).to_meta() == typed
+
+
 # ------------------------------------------------------------------------------------------------ chats, reward models
 
 
@@ -373,6 +416,22 @@ def test_a_value_is_learned_on_chats_too(capsys, models, problems, tmp_path, mon
     assert (len(seen), seen[0]) == (3, first)
     plain = [*given, "--model", models / "lm", "--chat"]
     assert "--chat needs a model with a chat template" in said(capsys, *plain, status=2).err
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_told_before_the_model_is_loaded(
+    capsys, problems, tmp_path, monkeypatch, out
+):
+    def generator(plan):
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(build, "generator", generator)
+    (tmp_path / "file").write_text("mine")
+    given = ["train-value", "--task", "answers", "--prompts", problems, "--model", "x"]
+    err = said(capsys, *given, "--out", tmp_path / out, status=2).err
+    assert err.count("\n") == 1
+    assert "--out must be a folder that can be written to, got" in err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_model_without_a_chat_template_says_so(capsys, models):
@@ -558,3 +617,42 @@ def test_a_resumed_chat_is_printed_as_what_was_asked(capsys, models, tmp_path):
     found = results(capsys, *chat, *more)
     again = results(capsys, "search", "--resume", tmp_path / "graph", "--tokens", "90")
     assert found["results"][0]["prompt"] == again["results"][0]["prompt"] == "How much?"
+
+
+def test_a_resumed_list_of_messages_is_printed_whole(capsys, models, tmp_path):
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How much?"}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"prompt": chat}))
+    how = ["--model", models / "lm-chat", "--save", tmp_path / "graph", "--max-new-tokens", "4"]
+    results(capsys, "search", "--prompts", tmp_path / "chats.jsonl", *how, "--tokens", "20")
+    again = results(capsys, "search", "--resume", tmp_path / "graph", "--tokens", "40")
+    assert again["results"][0]["prompt"] == chat
+
+
+@pytest.mark.parametrize("tokens", ["20", "60"])  # nothing left to draw, and something
+def test_a_graph_goes_on_with_the_model_that_grew_it_only(capsys, models, tmp_path, tokens):
+    graph = tmp_path / "graph"
+    first = ["search", "How much?", "--model", models / "lm", "--tokens", "20", "--max-new-tokens", "4"]
+    results(capsys, *first, "--save", graph)
+    again = ["search", "--resume", graph, "--tokens", tokens]
+    err = said(capsys, *again, "--model", "embedded", "-q", status=2).err
+    assert f"must go on with the model that began it, '{models / 'lm'}', got another one" in err
+    same = results(capsys, *again, "--model", models / "lm-chat")  # the same weights in another folder
+    assert same["model"] == str(models / "lm")
+
+
+@pytest.mark.parametrize("command", ["search", "estimate", "train", "train-value"])
+def test_a_prompt_that_is_too_long_is_named(capsys, models, tmp_path, command):
+    rows = [("How much?", "1"), ("Count 1 2 3 4 5 6 7 8 9. " * 100, "2"), ("How many?", "3")]
+    file, out = tmp_path / "problems.jsonl", ["--out", tmp_path / "out"]
+    file.write_text("\n".join(json.dumps({"prompt": q, "answer": a}) for q, a in rows))
+    how = ["--task", "answers", "--prompts", file, *(out if command.startswith("train") else [])]
+    err = said(capsys, command, *how, "--model", models / "lm", status=2).err
+    assert re.search(
+        r"context of 256 tokens, got \d+ in the one that begins 'Count 1 2 3 .*': shorten it", err
+    )
+
+
+def test_a_chat_that_is_too_long_is_named_by_what_its_user_says(capsys, models):
+    how = ["--model", models / "lm-chat", "--chat", "--system", "Be brief. " * 200, "-q"]
+    err = said(capsys, "search", "How much?", *how, status=2).err
+    assert "in the one that begins 'How much?'" in err

@@ -42,7 +42,7 @@ def test_a_saved_graph_gives_the_same_table_again(saved, capsys):
     for said in ("Estimate  3 5 7 11>24", "P(score reaches 0)", "tokens spent", "effective sample size"):
         assert said in out
     assert "6 trees a prompt are fewer than 32" in out
-    assert main(["estimate", "--graph", str(saved), "--threshold", "2"]) == 0
+    assert main(["estimate", "--graph", str(saved), "--threshold", "1"]) == 0
     assert "no hit in 6 trees: at most" in capsys.readouterr().out
 
 
@@ -99,6 +99,10 @@ def test_pass_at_k_and_the_ratio_are_there_for_the_asking(saved, capsys):
     [
         (["--trees", "0"], "--trees must be above zero, got 0"),
         (["--trees", "1"], "an interval needs two trees or more, got --trees 1"),
+        (["--trees", "9999999999"], "--trees must be at most 1,000,000, got 9999999999"),
+        (["--keep", "9999999999"], "--keep must be at most 2,147,483,647"),
+        (["--tokens", "9999999999999999999999"], "--tokens must be at most 2,147,483,647"),
+        (["-n", "9999999999999999999999"], "--width must be at most 2,147,483,647"),
         (["--pass-at", "0"], "--pass-at must be above zero"),
         (["--keep", "-1"], "--keep must be above zero"),
         (["--tokens", "0"], "--tokens must be above zero"),

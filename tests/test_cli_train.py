@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,6 +74,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "held.txt").write_text("\n".join(PROMPTS[4:]))
     (tmp_path / "worth.py").write_text(
         "def vowels(texts):\n    return [sum(c in 'aeiou' for c in t) / (1 + len(t)) for t in texts]\n"
+        "class Task:\n    def verify(self, prompt, text): return 1.0\n"
     )
     return tmp_path
 
@@ -91,6 +93,38 @@ def test_a_python_value_the_best_texts_of_each_prompt_and_a_file_of_prompts(home
     AutoModelForCausalLM.from_pretrained("run/levels/001")
     assert main(["train", "--resume", "run", "--levels", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["number"] == 2
+
+
+LOUD = """print("loaded")
+
+class Loud:
+    def verify(self, prompt, text):
+        print("asked")
+        return float("e" in text)
+"""
+
+
+@pytest.mark.parametrize("how", ["--json", "--quiet"])
+def test_what_a_users_task_prints_is_no_level(home, capsys, how):
+    (home / "mine.py").write_text(LOUD)
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--task", "mine.py:Loud", "--out", "run"]
+    assert train(*given, how) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["number"] for line in out.splitlines()] == ([0, 1] if how == "--json" else [])
+    assert "loaded" in err
+    assert "asked" in err
+
+
+def test_what_a_users_task_prints_is_no_figure_of_a_value(home, capsys, monkeypatch):
+    monkeypatch.setattr("babblegraph.scoring.fit.fit", lambda *data, **how: SimpleNamespace(held_out={}))
+    monkeypatch.setattr("babblegraph.scoring.learned.save", lambda *fitted, **notes: None)
+    (home / "mine.py").write_text(LOUD)
+    given = ["--model", "model", "--prompts", "prompts.txt", "--task", "mine.py:Loud", "--copies", "2"]
+    assert main(["train-value", *given, "--out", "value", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["folder"] == "value"
+    assert "loaded" in err
+    assert "asked" in err
 
 
 def test_the_base_judges_by_words_around_a_text(home, capsys):
@@ -130,7 +164,12 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--out", "run"], "prompts"),
+        (["--out", "run"], "got none: give --prompts FILE, or --task countdown or game24"),
+        (
+            ["--out", "run", "--task", "worth.py:Task"],
+            "got --task worth.py:Task, which makes none: give --prompts",
+        ),
+        (["--out", "run", "--task", "queens"], "got --task queens, which makes none: give --prompts"),
         (["--prompts", "prompts.txt"], "--out"),
         (["--prompts", "prompts.txt", "--out", "run", "--resume", "run"], "both"),
         (["--prompts", "prompts.txt", "--out", "run", "--value", "worth.py:vowels"], "elite"),
@@ -140,6 +179,14 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
         (["--prompts", "prompts.txt", "--out", "run", "--cap", "0"], "--cap must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--batch-prompts", "0"], "--batch-prompts must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--preset", "best"], "preset"),
+        (["--prompts", "prompts.txt", "--out", "run", "--preset", "brod"], "did you mean 'broad'?"),
+        (["--prompts", "prompts.txt", "--out", "run", "--threshold", "2"], "a number from 0 to 1, got 2"),
+        (["--prompts", "prompts.txt", "--out", "run", "--draws", "99999999999"], "--draws must be at most"),
+        (
+            ["--prompts", "prompts.txt", "--out", "run", "--batch-prompts", "9" * 30],
+            "--batch-prompts must be",
+        ),
+        (["--prompts", "prompts.txt", "--out", "run", "--seed", "9" * 30], "--seed must be at most"),
         (["--prompts", "nowhere.txt", "--out", "run", "--rho", "0.1"], "nowhere"),
         (
             ["--prompts", "prompts.txt", "--out", "run", "--held-out", "prompts.txt", "--rho", "0.1"],
@@ -153,6 +200,17 @@ def test_what_is_wrong_is_said_in_one_line(home, capsys, arguments, said):
     errors = [line for line in capsys.readouterr().err.splitlines() if "loading the model" not in line]
     assert len(errors) == 1
     assert said in errors[0]
+
+
+@pytest.mark.parametrize(("folder", "fix"), [("run/levels/001", "run"), ("model", "that one")])
+def test_a_folder_that_is_no_runs_is_not_resumed_and_the_run_is_named(home, capsys, folder, fix):
+    (home / folder).mkdir(parents=True, exist_ok=True)
+    (home / folder / "config.json").write_text('{"model_type": "llama"}')
+    assert main(["train", "--resume", folder]) == 2
+    err = capsys.readouterr().err
+    assert f"got '{folder}', whose config.json is no run's: take " in err
+    assert err.endswith(f"{fix}\n")
+    assert err.count("\n") == 1
 
 
 def test_on_a_terminal_the_table_is_drawn_in_place(home, capsys, monkeypatch):
@@ -186,6 +244,22 @@ def test_a_resumed_run_goes_on_as_it_began(home, capsys):
     (home / "prompts.txt").write_text((home / "prompts.txt").read_text().replace("a", "o", 1))
     assert main(["train", "--resume", "run", "--levels", "2"]) == 2
     assert "prompts" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_any_directory_and_one_with_paths_as_typed_from_its_own(home, capsys, monkeypatch):
+    given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]
+    assert train(*given, "--out", "run", "--quiet") == 0
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    assert main(["train", "--resume", "../run", "--levels", "2", "--quiet"]) == 0
+    config = json.loads((home / "run" / "config.json").read_text())
+    typed = {"model": "model", "prompts": "prompts.txt", "value": "worth.py:vowels"}
+    assert config["options"] | typed != config["options"]
+    old = config | {"options": config["options"] | typed, "held_out": "held.txt"}  # as runs were once kept
+    (home / "run" / "config.json").write_text(json.dumps(old))
+    monkeypatch.chdir(home)
+    assert main(["train", "--resume", "run", "--levels", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["number"] == 3
 
 
 def test_of_several_processes_the_first_one_speaks(home, capsys, monkeypatch):

@@ -14,6 +14,7 @@ from babblegraph.budget import Budget
 from babblegraph.cli.loading import Prompt, choose, load_function, read_problems
 from babblegraph.cli.options import SearchOptions
 from babblegraph.cli.problems import ANSWERS, asked_of, prompts_of, task_of
+from babblegraph.cli.resuming import check_model
 from babblegraph.cli.settling import (
     VOTING_STRATEGY,
     ballot_of,
@@ -22,7 +23,7 @@ from babblegraph.cli.settling import (
     stopped_by_votes,
     usual_tokens,
 )
-from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known, need_chat, said, value
+from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known, need_chat, need_room, said, value
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
@@ -130,8 +131,11 @@ def rounds(plan: Plan) -> Iterator[Round]:
     from babblegraph import api
 
     babbler = generator(plan)
+    if plan.graph is not None:
+        check_model(plan.graph, babbler)
     need_chat(plan, babbler)
     prompts = None if plan.prompts is None else said(plan.prompts, plan)
+    need_room(prompts or (), plan.task, babbler)
     found = api.rounds(
         babbler,
         prompts,
@@ -224,7 +228,14 @@ def _restarting(strategy: Any, plan: Plan) -> Any:
 
 def remembered(plan: Plan) -> dict[str, Any]:
     """What a graph's meta keeps of the command that grew it."""
-    saved = {"model": plan.model, "threshold": plan.threshold, "options": plan.options.to_meta()}
+    before = (
+        {} if plan.graph is None else plan.graph.meta
+    )  # a model that goes on is the same, wherever it lies now
+    saved = {
+        "model": before.get("model", plan.model),
+        "threshold": plan.threshold,
+        "options": plan.options.to_meta(),
+    }
     if (task := plan.marker or plan.task) is not None:
         saved["task"] = getattr(task, "name", type(task).__name__)
         if isinstance(task, Answers):
@@ -238,5 +249,7 @@ def _remembering(found: Iterator[Round], plan: Plan) -> Iterator[Round]:
         one.graph.meta |= saved
         if asked := asked_of(plan.prompts or one.graph.prompts, one.graph.prompts, bool(plan.options.chat)):
             one.graph.meta["asked"] = asked
+        if plan.prompts is not None and plan.prompts != one.graph.prompts:
+            one.graph.meta["given"] = plan.prompts
         forget(one.graph)
         yield one

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babblegraph.cli.bounds import MOST_TREES, check_positive
 from babblegraph.cli.declared import (
     Bad,
     Chat,
@@ -155,9 +156,9 @@ def estimate(
 
 
 def _check(trees: int, keep: int, k: int | None, top_k: int | None, top_p: float | None) -> None:
-    for name, number in (("--trees", trees), ("--keep", keep), ("--pass-at", k)):
-        if number is not None and number < 1:
-            raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
+    check_positive("--trees", trees, MOST_TREES)
+    check_positive("--keep", keep)
+    check_positive("--pass-at", k)
     if trees < 2:
         raise BadInput(f"an interval needs two trees or more, got --trees {trees}: take {TREES}")
     for name, cut in (("--top-k", top_k), ("--top-p", top_p)):
@@ -179,7 +180,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     from babblegraph.api import prompts_of
     from babblegraph.cli import build
     from babblegraph.cli.problems import asked_of
-    from babblegraph.cli.values import need_chat, said
+    from babblegraph.cli.values import need_chat, need_room, said
     from babblegraph.loop import search
     from babblegraph.scoring import Score, entropy_to_go, likelihood
     from babblegraph.strategies import frontier, together
@@ -190,6 +191,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     plan = plan._replace(prompts=prompts)
     babbler = build.generator(plan)
     need_chat(plan, babbler)
+    need_room(said(asked, plan), plan.task, babbler)
     value = build.value(plan, babbler) or (likelihood if plan.task is None else None)
     strategy = frontier(width=options.width or WIDTH, keep=keep, draws=options.draws or DRAWS)
     rounds = search(

@@ -143,6 +143,34 @@ def check_writable(file: str, option: str) -> None:
         ) from error
 
 
+def check_folder(folder: str, option: str) -> None:
+    """Makes a folder where there is none, and tries, before anything is computed, whether it can be written to.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"{option} must be a folder that can be written to, got {folder!r} ({error.strerror}): name another"
+        ) from error
+
+
+def from_anywhere(place: str) -> str:
+    """A path, or FILE.py:NAME, as it is found from any directory; as it was where it names nothing here.
+
+    >>> from_anywhere("organisation/model-of-a-hub")
+    'organisation/model-of-a-hub'
+    """
+    file, colon, name = place.rpartition(":")
+    if colon and Path(file).is_file():
+        return f"{Path(file).absolute()}:{name}"
+    return str(Path(place).absolute()) if Path(place).exists() else place
+
+
 def choose(name: str, known: Iterable[str], what: str) -> str:
     """The name itself, if it is known.
 
@@ -179,8 +207,11 @@ def unescaped(text: str) -> str:
 def _json_problem(line: str, where: str) -> Problem:
     try:
         found = json.loads(line)
-    except ValueError as error:
-        raise BadInput(f"a line of JSON Lines must be JSON, got {where}: {error}") from error
+    except json.JSONDecodeError as error:  # which counts lines from this one
+        problem = f"{where} column {error.colno} ({error.msg})"
+        raise BadInput(f"a line of JSON Lines must be JSON, got {problem}: mend it") from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits, or too many brackets
+        raise BadInput(f"a line of JSON Lines must be JSON, got {where} ({error}): mend it") from error
     if not isinstance(found, dict) or not {"prompt", "question"} & set(found):
         got = f" with {', '.join(map(repr, found))}" if isinstance(found, dict) else ""
         raise BadInput(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from babblegraph.cli.loading import choose, unescaped, words
+from babblegraph.cli.bounds import LARGEST_MEMORY, LONGEST, check_positive, check_seed, check_threshold
+from babblegraph.cli.loading import choose, from_anywhere, unescaped, words
 from babblegraph.errors import BadInput
 
 JUDGES = ("value", "reward_model", "process_model", "judge")
@@ -37,7 +38,7 @@ class SearchOptions:
         vote: what of finished texts is compared, where they vote.
         blind: whether the verifier only marks the answers at the end.
         threshold: what a leaf's score has to reach.
-        every: whether to go on after the first leaf that passes.
+        every: whether to go on after the first leaf that passes, or a vote that is decided.
         tokens, nodes, seconds: the budget.
         width: draws for each expansion.
         draws: how they go together.
@@ -67,7 +68,7 @@ class SearchOptions:
     good: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
     threshold: float | None = None
-    every: bool = False
+    every: bool | None = None
     vote: str | None = None
     blind: bool | None = None
     tokens: int | None = None
@@ -97,20 +98,12 @@ class SearchOptions:
             BadInput: options that exclude each other, or a value out of bounds.
         """
         self._check_conflicts()
-        for name in (
-            "tokens",
-            "nodes",
-            "seconds",
-            "width",
-            "together",
-            "memory_limit",
-            "span",
-            "max_new_tokens",
-            "top_k",
-        ):
-            bound = getattr(self, name)
-            if bound is not None and not bound > 0:
-                raise BadInput(f"{flag(name)} must be above zero, got {bound:g}: give a positive number")
+        for name in ("tokens", "nodes", "width", "together", "span", "max_new_tokens", "top_k"):
+            check_positive(flag(name), getattr(self, name))
+        check_positive("--seconds", self.seconds, LONGEST)
+        check_positive("--memory-limit", self.memory_limit, LARGEST_MEMORY)
+        check_seed(self.seed)
+        check_threshold(self.threshold)
         if self.draws is not None:
             from babblegraph.protocols import Draws
 
@@ -119,20 +112,17 @@ class SearchOptions:
             choose(self.restarts, RESTARTS, "--restarts")
         if self.aggregate is not None:
             choose(self.aggregate, AGGREGATES, "--aggregate")
-        if self.seed is not None and self.seed < 0:
-            raise BadInput(f"--seed must not be negative, got {self.seed}: use 0 or above")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise BadInput(
                 f"--temperature must be above zero, got {self.temperature:g}: 1 leaves the model alone"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise BadInput(f"--top-p must be above 0 and at most 1, got {self.top_p:g}: 1 keeps every token")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise BadInput(f"--threshold must be a number, got {self.threshold}: scores lie in 0 to 1")
 
     def to_meta(self) -> dict[str, Any]:
-        """What a graph remembers of its run, so that it can be resumed: plain JSON."""
+        """What a graph remembers of its run, so that it can be resumed from any directory: plain JSON."""
         saved = {name: getattr(self, name) for name in _REMEMBERED if getattr(self, name) not in (None, ())}
+        saved |= {name: from_anywhere(x) for name, x in saved.items() if _is_place(name, x)}
         return {name: list(x) if isinstance(x, tuple) else x for name, x in saved.items()}
 
     def resumed(self, saved: Mapping[str, Any]) -> SearchOptions:
@@ -175,9 +165,10 @@ class SearchOptions:
             )
 
 
+# What decides how a graph grows. Device, memory and trust in code are of the machine that goes on, not of the graph.
 _REMEMBERED = (
-    *("task", "model", "strategy", "threshold", "stop", "vote", "blind", *JUDGES, *OF_JUDGES),
-    *DRAWN,
+    *("task", "model", "strategy", "threshold", "every", "stop", "vote", "blind", "together"),
+    *(*JUDGES, *OF_JUDGES, *DRAWN),
 )
 
 
@@ -212,6 +203,13 @@ def flag(name: str) -> str:
     ('--top-k', 'PROMPT')
     """
     return "PROMPT" if name == "prompt" else f"--{name.replace('_', '-')}"
+
+
+def _is_place(name: str, given: Any) -> bool:
+    """Whether an option names a file or a folder, and nothing that we know by its name."""
+    if name in ("task", "vote"):
+        return ".py:" in given
+    return name in ("value", "reward_model", "process_model") or (name == "model" and given != "embedded")
 
 
 def _one_of(options: SearchOptions, *names: str) -> None:

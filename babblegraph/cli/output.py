@@ -38,8 +38,8 @@ def show(graph: BabbleGraph | None, plan: Plan, json: bool, quiet: bool, view: V
         complain(str(failure))
     if json:
         seconds = graph.meta.get("spent", {}).get("seconds", 0.0)
-        run = {"seconds": seconds, "seed": plan.seed, "model": plan.model, "strategy": plan.strategy}
-        run["engine"] = graph.meta.get("engine")
+        run = {"seconds": seconds, "seed": plan.seed, "strategy": plan.strategy}
+        run |= {"model": graph.meta.get("model", plan.model), "engine": graph.meta.get("engine")}
         print(as_json(graph, plan.prompts, **run, version=__version__))
     elif quiet:
         nodes = [chosen(graph, tree) for tree in range(graph.trees)]
@@ -58,11 +58,12 @@ def as_json(graph: BabbleGraph, prompts: Sequence[Prompt] | None, **run: Any) ->
 
     Args:
         graph: what was found.
-        prompts: as the user gave them; None where only the graph knows them, or what was asked in them.
+        prompts: as the user gave them; None where only the graph knows how, or what was asked in them.
         run: seconds, seed, model, strategy, engine, version.
     """
     asked = graph.meta.get("asked", {})  # where a chat template made the prompts
-    given = [asked.get(prompt, prompt) for prompt in graph.prompts] if prompts is None else prompts
+    known = graph.meta.get("given") or [asked.get(prompt, prompt) for prompt in graph.prompts]
+    given = known if prompts is None else prompts
     results = [_result(graph, tree, given[tree]) for tree in range(graph.trees)]
     whole = {"results": results, "summary": _summary(graph), **run}
     return one_line(whole)

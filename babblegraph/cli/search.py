@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -69,11 +70,14 @@ def search(
     bad: Bad = None,
     threshold: Threshold = None,
     every: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--all", help="Go on after an answer passes or a vote is decided.", rich_help_panel=WORTH
+            "--all/--no-all",
+            help="Go on after an answer passes or a vote is decided.",
+            rich_help_panel=WORTH,
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     vote: Vote = None,
     blind: Blind = False,
     tokens: Annotated[
@@ -121,10 +125,19 @@ def search(
     seed: Seed = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the graph, also on Ctrl-C.", rich_help_panel=FILES),
+        typer.Option(
+            metavar="FILE",
+            help="Write the graph, also on Ctrl-C; by default where --resume read it.",
+            rich_help_panel=FILES,
+        ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Go on with a saved graph.", rich_help_panel=FILES)
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Go on with a saved graph, and save it there unless --save names another file.",
+            rich_help_panel=FILES,
+        ),
     ] = None,
     json: Json = False,
     quiet: Annotated[
@@ -201,28 +214,37 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
     from babblegraph.cli.interrupt import Interruptible
     from babblegraph.cli.loading import check_writable
     from babblegraph.cli.output import aside, saved, show, status
+    from babblegraph.cli.resuming import why_idle
     from babblegraph.cli.settling import settle
     from babblegraph.view.console import PlainConsole
     from babblegraph.view.live import View
 
-    if options.save is not None:
-        check_writable(options.save, "--save")
+    file, back = options.save, options.resume if options.save is None else None
+    if file is not None:
+        check_writable(file, "--save")
     with aside(json or quiet):
         plan = build.plan(options)
+        if back is not None:
+            check_writable(back, "--resume without --save")
         view = View(PlainConsole(), plan.budget, quiet=quiet, moving=not json)
-        graph = plan.graph
+        graph, grew = plan.graph, False
         try:
             with view, Interruptible(view.say) as interrupt:
                 view.say(f"loading the model {plan.model}")
                 found = build.rounds(plan)
                 view.say("babbling")
                 for one in view.follow(interrupt.until_stopped(found)):
-                    graph = one.graph
+                    graph, grew = one.graph, True
+                    file = file or back  # which is left as it was until something is added
             if graph is not None:
                 settle(graph, plan)
         finally:
-            problem = saved(graph, options.save)
+            problem = saved(graph, file)
     show(graph, plan, json, quiet, view)
     if problem is not None:
         raise problem
+    if plan.graph is not None and not grew:
+        print(f"babblegraph: {why_idle(plan.graph, plan.budget, str(options.resume))}", file=sys.stderr)
+    elif file is not None and file == back and not (json or quiet):
+        print(f"babblegraph: saved in {file}", file=sys.stderr)
     return interrupt.status or status(graph, plan)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from babblegraph.cli.loading import choose, load_function
 from babblegraph.errors import THEIRS, BadInput
 from babblegraph.extract import BALLOTS
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Strategy, verifies
+from babblegraph.scoring.contain import note_failure, raised
+from babblegraph.status import Flag
 from babblegraph.tasks import Blind
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ def settle(graph: BabbleGraph, plan: Plan) -> None:
 
     if plan.ballot is not None:
         elect(graph, plan.ballot, weighted=is_weighted(plan))
+        if isinstance(plan.ballot, OwnBallot):
+            plan.ballot.tell(graph)
     if plan.marker is not None:
         threshold = plan.options.threshold
         mark(graph, plan.marker, threshold=1.0 if threshold is None else threshold)
@@ -62,21 +68,41 @@ def ballot_of(name: str) -> Ballot:
     """
     if ".py:" not in name and not name.endswith(".py"):
         return BALLOTS[choose(name, BALLOTS, "--vote")]
-    function = load_function(name, "--vote")
+    return OwnBallot(load_function(name, "--vote"))
 
-    def ballot(text: str) -> str | None:
+
+class OwnBallot:
+    """A user's function of texts, whose failures are no votes.
+
+    Args:
+        function: f(text) -> an answer, or None that abstains.
+
+    Attributes:
+        failures: what went wrong, by the text that it went wrong on.
+    """
+
+    def __init__(self, function: Callable[[str], Any]) -> None:
+        self.function = function
+        self.failures: dict[str, str] = {}
+
+    def __call__(self, text: str) -> str | None:
         try:
-            said = function(text)
-        except THEIRS as error:
-            problem = f"{type(error).__name__}: {error}"
-            raise BadInput(
-                f"--vote must name f(text) -> answer or None, got on {text!r:.40}: {problem}"
-            ) from error
+            said = self.function(text)
+        except THEIRS as problem:
+            self.failures[text] = raised(self.function, problem)
+            return None
         if said is not None and not isinstance(said, str):
-            raise BadInput(f"--vote must name f(text) -> answer or None, got {said!r:.40}: return a text")
+            name = getattr(self.function, "__name__", "--vote")
+            self.failures[text] = f"{name} must return a text or None, got {said!r:.80}"
+            return None
         return said
 
-    return ballot
+    def tell(self, graph: BabbleGraph) -> None:
+        """Notes the failures at the graph's nodes, once each, as those of values and tasks are."""
+        told = graph.flags & Flag.SCORER_FAILED != 0
+        for node in np.flatnonzero(graph.is_leaf() & ~told).tolist() if self.failures else ():
+            if (problem := self.failures.get(text := graph.text(node))) is not None:
+                note_failure(graph, node, problem, text)
 
 
 def stopped_by_votes(strategy: Strategy, plan: Plan) -> Strategy:

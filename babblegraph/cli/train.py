@@ -23,7 +23,7 @@ from babblegraph.cli.declared import (
     ValueFunction,
 )
 from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, as_typed
-from babblegraph.cli.train_options import as_plain, prompts_of, remembered, settings_of, value_of
+from babblegraph.cli.train_options import prompts_of, remembered, settings_of, told, value_of
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -216,55 +216,60 @@ def _run(
     how: dict[str, bool],
 ) -> int:
     from babblegraph.cli import build
+    from babblegraph.cli.output import aside
     from babblegraph.cli.train_output import Output
 
-    plan = build.plan(options, needs_prompt=False, more=held_out)
-    texts, aside = prompts_of(plan, settings, held_out)
-    with Output(**how) as output:
-        try:
-            output.say(f"loading the model {plan.model}", 0, 0)
-            run = _begun(plan, texts, aside, settings, directory, resume, output, held_out)
-            output.levels = list(run.levels)
-            for level in run:
-                output.done(level, directory)
-        except KeyboardInterrupt:
-            go_on = f"babblegraph train --resume {shlex.quote(str(directory))}"
-            output.tell(f"stopped; all finished levels are kept: {go_on}")
-            return INTERRUPTED
+    output = Output(**how)  # first: it keeps the standard output that the user's functions are kept from
+    with aside(output.quiet):
+        plan = build.plan(options, needs_prompt=False, more=held_out)
+        texts, held = prompts_of(plan, settings, held_out)
+        config = told(options, held_out, directory if resume else None)
+        with output:
+            try:
+                output.say(f"loading the model {plan.model}", 0, 0)
+                run = _begun(plan, texts, held, settings, directory, resume, output, config)
+                output.levels = list(run.levels)
+                for level in run:
+                    output.done(level, directory)
+            except KeyboardInterrupt:
+                go_on = f"babblegraph train --resume {shlex.quote(str(directory))}"
+                output.tell(f"stopped; all finished levels are kept: {go_on}")
+                return INTERRUPTED
     return DONE
 
 
 def _begun(
     plan: Any,
     texts: list[Any],
-    aside: list[Any] | None,
+    held: list[Any] | None,
     settings: Settings,
     directory: Path,
     resume: bool,
     output: Output,
-    held_out: str | None,
+    config: dict[str, Any],
 ) -> Run:
     from babblegraph.api_cem import cem
     from babblegraph.cli import build
-    from babblegraph.cli.values import need_chat, said
+    from babblegraph.cli.values import need_chat, need_room, said
     from babblegraph.learning import launched
 
     ranks = launched()  # first, since it chooses the device of this process
     babbler = build.generator(plan)
     need_chat(plan, babbler)
-    value = value_of(plan._replace(prompts=[*texts, *(aside or [])]), babbler)
+    need_room(said([*texts, *(held or [])], plan), plan.task, babbler)
+    value = value_of(plan._replace(prompts=[*texts, *(held or [])]), babbler)
     return cem(
         babbler,
         said(texts, plan),
         task=plan.task,
         value=value,
         threshold=plan.threshold,
-        held_out=None if aside is None else said(aside, plan),
+        held_out=None if held is None else said(held, plan),
         settings=settings,
         directory=directory,
         resume=resume,
         seed=plan.seed,
         ranks=ranks,
         say=output.say,
-        config={"options": as_plain(plan.options), "held_out": held_out},
+        config=config,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Output:
         first = place().first
         self.first, self.json, self.quiet = first, json and first, quiet or json or not first
         self.writes = _events() if tensorboard and first else None
+        self.out = sys.stdout  # as it is now: later it may be turned aside
         self.console, self.errors = PlainConsole(), PlainConsole(stderr=True)
         self.signs = signs_of(self.console.encoding)
         self.levels: list[Any] = []
@@ -68,7 +70,7 @@ class Output:
 
         self.levels.append(level)
         if self.json:
-            print(one_line(level.to_json()), flush=True)
+            print(one_line(level.to_json()), file=self.out, flush=True)
         elif self.live is None and not self.quiet:
             self.tell(level_line(level))
         if self.writes is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babblegraph.cli.bounds import check_positive
 from babblegraph.cli.declared import Chat, Device, Json, Model, Prompts, System, Task, TrustRemoteCode
 from babblegraph.cli.options import FILES, HOW
 from babblegraph.errors import BadInput
@@ -45,8 +46,10 @@ def train_value(
     import torch
 
     from babblegraph.cli import build
+    from babblegraph.cli.loading import check_folder
     from babblegraph.cli.options import SearchOptions
-    from babblegraph.cli.values import need_chat
+    from babblegraph.cli.output import aside
+    from babblegraph.cli.values import need_chat, need_room
     from babblegraph.scoring import Score
     from babblegraph.scoring.collect import collect
     from babblegraph.scoring.fit import fit
@@ -59,8 +62,7 @@ def train_value(
         ("--members", members),
         ("--epochs", epochs),
     ):
-        if number is not None and number < 1:
-            raise BadInput(f"{name} must be above zero, got {number}: give a positive number")
+        check_positive(name, number)
     given = SearchOptions(
         task=task,
         prompts=prompts,
@@ -70,35 +72,42 @@ def train_value(
         device=device,
         trust_remote_code=trust_remote_code,
         seed=seed,
+        threshold=threshold,
     )
-    plan = build.plan(given, needs_prompt=False)
-    if plan.task is None:
-        raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
-    texts = _prompts(plan, prompts, count, seed)
     console = PlainConsole()
     say = (lambda text: None) if json else console.print
-    say(f"loading the model {plan.model}")
-    threads = torch.get_num_threads()
-    babbler = build.generator(plan)
-    need_chat(plan, babbler)
-    layers, started = usual_layers(babbler), time.perf_counter()
-    report = _reporter(say, len(texts))
-    how: dict[str, Any] = {"layers": layers, "copies": copies, "threshold": threshold, "seed": seed}
-    if plan.model == build.EMBEDDED:
-        how["together"] = TOGETHER
-        torch.set_num_threads(min(threads, THREADS))
-    data = collect(babbler, texts, Score(plan.task), progress=report, **how)
-    collected = time.perf_counter() - started
-    say(f"{data.rollouts:,} rollouts, {len(data.label):,} nodes, in {collected:.0f} s")
-    fitted = fit(data, members=members, epochs=epochs, seed=seed, say=say)
-    seconds = {"collecting": round(collected), "fitting": round(time.perf_counter() - started - collected)}
-    notes: dict[str, Any] = {
-        "rollouts": data.rollouts,
-        "threshold": threshold,
-        "seed": seed,
-        "seconds": seconds,
-    }
-    save(out, babbler.fingerprint, fitted, layers, **notes)
+    with aside(json):
+        plan = build.plan(given, needs_prompt=False)
+        if plan.task is None:
+            raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
+        texts = _prompts(plan, prompts, count, seed)
+        check_folder(out, "--out")
+        say(f"loading the model {plan.model}")
+        threads = torch.get_num_threads()
+        babbler = build.generator(plan)
+        need_chat(plan, babbler)
+        need_room(texts, None, babbler)
+        layers, started = usual_layers(babbler), time.perf_counter()
+        report = _reporter(say, len(texts))
+        how: dict[str, Any] = {"layers": layers, "copies": copies, "threshold": threshold, "seed": seed}
+        if plan.model == build.EMBEDDED:
+            how["together"] = TOGETHER
+            torch.set_num_threads(min(threads, THREADS))
+        data = collect(babbler, texts, Score(plan.task), progress=report, **how)
+        collected = time.perf_counter() - started
+        say(f"{data.rollouts:,} rollouts, {len(data.label):,} nodes, in {collected:.0f} s")
+        fitted = fit(data, members=members, epochs=epochs, seed=seed, say=say)
+        seconds = {
+            "collecting": round(collected),
+            "fitting": round(time.perf_counter() - started - collected),
+        }
+        notes: dict[str, Any] = {
+            "rollouts": data.rollouts,
+            "threshold": threshold,
+            "seed": seed,
+            "seconds": seconds,
+        }
+        save(out, babbler.fingerprint, fitted, layers, **notes)
     _print(fitted, out, notes, json, console)
     return 0
 

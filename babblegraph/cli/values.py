@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from babblegraph.cli.problems import as_chats, asked_of
+from babblegraph.cli.problems import as_chats, asked_of, question_of
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from babblegraph.cli.loading import Prompt
 
 EMBEDDED, EMBEDDED_TASK = "embedded", "countdown"
+SPECIAL = 16  # tokens at most that a tokenizer adds to a text
+BEGINNING = 60  # characters of a prompt that name it
 
 
 def value(plan: Plan, generator: Any) -> Any:
@@ -116,3 +118,31 @@ def need_chat(plan: Plan, generator: Any) -> None:
         raise BadInput(
             f"--chat needs a model with a chat template, got {plan.model!r} without one: leave --chat out"
         )
+
+
+def need_room(prompts: Sequence[Prompt], task: Any, generator: Any) -> None:
+    """Says, before anything is computed, which of many prompts is too long for a model.
+
+    Args:
+        prompts: as the model is told them.
+        task: which prepares them, or None.
+        generator: of any kind; one without a context takes all.
+
+    Raises:
+        BadInput: one leaves no room in the model's context.
+    """
+    if (context := getattr(generator, "context", None)) is None:
+        return
+    prepare = getattr(task, "prepare", None)
+    for prompt in prompts:
+        text = prepare(prompt) if isinstance(prompt, str) and prepare is not None else prompt
+        if isinstance(text, str) and len(text.encode()) < context - SPECIAL:
+            continue  # a token has a byte at least: most prompts need not be read twice
+        from babblegraph.lm.prompts import encoded
+
+        tokens = len(encoded(text, generator.tokenizer, generator.vocabulary)[1])
+        if tokens >= context:
+            raise BadInput(
+                f"a prompt must leave room in the model's context of {context} tokens, got {tokens} in the one that "
+                f"begins {question_of(prompt)[:BEGINNING]!r}: shorten it or leave it out"
+            )
