@@ -1,7 +1,8 @@
-"""What kinds of numbers users give, whatever library they come from."""
+"""What users give: numbers of any library, messages of a chat."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,3 +15,11 @@ def is_whole(given: Any) -> bool:
 def is_number(given: Any) -> bool:
     """Whether it is a real number, and not NaN."""
     return isinstance(given, Real) and given == given
+
+
+def is_message(given: Any) -> bool:
+    """Whether a chat's template has something to write: it writes nothing of what is missing, and does not say so."""
+    if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
+        return False
+    content = given.get("content")
+    return isinstance(content, str | list) or (content is None and bool(given.get("tool_calls")))

@@ -397,11 +397,11 @@ FOOTER = """\
 `refused`: no engine gives what plain passes give, and `Babbler` says so in one line. "Up to n tokens": some layers
 see less than the whole text without telling the attention function, so texts end before it would matter.
 
-What was asked for and is missed. In fp32 below 1e-4: zamba2 and nemotron_h on the dense engine, whose models' own caches
-differ from their plain passes (transformers' cached decoding alone by up to 6e-3 and 2e-4 on random texts of 60 tokens);
-no family on the cascade. In bf16 a KL below 1e-3 and the same likeliest token in 99 %: see the rows. With so few and loud
-weights rounding alone moves the plain pass as much, as the last two columns say (of mixtures of experts above all: where
-two are nearly even it takes the other), but for the KL of gpt_oss and mamba, which is larger than that.
+What was asked for and is missed. In fp32 below 1e-4: zamba2 and nemotron_h on the dense engine, whose models' own
+caches differ from their plain passes (transformers' cached decoding alone by up to 6e-3 and 2e-4 on random texts of
+60 tokens); no family on the cascade. In bf16 a KL below 1e-3 and the same likeliest token in 99 %: see the rows. With
+so few and loud weights rounding alone moves the plain pass as much, as the last two columns say (of mixtures of experts
+above all: where two are nearly even it takes the other), but for the KL of gpt_oss and mamba, which is larger.
 
 Where attention's special cases are covered: sliding windows by mistral, ministral, starcoder2, gemma2, gemma3_text,
 olmo3, cohere2, exaone4, gpt_oss; sinks by gpt_oss; capped scores by gemma2; scaled scores by granite; grouped heads

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from babblegraph.errors import THEIRS, BadInput
+from babblegraph.given import is_message
 
 Prompt = str | list[dict[str, str]]  # a text, or the messages of a chat
 
@@ -67,9 +68,7 @@ def check_prompt(prompt: Prompt, where: str = "the prompt") -> Prompt:
         except UnicodeEncodeError:
             raise BadInput(f"a prompt must be UTF-8, got {prompt!r} as {where}: mend its encoding") from None
         return prompt
-    message = {"role", "content"}
-    chat = isinstance(prompt, list) and all(isinstance(m, dict) and message <= set(m) for m in prompt)
-    if not (chat and prompt):
+    if not (isinstance(prompt, list) and prompt and all(map(is_message, prompt))):
         raise BadInput(
             f"a prompt must be a text or a list of messages with role and content, got {where}: mend it"
         )

@@ -228,6 +228,10 @@ def _run(
             try:
                 output.say(f"loading the model {plan.model}", 0, 0)
                 run = _begun(plan, texts, held, settings, directory, resume, output, config)
+                if not run.prompts.held_out:
+                    output.tell(
+                        "no prompts are held out, so there are no figures of them and no guard: add --held-out"
+                    )
                 output.levels = list(run.levels)
                 for level in run:
                     output.done(level, directory)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from babblegraph.errors import BadInput, first_line
+from babblegraph.given import is_message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,7 +87,7 @@ def written(chat: Any, tokenizer: Any) -> Written:
         BadInput: no template, or a chat that it does not take or that says nothing.
     """
     messages = chat if isinstance(chat, Sequence) else [chat]
-    if wrong := [message for message in messages if not _is_message(message)]:
+    if wrong := [message for message in messages if not is_message(message)]:
         raise BadInput(
             "messages must have a role and a content, a text or a list of parts, "
             f"got {wrong[0]!r:.80}: give it both"
@@ -110,14 +111,6 @@ def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     ids = named if isinstance(named, list) else [named]
     own = None if tokenizer is None else tokenizer.eos_token_id
     return frozenset(i for i in (*ids, own) if i is not None)
-
-
-def _is_message(message: Any) -> bool:
-    """Whether a template has something to write: it writes nothing of what is missing, and says nothing of it."""
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        return False
-    content = message.get("content")
-    return isinstance(content, str | list) or (content is None and bool(message.get("tool_calls")))
 
 
 def _token_ids(prompt: Any) -> list[int] | None:
