@@ -209,6 +209,19 @@ def test_bad_prompts_are_refused_in_one_line(babbler):
     refused("at least one prompt", babbler.start, [])
     refused("128 tokens", babbler.start, ["x" * 400])
     refused("chat template", babbler.start, [CHAT])
+    refused("valid Unicode", babbler.start, ["\ud800"])
+
+
+def test_token_ids_must_be_the_models_and_nodes_at_least_one(llama):
+    babbler = Babbler(llama)
+    refused("token ids must be below 23.*got 999", babbler.start, [[1, 2, 999]])
+    graph, meter = babbler.start([[1, 2]]), Meter(Budget(tokens=9), 1)
+    refused("at least one node", babbler.next_logits, graph, [], meter)
+    refused("at least one node", babbler.logits_after, graph, [], [1], meter)
+    refused("at least one token", babbler.logits_after, graph, [0], [], meter)
+    refused("at least one node", babbler.hidden, graph, [], [0], meter)
+    none = Chosen(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    refused("at least one node", babbler.expand, graph, none, Rng(1), meter)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +235,8 @@ def test_bad_prompts_are_refused_in_one_line(babbler):
         ({"stop": ["a", ""]}, "stop"),
         ({"until": ""}, "until"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_new_tokens": "3"}, "max_new_tokens"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(folder, options, name):

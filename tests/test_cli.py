@@ -583,6 +583,7 @@ def test_an_interrupt_while_the_command_is_loaded_is_one_line(module, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background ignores
     )
     with command:
         assert command.stdout is not None

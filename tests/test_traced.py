@@ -41,6 +41,7 @@ SAMPLE = (
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     monkeypatch.setattr(traced, "WAIT", 0)
+    monkeypatch.setattr("babblegraph.lm.pace.PATIENCE", 60.0)  # however slow the machine is
 
 
 def babbler_of(model, characters, **options):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -32,6 +31,7 @@ from babblegraph.cli.declared import (
     TrustRemoteCode,
     Vote,
 )
+from babblegraph.cli.lines import complain
 from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed
 
 
@@ -244,7 +244,7 @@ def run(options: SearchOptions, *, json: bool = False, quiet: bool = False) -> i
     if problem is not None:
         raise problem
     if plan.graph is not None and not grew:
-        print(f"babblegraph: {why_idle(plan.graph, plan.budget, str(options.resume))}", file=sys.stderr)
+        complain(why_idle(plan.graph, plan.budget, str(options.resume)))
     elif file is not None and file == back and not (json or quiet):
-        print(f"babblegraph: saved in {file}", file=sys.stderr)
+        complain(f"saved in {file}")
     return interrupt.status or status(graph, plan)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from transformers import AutoModelForCausalLM
 
 from babblegraph.errors import BadInput, NoRoom
+from babblegraph.given import is_whole
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.ahead import Pauses
 from babblegraph.lm.attention import around_attention
@@ -155,9 +156,9 @@ class Babbler:
         self.tokenizer: Any = tokenizer
         self.name = name or model.name_or_path or model.config.model_type
         self.context = context_of(model)
-        if max_new_tokens is not None and max_new_tokens < 1:
+        if max_new_tokens is not None and not (is_whole(max_new_tokens) and max_new_tokens >= 1):
             raise BadInput(
-                f"max_new_tokens must be at least 1, got {max_new_tokens}: leave it out or raise it"
+                f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r:.80}: leave it out"
             )
         self.max_new_tokens = max_new_tokens
         self._sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -309,6 +310,10 @@ class Babbler:
                     f"a prompt must leave room in the model's context of {self.context} tokens, got one of "
                     f"{len(ids)}: shorten it"
                 )
+            if max(ids) >= (known := int(self.model.get_input_embeddings().num_embeddings)):
+                raise BadInput(
+                    f"token ids must be below {known}, which the model knows, got {max(ids)}: is the tokenizer its own?"
+                )
             texts.append(text)
             tokens.append(ids)
         meta = {
@@ -332,7 +337,9 @@ class Babbler:
 
         Raises:
             NoRoom: the memory does not hold a single draw, or those that depend on each other.
+            BadInput: no node is chosen.
         """
+        _some(chosen.ids)
         graph.vocabulary = self.vocabulary  # a loaded graph knows only the tokens that it has
         sampled = meter.counts["sampled"].copy()
         try:
@@ -360,9 +367,13 @@ class Babbler:
         self._engines.release(graph, np.asarray(ids, np.int64))
 
     def next_logits(self, graph: BabbleGraph, ids: ArrayLike, meter: Meter) -> torch.Tensor:
-        """Logits of the token after each node, [F, V]; what is computed for this is not computed again."""
+        """Logits of the token after each node, [F, V]; what is computed for this is not computed again.
+
+        Raises:
+            BadInput: no node.
+        """
+        nodes = _some(ids)
         with self._engines.running(graph) as trie:
-            nodes = np.asarray(ids, np.int64)
             return _one(
                 self._nodes.asked(trie, graph, nodes, lambda some: trie.next_logits(graph, some, meter))
             )
@@ -382,9 +393,11 @@ class Babbler:
         `cache_bytes` has room for them. All that is computed for this is counted as scored.
 
         Raises:
-            BadInput: a text and the words are longer than the model's context.
+            BadInput: no node, no word, or a text and the words are longer than the model's context.
         """
-        nodes = np.asarray(ids, np.int64)
+        nodes = _some(ids)
+        if not len(after) and not len(before):
+            raise BadInput("words around a text must be at least one token, got none: ask next_logits")
         longest = int(graph.length[nodes].max(initial=0)) + len(before) + len(after)
         if longest > self.context:
             raise BadInput(
@@ -425,8 +438,11 @@ class Babbler:
         They come from the forward passes that ran, where `record` has named the layers before: a node's last
         token is pushed through the model now instead of when the node is expanded. What was not kept, as for
         tokens computed earlier and in the dense engine, is computed from the beginning, counted as scored.
+
+        Raises:
+            BadInput: no node, or a model whose hidden states are not one vector a token.
         """
-        nodes = np.asarray(ids, np.int64)
+        nodes = _some(ids)
         with self._engines.running(graph) as trie:
             parts = self._nodes.asked(trie, graph, nodes, lambda some: trie.hidden(graph, some, meter))
         known, found = np.concatenate([k for k, _ in parts]), [states for _, states in parts if states]
@@ -469,6 +485,14 @@ class Babbler:
             return rules
         constraint = Constraint(graph, self.logits_processor, self.stopping_criteria, self.batch)
         return rules._replace(constraint=constraint)
+
+
+def _some(ids: ArrayLike) -> Ints:
+    """Nodes, [F], at least one."""
+    nodes = np.asarray(ids, np.int64)
+    if not len(nodes):
+        raise BadInput("there must be at least one node, got none: give the ids of some")
+    return nodes
 
 
 def _tuple(strings: str | Sequence[str]) -> tuple[str, ...]:

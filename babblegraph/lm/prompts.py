@@ -71,9 +71,10 @@ def encoded(prompt: Any, tokenizer: Any, vocabulary: Mapping[int, bytes]) -> tup
     if not prompt.strip():
         raise BadInput(f"a prompt must not be empty, got {prompt!r}: give it some text")
     try:
-        return prompt, list(tokenizer(prompt)["input_ids"])
+        prompt.encode()
     except UnicodeEncodeError as problem:
         raise BadInput(f"a prompt must be valid Unicode, got {prompt!r}: check its encoding") from problem
+    return prompt, list(tokenizer(prompt)["input_ids"])
 
 
 def written(chat: Any, tokenizer: Any) -> Written:
