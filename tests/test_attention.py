@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, SIZES, family_model, plain_logits, tiny_model
+from tiny_models import FAMILIES, SIZES, PlainLogits, family_model, plain_logits, tiny_model
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.lm import Babbler, cascade, layout, pools
@@ -53,13 +53,13 @@ def grown(babbler, seed, rounds=7, prompts=PROMPTS, watch=None):
 
 def worst_error(babbler, seed):
     """The largest error over all nodes: logits after each node, and the stored log-probabilities of its span."""
-    errors = []
+    errors, oracle = [], PlainLogits(babbler.model)
 
     def watch(graph, ids, meter):
         ours = babbler.next_logits(graph, ids, meter)
-        for logits, i in zip(ours, ids.tolist(), strict=True):
+        truth = oracle.of([graph.path_tokens(i) for i in ids.tolist()])
+        for logits, plain, i in zip(ours, truth, ids.tolist(), strict=True):
             path = graph.path_tokens(i)
-            plain = plain_logits(babbler.model, path)
             errors.append(float((logits - plain[-1]).abs().max() / plain.abs().max()))
             if (p := int(graph.parent[i])) >= 0:
                 at = np.arange(graph.length[p], graph.length[i])
@@ -89,9 +89,13 @@ def test_a_forest_equals_plain_forward_on_every_node(family, sharing, characters
 def test_rows_that_are_read_in_blocks_equal_plain_forward(family, characters, monkeypatch):
     """Blocks of a row or a few, with windows, caps and heads that share keys among them."""
     monkeypatch.setattr(pools, "BLOCK", 3000)
-    blocks = []
-    block = pools.rows_at_once
-    monkeypatch.setattr(pools, "rows_at_once", lambda *how: blocks.append(block(*how)) or blocks[-1])
+    blocks, room = [], pools.Pools._room
+
+    def noted(made, keys, values, rows, tokens):
+        blocks.append(cascade.rows_at_once(keys, values, tokens, made.block))
+        return room(made, keys, values, rows, tokens)
+
+    monkeypatch.setattr(pools.Pools, "_room", noted)
     babbler = Babbler(family_model(family, characters), characters, span=4, stop=" ", max_new_tokens=20)
     assert worst_error(babbler, seed=1) < LIMIT
     assert min(blocks) < 3

@@ -95,6 +95,13 @@ def test_a_python_value_the_best_texts_of_each_prompt_and_a_file_of_prompts(home
     assert json.loads(capsys.readouterr().out)["number"] == 2
 
 
+def test_training_says_when_nothing_is_held_out(home, capsys):
+    given = ["--prompts", "prompts.txt", "--value", "worth.py:vowels", "--top", "1", "--json"]
+    for more, said in (([], True), (["--held-out", "held.txt"], False)):
+        assert train(*given, *more, "--out", f"run {said}") == 0
+        assert ("no prompts are held out" in capsys.readouterr().err) == said
+
+
 LOUD = """print("loaded")
 
 class Loud:

@@ -142,6 +142,23 @@ def plain_logits(model: torch.nn.Module, tokens: Sequence[int]) -> torch.Tensor:
         return model(input_ids=ids[None], use_cache=False).logits[0]
 
 
+class PlainLogits:
+    """The same of many texts, which a causal model reads once where one is the beginning of another."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self._known: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def of(self, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """The oracle for each text, [L, V]."""
+        keys = [tuple(np.asarray(text).tolist()) for text in texts]
+        for key in sorted(keys, key=len, reverse=True):
+            if key not in self._known:
+                logits = plain_logits(self.model, key)
+                self._known |= {key[:n]: logits[:n] for n in range(1, len(key) + 1)}
+        return [self._known[key] for key in keys]
+
+
 @contextmanager
 def counting_real_tokens(model: torch.nn.Module) -> Iterator[list[int]]:
     """A list to which every forward pass inside a search adds its number of tokens, padding left out."""
