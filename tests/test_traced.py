@@ -448,7 +448,8 @@ def test_ctrl_c_in_between_loses_nothing(monkeypatch):
     assert (graph.size, babbler.trie(graph).store.in_use) == (size, in_use)
 
 
-def test_a_moment_in_which_the_machine_was_slow_is_not_held_against_a_model():
+def test_a_moment_in_which_the_machine_was_slow_is_not_held_against_a_model(monkeypatch):
+    monkeypatch.setattr("babblegraph.lm.pace.PATIENCE", 0.1)
     pace = Pace()
     assert pace.steps(30, rows=4) == 2  # as long as nobody knows how long one takes
     pace.note(2, rows=4, seconds=0.004)
