@@ -79,17 +79,18 @@ def test_an_engine_may_be_asked_for_by_name(llama, characters):
     assert "dense" not in str(caught.value)
 
 
-def off_by_a_little(plain):
-    return lambda self, *rest: plain(self, *rest) * 1.01
+def off(plain, factor):
+    return lambda self, *rest: plain(self, *rest) * factor
 
 
-def test_wrong_logits_fall_through_to_the_next_engine(llama, monkeypatch):
+@pytest.mark.parametrize("factor", [1.01, float("nan")])
+def test_wrong_logits_fall_through_to_the_next_engine(factor, llama, monkeypatch):
     """Each method of an engine that gives logits is wrong in turn; the check calls all that matter."""
     for method in ("open", "advance", "next_logits", "after"):
         with monkeypatch.context() as patch:
-            patch.setattr(Trie, method, off_by_a_little(getattr(Trie, method)))
+            patch.setattr(Trie, method, off(getattr(Trie, method), factor))
             assert choose(llama).rung.name == "dense", method
-            patch.setattr(Dense, method, off_by_a_little(getattr(Dense, method)))
+            patch.setattr(Dense, method, off(getattr(Dense, method), factor))
             with pytest.raises(BadInput, match=r"cascade: .* off by .*; dense: .* off by"):
                 choose(llama)
 

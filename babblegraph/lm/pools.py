@@ -70,10 +70,8 @@ class Pools:
 
     def _room(self, keys: torch.Tensor, values: torch.Tensor, rows: int, tokens: int) -> Rooms:
         """Memory that is used again and again: pages that a process has touched before cost nothing."""
-        one = rows_at_once(
-            keys, values, 1, self.block
-        )  # of shorter tails as many tokens at most, in more rows
-        together = min(rows * tokens, max(one, tokens))
+        most = rows_at_once(keys, values, 1, self.block)  # tokens; of shorter tails they are of more rows
+        together = min(rows * tokens, max(most, tokens))
         of_keys, of_values = self._rooms.get(keys.dtype, (keys.new_empty(0), values.new_empty(0)))
         if self.device.type != "cpu":
             return of_keys, of_values

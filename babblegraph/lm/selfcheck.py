@@ -82,7 +82,7 @@ def check(
         limit = min(limit, BLIND * _worth(model, plain) / size)
     elif far := {text: error for text, error in errors.items() if not error < limit}:
         errors = dict(errors.items() - far.items()) | _unexplained(model, far, size, len(errors))
-    error = max(errors.values())
+    error = float(np.max(list(errors.values())))  # NaN if any is
     if not error < limit:
         raise ValueError(
             f"its logits along a tree are off by {error:.1e} of the largest, more than {limit:.1e}"

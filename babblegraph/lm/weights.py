@@ -44,9 +44,7 @@ def stamp(model: nn.Module) -> Stamp:
         if hasattr(type(module), "merged_adapters"):  # a layer of peft
             adapters.append(at_work(module))
     counts = tuple([0 if w.is_inference() else w._version for w in weights])
-    looks = _looks_at(
-        model, [*weights, *buffers]
-    )  # some models write to buffers at every pass: no counts of these
+    looks = _looks_at(model, [*weights, *buffers])  # no counts of buffers: some are written at every pass
     return Stamp((tuple(map(id, modules)), looks.places, counts, looks.numbers()), tuple(adapters))
 
 
