@@ -220,6 +220,13 @@ def test_a_folder_that_is_no_runs_is_not_resumed_and_the_run_is_named(home, caps
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("config", ["3", "[1, 2]", "{"])
+def test_a_config_that_is_no_object_is_said_in_one_line(home, capsys, config):
+    (home / "config.json").write_text(config)
+    assert main(["train", "--resume", "."]) == 2
+    assert "a run's directory must hold config.json, got '.'" in capsys.readouterr().err
+
+
 def test_on_a_terminal_the_table_is_drawn_in_place(home, capsys, monkeypatch):
     monkeypatch.setattr("babblegraph.view.live.can_move", lambda console: True)
     given = ["--prompts", "prompts.txt", "--held-out", "held.txt", "--value", "worth.py:vowels", "--top", "1"]

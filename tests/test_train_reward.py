@@ -56,6 +56,17 @@ def test_a_preference_is_learned_and_plugs_in_as_a_value(files, capsys):
     assert (found[:, 0] > found[:, 1]).mean() > 0.85
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_learned(files, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "babblegraph.scoring.train_reward.train_reward", lambda *given, **how: pytest.fail("begun")
+    )
+    pairs = str(files / "pairs.jsonl")
+    assert main(["train-reward", pairs, "--model", str(files / "model"), "--out", pairs]) == 2
+    assert "--out must be a folder that can be written to" in capsys.readouterr().err
+    assert main(["train-reward", pairs, "--model", "m", "--out", "o", "--epochs", "9" * 30]) == 2
+    assert "--epochs must be at most" in capsys.readouterr().err
+
+
 def test_without_trl_the_fix_is_said_in_one_line(files, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "trl", None)
     with pytest.raises(BadInput, match=r"babblegraph\[train\]") as caught:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from babblegraph.cli.bounds import check_positive
 from babblegraph.cli.declared import Device, Json, TrustRemoteCode
+from babblegraph.cli.loading import check_folder
 from babblegraph.cli.options import FILES, HOW, WHAT
-from babblegraph.errors import BadInput
 
 
 def train_reward(
@@ -41,8 +42,8 @@ def train_reward(
     import json as plain
 
     for name, number in (("--epochs", epochs), ("--batch-size", batch_size), ("--rate", rate)):
-        if not number > 0:
-            raise BadInput(f"{name} must be above zero, got {number:g}: give a positive number")
+        check_positive(name, number)
+    check_folder(out, "--out")
     from transformers.utils import logging
 
     from babblegraph.scoring import train_reward as room

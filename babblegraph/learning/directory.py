@@ -141,7 +141,7 @@ class Directory:
         """
         try:
             return dict(json.loads((self.path / CONFIG).read_text("utf-8")))
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, TypeError) as problem:  # the last of JSON that is no object
             raise BadInput(
                 f"a run's directory must hold {CONFIG}, got {str(self.path)!r}: begin a run there first"
             ) from problem
