@@ -14,7 +14,7 @@ from torch import nn
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.lm import Babbler, engines, packed, traced
+from babblegraph.lm import Babbler, base, engines, packed, traced
 from babblegraph.lm.cascade import rows_at_once
 from babblegraph.lm.logits import LogitCache
 from babblegraph.lm.pools import Pools
@@ -226,3 +226,21 @@ def test_logits_that_were_not_written_are_not_known(rng):
         cache.put(np.array([3, 4]), torch.zeros(2, 7, dtype=logits.dtype))
     assert cache.has(np.arange(8)).tolist() == [False, True, True] + [False] * 5
     assert torch.equal(cache.get(np.array([1, 2])), logits[:2])
+
+
+def test_adapters_that_ctrl_c_has_left_off_are_on_again(model, characters, monkeypatch):
+    from peft import LoraConfig, get_peft_model
+
+    given = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    adapted = get_peft_model(model, given).eval()
+    babbler = Babbler(adapted, characters, span=4, max_new_tokens=40, base=adapted)
+    before = plain_logits(adapted, [1, 2, 3])
+    switch_on, interrupts = base._switch_on, [interrupted]
+    monkeypatch.setattr(
+        base, "_switch_on", lambda *how: (interrupts.pop() if interrupts else switch_on)(*how)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        grown(babbler, seed=3)
+    assert not torch.equal(plain_logits(adapted, [1, 2, 3]), before), "the adapters are off"
+    grown(babbler, seed=3)
+    assert torch.equal(plain_logits(adapted, [1, 2, 3]), before)

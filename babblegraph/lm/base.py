@@ -12,9 +12,12 @@ from babblegraph.errors import BadInput
 from babblegraph.lm.engine import choose
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.mixture import Pair
+from babblegraph.lm.modules import modules_of
 from babblegraph.lm.packed import Packed
+from babblegraph.lm.turn import turn_of, undoing
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from babblegraph.lm.engine import Engine
@@ -58,7 +61,7 @@ class Base:
                 f"the base must have the model's {theirs} tokens, got {ours}: take what it was trained from"
             )
         self.off: Off = off
-        with self.off():
+        with turn_of(base), self.off():
             self._rung, _, reach, token_bytes = choose(base, engine)
         self.context = min(context_of(base), reach or context_of(base))
         self._memory = self._rung.memory(memory_limit and memory_limit // 2, cache_bytes, token_bytes)
@@ -117,30 +120,37 @@ def without_adapters(model: PreTrainedModel) -> Off | None:
     They are found wherever they are: in a wrapper of peft, put in by transformers, or in layers alone, as they are
     in the model that such a wrapper was put around.
     """
-    if hasattr(model, "disable_adapter"):  # peft's own wrapper
-        off: Off = model.disable_adapter
-        return off
-    if (peft := sys.modules.get("peft")) is None:
+    if sys.modules.get("peft") is None:
         return None  # whoever has put in any has imported it
-    kinds = (peft.tuners.tuners_utils.BaseTunerLayer, peft.utils.ModulesToSaveWrapper)
-    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
-    return partial(_switched_off, layers) if layers else None
+    if _adapted(model):
+        return partial(_switched_off, model)
+    off: Off | None = getattr(model, "disable_adapter", None)  # of adapters without layers of their own
+    return off
+
+
+def _adapted(model: PreTrainedModel) -> list[Any]:
+    """Layers with adapters, as they are now."""
+    peft = sys.modules["peft"]
+    kinds = (peft.tuners.tuners_utils.BaseTunerLayer, peft.utils.AuxiliaryTrainingWrapper)
+    return [layer for layer in modules_of(model) if isinstance(layer, kinds)]
 
 
 @contextmanager
-def _switched_off(layers: Sequence[Any]) -> Iterator[None]:
+def _switched_off(model: PreTrainedModel) -> Iterator[None]:
     """What was off before stays off afterwards: such blocks may lie within each other."""
-    on = [layer for layer in layers if not layer.disable_adapters]
+    on = [layer for layer in _adapted(model) if not layer.disable_adapters]
     learning = [(p, p.requires_grad) for layer in on for p in layer.parameters()]
-    for layer in on:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
+    with undoing(model, partial(_switch_on, on, learning)):
         for layer in on:
-            layer.enable_adapters(True)
-        for parameter, learns in learning:  # peft lets all learn that it switches on
-            parameter.requires_grad_(learns)
+            layer.enable_adapters(False)
+        yield
+
+
+def _switch_on(layers: Sequence[Any], learning: Sequence[tuple[torch.nn.Parameter, bool]]) -> None:
+    for layer in layers:
+        layer.enable_adapters(True)
+    for parameter, learns in learning:  # peft lets all learn that it switches on
+        parameter.requires_grad_(learns)
 
 
 def _words(model: PreTrainedModel) -> int:

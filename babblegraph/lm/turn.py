@@ -64,19 +64,20 @@ def turn_of(*models: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def undoing(model: nn.Module, undo: Callable[[], None]) -> Iterator[None]:
-    """Undoes a change of a model at the end of this block, within its turn; or when its next turn begins.
+    """Undoes a change of a model at the end of this block; where that is interrupted, when its next turn begins.
 
     Args:
-        model: whose turn it is.
+        model: whose turn it is; where it is nobody's, only the end of the block undoes the change.
         undo: puts it back as it was; twice is as good as once.
     """
     changes = _changes_of(model)
-    changes.undo.append(undo)  # before anything is changed
+    noted = changes.undo if changes.turn() is not None else []
+    noted.append(undo)  # before anything is changed
     try:
         yield
     finally:
         undo()
-        changes.undo.remove(undo)
+        noted.remove(undo)
 
 
 def _begin(model: PreTrainedModel, mine: Turn) -> None:
