@@ -9,17 +9,32 @@ import pytest
 from babblegraph.cli.main import main
 
 PUZZLE = "3 5 7 11>24"
+SMALL = [
+    "--task",
+    "countdown",
+    PUZZLE,
+    "--trees",
+    "6",
+    "--tokens",
+    "80",
+    "--keep",
+    "4",
+    "--seed",
+    "1",
+    "--json",
+]
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A small forest of the embedded model, estimated and saved."""
-    return tmp_path_factory.mktemp("estimate") / "graph.safetensors"
+    file = tmp_path_factory.mktemp("estimate") / "graph.safetensors"
+    assert main(["estimate", *SMALL, "--save", str(file)]) == 0
+    return file
 
 
-def test_one_json_object_tells_the_estimate_and_what_it_cost(saved, capsys):
-    small = ["--trees", "6", "--tokens", "80", "--keep", "4", "--seed", "1"]
-    assert main(["estimate", "--task", "countdown", PUZZLE, *small, "--json", "--save", str(saved)]) == 0
+def test_one_json_object_tells_the_estimate_and_what_it_cost(capsys, tmp_path):
+    assert main(["estimate", *SMALL, "--save", str(tmp_path / "graph.safetensors")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["prompt"] == PUZZLE
     assert (found["trees"], found["threshold"], found["seed"]) == (6, 1.0, 1)
