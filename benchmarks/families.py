@@ -201,6 +201,8 @@ def main() -> None:
     options.add_argument("--resume", action="store_true", help="go on with what is in the --json file")
     options.add_argument("--markdown", type=Path, help="write the table for the documentation to this file")
     given = options.parse_args()
+    if given.resume and given.json is None:
+        options.error("--resume goes on with the --json file, got none: add --json FILE")
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)

@@ -228,9 +228,8 @@ def _restarting(strategy: Any, plan: Plan) -> Any:
 
 def remembered(plan: Plan) -> dict[str, Any]:
     """What a graph's meta keeps of the command that grew it."""
-    before = (
-        {} if plan.graph is None else plan.graph.meta
-    )  # a model that goes on is the same, wherever it lies now
+    # a model that goes on is the same, wherever it lies now
+    before = {} if plan.graph is None else plan.graph.meta
     saved = {
         "model": before.get("model", plan.model),
         "threshold": plan.threshold,

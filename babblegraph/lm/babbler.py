@@ -302,7 +302,7 @@ class Babbler:
         """
         with turn_of(*self._engines.models):
             self._engines.look()
-        texts, tokens = [], []
+        texts, tokens, known = [], [], int(self.model.get_input_embeddings().num_embeddings)
         for prompt in one_or_more(prompts):
             text, ids = encoded(prompt, self.tokenizer, self.vocabulary)
             if len(ids) >= self.context:
@@ -310,7 +310,7 @@ class Babbler:
                     f"a prompt must leave room in the model's context of {self.context} tokens, got one of "
                     f"{len(ids)}: shorten it"
                 )
-            if max(ids) >= (known := int(self.model.get_input_embeddings().num_embeddings)):
+            if max(ids) >= known:
                 raise BadInput(
                     f"token ids must be below {known}, which the model knows, got {max(ids)}: is the tokenizer its own?"
                 )

@@ -81,7 +81,8 @@ def check(
     if model.dtype in TOLERANCE:  # else rounding may exceed what a short text's beginning is worth
         limit = min(limit, BLIND * _worth(model, plain) / size)
     elif far := {text: error for text, error in errors.items() if not error < limit}:
-        errors = dict(errors.items() - far.items()) | _unexplained(model, far, size, len(errors))
+        near = {text: error for text, error in errors.items() if text not in far}
+        errors = near | _unexplained(model, far, size, len(errors))
     error = float(np.max(list(errors.values())))  # NaN if any is
     if not error < limit:
         raise ValueError(

@@ -19,7 +19,10 @@ ASKED = ("aten::eq", "aten::ne")
 
 
 class EqualSizes(TorchFunctionMode):
-    """Within this block a trace may ask whether sizes are equal, and takes the answer as one for all steps."""
+    """Within this block a trace may ask whether sizes are equal, and takes the answer as one for all steps.
+
+    Nor does it ask whether a padding token is in range.
+    """
 
     def __torch_function__(
         self,

@@ -9,13 +9,11 @@ from rich.text import Text
 
 from babblegraph.estimates import Estimate
 from babblegraph.view import figures
+from babblegraph.view.grid import GAP
 from babblegraph.view.signs import FAILED, QUIET, STRONG, TITLE, UNICODE, Signs
 from babblegraph.view.text import fit, visible, wrapped
 
-GAP, LEAST = (
-    2,
-    24,
-)  # cells between a name and what is said, and of that: fewer, and it goes on a line of its own
+LEAST = 24  # cells of what is said beside its name: fewer, and it goes on a line of its own
 APART = "   "  # between a figure and what is said of it, which may go on in the next line
 LEAST_RATIO = 0.01  # below it, that so few tokens would do says more than how many times fewer
 

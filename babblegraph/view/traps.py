@@ -18,6 +18,7 @@ from babblegraph.status import Status
 from babblegraph.step_text import no_text
 from babblegraph.subtrees import Below, below, sums
 from babblegraph.view import figures
+from babblegraph.view.grid import GAP, columns_in
 from babblegraph.view.signs import QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
 from babblegraph.view.text import fit
 
@@ -207,15 +208,11 @@ def _table(
     signs: Signs,
 ) -> Table:
     """One line a node: its id, its text so far, and as many of the figures as there is room for."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
-    wide = [
-        max(len(x) for x in (name, *column)) + 2 for name, column in zip(names, _columns(rows), strict=True)
-    ]
-    room = width - max(8, *(len(f"#{node}") for node in nodes)) - 2
-    shown = 0
-    while shown < len(names) and room - wide[shown] >= LEAST_TEXT:
-        room -= wide[shown]
-        shown += 1
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="")
+    wide = [max(len(x) for x in (name, *column)) for name, column in zip(names, _columns(rows), strict=True)]
+    room = width - max(8, *(len(f"#{node}") for node in nodes)) - GAP
+    shown = columns_in(wide, room - LEAST_TEXT)
+    room -= sum(wide[:shown]) + GAP * shown
     table.add_column(Text("node", QUIET), justify="right", no_wrap=True)
     table.add_column(Text("text", QUIET), no_wrap=True)
     for name in names[:shown]:
