@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,14 +18,15 @@ from babblegraph.api import babble, budget_of
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
+from babblegraph.lm.babbler import Babbler
 from babblegraph.lm.constraint import Batch
-from babblegraph.lm.one_call import OneCall
 from babblegraph.scoring import likelihood
 from babblegraph.status import Status
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from babblegraph.lm.way import Way
     from babblegraph.protocols import Strategy, Task
 
 TEXTS = 8  # whole texts that the default budget pays for each sequence that is returned
@@ -37,6 +39,8 @@ HARMLESS = {
     "past_key_values",
 }
 NOT_KEPT = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+# what the next call need not find out again, copies of weights included; neither side holds the model
+_ways: weakref.WeakKeyDictionary[PreTrainedModel, Way] = weakref.WeakKeyDictionary()
 
 
 @dataclass
@@ -129,7 +133,7 @@ def generate(
     if tokenizer is None and (task is not None or stop or value not in (None, likelihood)):
         tokenizer = _own_tokenizer(model)
     with _training_mode_kept(model):
-        babbler = OneCall(
+        babbler = Babbler(
             model,
             tokenizer,
             span=span,
@@ -138,7 +142,9 @@ def generate(
             logits_processor=logits_processor,
             stopping_criteria=stopping_criteria,
             max_new_tokens=new,
+            way=_ways.get(model),
         )
+        _ways[model] = babbler.way
         babbler.batch = Batch(prompts.cpu().numpy(), copies)
         graph = babbler.start([p[m] for p, m in zip(prompts, mask, strict=True)], seed)
         bounds = _within_time(

@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
-from babblegraph.lm import Babbler, pretrained
+from babblegraph.lm import Babbler, pretrained, selfcheck
 from babblegraph.lm.frozen import Frozen
 from babblegraph.loop import search
 from babblegraph.protocols import Chosen, Generator
@@ -512,3 +512,40 @@ def test_a_message_that_says_nothing_is_refused(message, llama, characters):
             babbler.start([[{"role": "user", "content": "7"}, message]])
     finally:
         characters.chat_template = None
+
+
+def test_the_same_model_with_other_options_is_not_checked_again_unless_it_has_changed_in_kind(
+    llama, monkeypatch
+):
+    done, check = [], selfcheck.check
+    monkeypatch.setattr(selfcheck, "check", lambda model, *how: done.append(model) or check(model, *how))
+    babbler = Babbler(llama, span=4)
+    greedy = babbler.again(top_k=1, max_new_tokens=40)
+    assert greedy.again(engine=greedy.engine).way is greedy.way is babbler.way
+    assert done == [llama]
+    assert greedy.error == babbler.error
+    grown = [grow(each, [[5, 6, 7]], rounds=9, draws=2) for each in (babbler, greedy)]
+    assert [babbler.traced, greedy.traced] == [True, True]  # one program for both
+    alone = grow(Babbler(llama, span=4, top_k=1, max_new_tokens=40), [[5, 6, 7]], rounds=9, draws=2)
+    assert grown[1].tokens.tolist() == alone.tokens.tolist() != grown[0].tokens.tolist()
+    done.clear()
+    other = copy.deepcopy(llama)
+    for changed in ({"model": other}, {"engine": "dense"}, {"pack_bytes": 0}, {"trace": False}):
+        assert babbler.again(**changed).way is not babbler.way
+    assert done == [other, llama, llama, llama]
+    llama.double()
+    done.clear()
+    assert babbler.again().way is not babbler.way
+    assert done == [llama]
+
+
+def test_weights_that_have_learned_are_seen_through_a_shared_check(llama):
+    babbler = Babbler(llama, span=4, max_new_tokens=8)
+    again = babbler.again(temperature=0.5)
+    grow(again, [[5, 6, 7]])
+    with torch.no_grad():
+        llama.lm_head.weight.mul_(-1)
+    fresh = Babbler(copy.deepcopy(llama), span=4, max_new_tokens=8, temperature=0.5)
+    ours, plain = (grow(each, [[5, 6, 7]], seed=3) for each in (again, fresh))
+    assert ours.tokens.tolist() == plain.tokens.tolist()
+    assert np.allclose(ours.log_p_g, plain.log_p_g, atol=1e-5)

@@ -20,12 +20,11 @@ from babblegraph.lm.ahead import Pauses
 from babblegraph.lm.attention import around_attention
 from babblegraph.lm.base import Base, context_of, moved
 from babblegraph.lm.constraint import Batch, Constraint, Criterion, Processor, describe
-from babblegraph.lm.engine import choose
 from babblegraph.lm.engines import Engines
 from babblegraph.lm.expand import Rules, expand
 from babblegraph.lm.fly import fly, may_fly
 from babblegraph.lm.hidden import SpanStates, computed, unhooked
-from babblegraph.lm.packed import PACK_BYTES, Packed
+from babblegraph.lm.packed import PACK_BYTES
 from babblegraph.lm.parts import Nodes, Parts
 from babblegraph.lm.pretrained import load
 from babblegraph.lm.prompts import encoded, end_ids_of, one_or_more
@@ -33,6 +32,7 @@ from babblegraph.lm.spans import SpanRule
 from babblegraph.lm.tokens import TokenBytes, TokenNumbers
 from babblegraph.lm.turn import turn_of
 from babblegraph.lm.warp import warper
+from babblegraph.lm.way import Way
 from babblegraph.protocols import Draws
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from babblegraph.born import Born
     from babblegraph.budget import Meter
-    from babblegraph.lm.engine import Choice, Engine
+    from babblegraph.lm.engine import Engine
     from babblegraph.lm.mixture import Pair
     from babblegraph.lm.parts import Earlier
     from babblegraph.protocols import Chosen
@@ -91,11 +91,14 @@ class Babbler:
         compile: whether the model of decoding steps on a GPU goes through `torch.compile` first: half a minute at the
             first search, and less than half the time a step of a small model from then on.
         name: what to call the model in files and reports.
+        way: of another babbler of this model: its check and its copies of weights serve this one too, unless the model
+            has changed in kind since, or these options ask for another one. See `lm.way`.
 
     Attributes:
         engine: how the model runs, "cascade" (one trie of keys and values), "dense" (a cache for every text) or
             "recompute" (no cache).
         error: of that engine against plain forward passes, in the check at load.
+        way: that engine and the copies of the model's weights, for other babblers of this model.
 
     Raises:
         BadInput: no engine passes the check against plain forward passes, or a bad option (a base of another
@@ -131,6 +134,7 @@ class Babbler:
         engine: str | None = None,
         compile: bool = False,
         name: str | None = None,
+        way: Way | None = None,
     ) -> None:
         self._given: dict[str, Any] = {
             "temperature": temperature,
@@ -152,7 +156,7 @@ class Babbler:
         if compile and model.device.type != "cuda":
             raise BadInput(f"compile needs a model on a GPU, got one on {model.device.type}: leave it out")
         self.model = model.eval()
-        packed, compiled = Packed(model, pack_bytes, trace), around_attention(model) if compile else None
+        compiled = around_attention(model) if compile else None
         self.tokenizer: Any = tokenizer
         self.name = name or model.name_or_path or model.config.model_type
         self.context = context_of(model)
@@ -171,7 +175,9 @@ class Babbler:
         ends = end_ids_of(model, tokenizer) if end_ids is None else frozenset(end_ids)
         self.span = SpanRule(span, _tuple(stop), _tuple(until), ends)
         self.vocabulary: dict[int, bytes] = TokenNumbers() if tokenizer is None else TokenBytes(tokenizer)
-        choice, packed = self._choice(engine, packed)
+        how = engine, pack_bytes, trace
+        self.way = way if way is not None and way.fits(model, *how) else Way(model, *how)
+        choice = self.way.choice
         self.engine, self.error = choice.rung.name, choice.error
         self.context = min(self.context, choice.reach or self.context)
         self.mixture = mixture
@@ -179,7 +185,7 @@ class Babbler:
         if base is not None:
             beside = Base(base, model, memory_limit, cache_bytes, engine, pack_bytes, trace)
             self.context = min(self.context, beside.context)
-        self._engines = Engines(model, choice, memory_limit, cache_bytes, packed, beside, compiled)
+        self._engines = Engines(model, choice, memory_limit, cache_bytes, self.way.packed, beside, compiled)
         self._sampling |= moved(beside, mixture, self.warp is not None or bool(self.logits_processor))
         self._parts, self._nodes = Parts(), Nodes()
         self._pauses = Pauses(self.span, self.vocabulary)
@@ -237,8 +243,9 @@ class Babbler:
     def again(self, model: PreTrainedModel | None = None, **changed: Any) -> Babbler:
         """The same with another model of the same tokenizer, or with other options.
 
-        The engine is checked anew, and limits of memory count from here. A model whose weights have changed needs no
-        new babbler: what was computed from them before is dropped, and graphs that they began are refused.
+        The engine of another model, or of one that has changed in kind, is checked anew, and limits of memory count
+        from here. A model whose weights have changed needs no new babbler: what was computed from them before is
+        dropped, and graphs that they began are refused.
 
         Args:
             model: this one's by default.
@@ -248,7 +255,7 @@ class Babbler:
         >>> greedy.sampling["top_k"], greedy.span.stop
         (1, ('\\n',))
         """
-        options = self._options | changed
+        options = self._options | {"way": self.way} | changed
         return type(self)(self.model if model is None else model, self.tokenizer, **options)
 
     @property
@@ -445,23 +452,18 @@ class Babbler:
         nodes = _some(ids)
         with self._engines.running(graph) as trie:
             parts = self._nodes.asked(trie, graph, nodes, lambda some: trie.hidden(graph, some, meter))
-        known, found = np.concatenate([k for k, _ in parts]), [states for _, states in parts if states]
-        kept = None
-        if found:
-            picked = [self._engines.recorded.index(layer) for layer in layers]
-            kept = SpanStates(*(torch.cat(states)[:, picked] for states in zip(*found, strict=True)))
-            if known.all():
-                return kept
-        lost = nodes[~known]
-        with turn_of(self.model):
-            anew = self._nodes.parts(
-                lambda some: computed(self.model, graph, lost[some], layers, meter), len(lost)
-            )
-            new = SpanStates(*map(torch.cat, zip(*(states for states, _ in anew), strict=True)))
-        if kept is None:
-            return new
-        place = torch.as_tensor(np.argsort(np.r_[np.flatnonzero(known), np.flatnonzero(~known)]))
-        return SpanStates(*(torch.cat([a, b])[place] for a, b in zip(kept, new, strict=True)))
+        known = np.concatenate([k for k, _ in parts])
+        found = [
+            states.of([self._engines.recorded.index(i) for i in layers]) for _, states in parts if states
+        ]
+        if not known.all():
+            lost = nodes[~known]
+            with turn_of(self.model):
+                anew = self._nodes.parts(
+                    lambda some: computed(self.model, graph, lost[some], layers, meter), len(lost)
+                )
+                found += [states for states, _ in anew]
+        return SpanStates.joined(found, np.r_[np.flatnonzero(known), np.flatnonzero(~known)])
 
     @property
     def traced(self) -> bool | None:
@@ -472,10 +474,6 @@ class Babbler:
     def trie(self, graph: BabbleGraph) -> Engine | Pair:
         """The keys and values that a graph holds now, to measure them."""
         return self._engines.of(graph)
-
-    def _choice(self, engine: str | None, packed: Packed) -> tuple[Choice, Packed]:
-        """How the model is run, found out by trying, and the copies of its weights."""
-        return choose(self.model, engine), packed
 
     def _rules(self, graph: BabbleGraph) -> Rules:
         longest = np.minimum(graph.length[: graph.trees] + (self.max_new_tokens or 1024), self.context)

@@ -31,6 +31,16 @@ class SpanStates(NamedTuple):
     mean: torch.Tensor  # [F, layers, H] over the tokens of the node's own span
     prompt: torch.Tensor  # [F, layers, H] after the last token of its tree's prompt
 
+    def of(self, places: Sequence[int]) -> SpanStates:
+        """Those of some layers, by their places among these."""
+        return SpanStates(*(states[:, places] for states in self))
+
+    @classmethod
+    def joined(cls, parts: Sequence[SpanStates], order: NDArray[np.integer]) -> SpanStates:
+        """Several as one; `order` says, for each of theirs in turn, which one of all it is, [F]."""
+        place = torch.as_tensor(np.argsort(order))
+        return cls(*(torch.cat(states)[place] for states in zip(*parts, strict=True)))
+
 
 class HiddenStates:
     """The hidden states of a trie's tokens, one row a slot, beside its keys and values.

@@ -51,6 +51,10 @@ class Packed:
         self._copies: list[torch.Tensor] = []
         self._traced: Traced | None = None
 
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether this is the model."""
+        return self._model() is model
+
     @property
     def nbytes(self) -> int:
         """Bytes that the copies take."""
