@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
-from babblegraph.graph import BabbleGraph
+from babblegraph.graph import OPEN, BabbleGraph
 from babblegraph.intervals import (
     agreeing,
     log_odds,
@@ -204,6 +204,10 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
             graph.meta.get(name, unknown) for name, unknown in (("strategy", "?"), ("aim", "solve"))
         )
         return f"the search had the aim {aim}, last with the strategy {strategy!r}: its weights are biased"
+    if opened := graph.meta.get(OPEN):
+        if opened == "prune":
+            return "the search was cut off while it changed weights: search anew"
+        return "the search was cut off before all texts had their scores: go on with the graph"
     if (graph.flags & Flag.BIASED).any():
         return "nodes were pruned by a biased gate"
     if reason := truncation(graph, under):

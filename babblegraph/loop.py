@@ -13,10 +13,10 @@ from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.closing import Closing
 from babblegraph.errors import BadInput
 from babblegraph.given import is_whole
-from babblegraph.graph import BabbleGraph
+from babblegraph.graph import OPEN, BabbleGraph
 from babblegraph.protocols import Chosen, Generator, Scorer, Strategy
 from babblegraph.randomness import Rng
-from babblegraph.status import Gate, Status
+from babblegraph.status import Flag, Gate, Status
 
 
 class Round(NamedTuple):
@@ -52,7 +52,8 @@ def search(
         strategy: whom to expand and whom to stop.
         budget: what may be spent; sampled tokens and nodes count for each prompt.
         seed: a non-negative integer.
-        graph: go on with this graph instead of starting one for prompts. One that was searched to solve keeps that
+        graph: go on with this graph instead of starting one for prompts; a round in which it was cut off, as by
+            Ctrl-C while it was scored, is scored anew and pruned first. One that was searched to solve keeps that
             aim, whatever goes on with it: what biased its weights stays in them.
         close: leave no weight on unfinished nodes, so that an estimate is possible: a quarter of the budget is
             kept back, what is unfinished then is pruned without bias to what that can pay, and rolled out. A tree
@@ -73,14 +74,18 @@ def search(
     closing = Closing(meter, rng, graph.meta.get("closing")) if close else None
     paying = meter if closing is None else closing.unbounded
     try:
+        if opened := graph.meta.pop(OPEN, None):  # an earlier search was cut off in the middle of a round
+            again = np.flatnonzero(graph.born == graph.round).astype(np.int32)
+            if opened == "score":
+                _settle(graph, again, score, strategy, rng, paying)
+            else:  # some weights may have changed, and others not
+                graph.flags[again] |= np.uint8(Flag.BIASED)
         while len(chosen := _choose(graph, meter, strategy, closing)):
             graph.round += 1
             born = graph.add(generator.expand(graph, chosen, rng, paying, strategy.draws))
             meter.count("nodes", graph.root[born])
-            lost = graph.status[born] == Status.PRUNED  # in a contest, before they were worth a score
-            graph.stop_nodes(born[lost], Status.PRUNED, Gate.NODE)
-            score(graph, born[~lost], paying)
-            stopped = np.concatenate([born[lost], strategy.prune(graph, rng)])
+            graph.meta["spent"] = meter.to_json()  # whatever becomes of this round, it is spent
+            stopped = _settle(graph, born, score, strategy, rng, paying)
             if closing is not None:
                 stopped = np.concatenate([stopped, closing.note(graph)])
             over = chosen.ids if strategy.aim == "estimate" else chosen.ids[:0]  # never expanded again
@@ -89,6 +94,29 @@ def search(
             yield Round(graph, chosen, born, stopped, meter.read())
     finally:
         generator.release(graph, np.arange(graph.size))
+
+
+def _settle(
+    graph: BabbleGraph,
+    born: NDArray[np.int32],
+    score: Scorer,
+    strategy: Strategy,
+    rng: Rng,
+    meter: Meter,
+) -> NDArray[np.intp]:
+    """Scores a round's new nodes and prunes; returns whom a gate stopped.
+
+    Scorers are slow, and may raise: where this is cut off, the graph says how far it came. Scoring can be done
+    again; pruning, which changes weights, cannot.
+    """
+    graph.meta[OPEN] = "score"
+    lost = graph.status[born] == Status.PRUNED  # in a contest, before they were worth a score
+    graph.stop_nodes(born[lost], Status.PRUNED, Gate.NODE)
+    score(graph, born[~lost], meter)
+    graph.meta[OPEN] = "prune"
+    stopped = np.concatenate([born[lost], strategy.prune(graph, rng)])
+    del graph.meta[OPEN]
+    return stopped
 
 
 def _choose(graph: BabbleGraph, meter: Meter, strategy: Strategy, closing: Closing | None) -> Chosen:

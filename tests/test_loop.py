@@ -19,7 +19,7 @@ from babblegraph.protocols import ALL, Chosen, Strategy
 from babblegraph.randomness import text_key
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
-from babblegraph.strategies import adaptive, babble, best_of_n, frontier
+from babblegraph.strategies import adaptive, babble, best_of_n, frontier, stochastic_beam
 
 Z = 5.7
 
@@ -375,6 +375,65 @@ def test_a_resumed_search_goes_on_as_if_never_stopped():
     np.testing.assert_array_equal(last.graph.tokens, whole.tokens)
     np.testing.assert_array_equal(last.graph.status, whole.status)
     assert last.spent.sampled == sum(whole.meta["spent"]["counts"]["sampled"])
+
+
+def cut_off(strategy, *, at, stage):
+    """A closed search that Ctrl-C hits in the middle of a round, where it scores or where it prunes."""
+    lm, calls = TableLM(3, 5, seed=1), []
+
+    def interrupted(call):
+        def wrapped(*given):
+            calls.append(stage)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return call(*given)
+
+        return wrapped
+
+    task = TableTask(lm)
+    if stage == "score":
+        task.verify = interrupted(task.verify)
+    else:
+        strategy = strategy._replace(prune=interrupted(strategy.prune))
+    graph = lm.start(["p"] * 20, seed=3)
+    options = {"score": Score(task), "strategy": strategy, "budget": Budget(tokens=60), "close": True}
+    with pytest.raises(KeyboardInterrupt):
+        for _ in search(lm, graph=graph, **options):
+            pass
+    return lm, graph, options
+
+
+@pytest.mark.parametrize(
+    "strategy", [frontier(width=3, keep=4), stochastic_beam(width=5)], ids=lambda s: s.name
+)
+def test_a_search_that_was_cut_off_while_it_scored_goes_on_as_if_it_never_was(strategy, tmp_path):
+    lm, graph, options = cut_off(strategy, at=9, stage="score")
+    assert np.isnan(graph.score[graph.is_leaf()]).any()
+    assert "cut off before all texts had their scores" in why_not(graph)
+    spent = sum(graph.meta["spent"]["counts"]["sampled"])
+    assert spent == int((graph.stop - graph.start)[graph.trees :].sum())
+    graph.save(tmp_path / "graph.bg")
+    for _ in search(lm, graph=graph, **options):
+        pass
+    *_, whole = search(lm, ["p"] * 20, seed=3, **options)
+    for name in ("status", "score", "log_inclusion"):
+        np.testing.assert_array_equal(getattr(graph, name), getattr(whole.graph, name))
+    assert graph.meta["spent"]["counts"] == whole.graph.meta["spent"]["counts"]
+    assert probability(graph, 0.5).value == probability(whole.graph, 0.5).value
+    loaded = load(tmp_path / "graph.bg")
+    options["strategy"] = strategy if strategy.name == "frontier" else stochastic_beam(width=5)
+    for _ in search(lm, graph=loaded, **options):
+        pass
+    assert why_not(loaded) == ""
+    assert not np.isnan(loaded.score[loaded.is_leaf()]).any()
+
+
+def test_a_search_that_was_cut_off_while_it_pruned_gives_no_estimate_any_more():
+    lm, graph, options = cut_off(frontier(width=3, keep=4), at=3, stage="prune")
+    assert "while it changed weights" in why_not(graph)
+    for _ in search(lm, graph=graph, **options):
+        pass
+    assert "biased" in why_not(graph)
 
 
 @pytest.mark.parametrize(
