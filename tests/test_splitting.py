@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from table_lm import TableLM
 from test_estimate import TableTask
+from transformers import RepetitionPenaltyLogitsProcessor
 
 import babblegraph as bg
 from babblegraph import particles
@@ -131,7 +132,7 @@ def test_bad_options_are_refused_in_one_line(options, said):
     assert "\n" not in str(error.value)
 
 
-def test_a_real_model_splits_and_another_temperature_is_refused(llama, characters):
+def test_a_real_model_splits_and_another_distribution_than_its_own_is_refused(llama, characters):
     babbler = bg.Babbler(llama, characters, span=2, max_new_tokens=8)
     value = lambda texts: [t.count("1") / 8 for t in texts]  # noqa: E731
     options = {"value": value, "threshold": 0.25, "trees": 4, "particles": 8}
@@ -140,6 +141,9 @@ def test_a_real_model_splits_and_another_temperature_is_refused(llama, character
     np.testing.assert_array_equal(found.shares, again.shares)
     assert found.estimate.value is None or 0 < found.estimate.value <= 1
     assert not babbler.trie(found.graph).held
-    hot = bg.Babbler(llama, characters, span=2, max_new_tokens=8, temperature=2.0)
-    with pytest.raises(BadInput, match="temperature 1"):
-        bg.multilevel(hot, "1 2", **options)
+    penalty = RepetitionPenaltyLogitsProcessor(1.5)
+    for other in ({"temperature": 2.0}, {"top_k": 1}, {"top_p": 0.5}, {"logits_processor": [penalty]}):
+        changed = bg.Babbler(llama, characters, span=2, max_new_tokens=8, **other)
+        with pytest.raises(BadInput, match="temperature 1") as error:
+            bg.multilevel(changed, "1 2", **options)
+        assert "\n" not in str(error.value)
