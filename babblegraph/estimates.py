@@ -17,6 +17,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import OPEN, BabbleGraph
 from babblegraph.intervals import (
     agreeing,
+    all_agree,
     log_odds,
     log_sum,
     none_in,
@@ -155,7 +156,7 @@ def expectation(
     root = np.searchsorted(trees, graph.root[leaves])
     scale = log_w.max() if ratio and len(log_w) else 0.0  # which a ratio does not have: nothing is lost
     w = np.exp(log_w - scale)
-    per_tree, total = (_sums(root, x, len(trees)) for x in (w * values, w))
+    per_tree, total, sizes = (_sums(root, x, len(trees)) for x in (w * values, w, w * np.abs(values)))
     strata = np.unique([graph.prompts[i] for i in trees], return_inverse=True)[1]
     hits = int((np.bincount(root, values != 0, minlength=len(trees)) > 0).sum())
     base = replace(base, hits=hits, per_tree=per_tree, tree_ids=trees)
@@ -174,16 +175,17 @@ def expectation(
         return replace(
             base, reason=reason, high=min(high, 1.0), log_value=-math.inf, tokens=cost, warnings=said
         )
+    size = float(sizes.sum() / (total.sum() or 1.0) if ratio else sizes.mean())
     if ratio:
         per_tree, biases = ratios(per_tree, total, strata)
         said = (*said, f"a ratio of means is biased, here by about {biases:.1g}")
     value, error, degrees = stratified(per_tree, strata)
     share = 1.0 / (per_prompt[strata] * len(per_prompt))  # of each tree in the mean
     log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
-    low, end = _interval(
-        value, error, degrees, even, values, most, chance, not graph.log_inclusion[leaves].any()
-    )
-    tokens, independent = _tokens(graph, trees, leaves, log_w, values, error)
+    same = error is not None and all_agree(error, size)
+    exact = not graph.log_inclusion[leaves].any()
+    low, end = _interval(value, error, degrees, even, same, values, most, chance, exact)
+    tokens, independent = _tokens(graph, trees, leaves, log_w, values, None if same else error)
     return replace(
         base,
         value=value,
@@ -262,6 +264,7 @@ def _interval(
     error: float | None,
     degrees: int,
     n: int,
+    same: bool,
     values: Floats,
     most: float,
     chance: bool,
@@ -273,7 +276,7 @@ def _interval(
     """
     if error is None:
         return None, None
-    if error <= 1e-12 * max(1.0, abs(value)):
+    if same:
         if exact:
             return value, value
         least, most = most * float(values.min(initial=0.0)), most * float(values.max(initial=0.0))

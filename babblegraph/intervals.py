@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from babblegraph.errors import BadInput
 
 LEVEL = 0.95
+ROUNDING = 1e-12  # of a mean over trees, as a share of what they say
 
 Floats = NDArray[np.float64]
 
@@ -174,6 +175,15 @@ def stratified(per_tree: NDArray[Any], strata: NDArray[np.intp]) -> tuple[float,
         return value, None, 0
     variance = np.bincount(strata, (per_tree - means[strata]) ** 2) / (n - 1)
     return value, float(np.sqrt((variance / n).sum()) / len(n)), int(len(per_tree) - len(n))
+
+
+def all_agree(error: float, size: float) -> bool:
+    """Whether trees differ by no more than the rounding of numbers of this size: then there is no deviation to go by.
+
+    >>> all_agree(stratified(np.full(3, 0.1), np.zeros(3, int))[1], 0.1), all_agree(1e-16, 1e-14)
+    (True, False)
+    """
+    return error <= ROUNDING * size
 
 
 def ratios(per_tree: Floats, total: Floats, strata: NDArray[np.intp]) -> tuple[Floats, float]:

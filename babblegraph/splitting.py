@@ -20,7 +20,7 @@ from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import agreeing, log_odds, spread, stratified
+from babblegraph.intervals import agreeing, all_agree, log_odds, spread, stratified
 from babblegraph.particles import Particles
 from babblegraph.protocols import Generator, Scorer
 from babblegraph.thresholds import next_level
@@ -150,7 +150,8 @@ def _estimate(
         return Estimate(None, None, 0.0, reason, trees=len(product), tokens=tokens, warnings=said)
     value, error, degrees = stratified(product, one)
     assert error is not None  # of two trees or more
-    low, high = log_odds(value, error, degrees) if error > 0 else agreeing(value, 0.0, 1.0, len(product))
+    same = all_agree(error, value)
+    low, high = agreeing(value, 0.0, 1.0, len(product)) if same else log_odds(value, error, degrees)
     ones = np.ones(len(product))
     return Estimate(
         value,
@@ -163,7 +164,7 @@ def _estimate(
         heaviest=heaviest,
         log_value=float(np.log(value)),
         tokens=tokens,
-        independent_tokens=value * (1 - value) / error**2 * forest.mean_length if error else None,
+        independent_tokens=value * (1 - value) / error**2 * forest.mean_length if not same else None,
         warnings=(*said, *doubts(np.inf, 0.0, hits, product, ones, np.array([len(product)]))),
         tree_ids=np.arange(len(product)),
         per_tree=product,

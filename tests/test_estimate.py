@@ -149,6 +149,24 @@ def test_trees_that_happen_to_agree_give_no_interval_of_width_zero():
     assert plain.low < plain.value < plain.high
 
 
+def test_whether_trees_agree_is_asked_at_the_size_of_what_they_say():
+    """Trees that differ by a tenth have an interval, however rare it is; a tenth, thrice, differs by rounding alone."""
+    rare = [1e-14 * (0.9 + 0.2 * (i % 2)) for i in range(40)]
+    graph = leaves_by_hand([[1.0, w] for w in rare], [[0.0, 1.0]] * 40)
+    graph.log_p_f[40:] -= 1
+    graph.log_inclusion[40:] -= 1  # chance decided
+    for ratio in (False, True):
+        found = probability(graph, 1.0, ratio=ratio)
+        assert found.value == pytest.approx(1e-14)
+        assert 0.9e-14 < found.low < found.value < found.high < 1.1e-14
+    graph = leaves_by_hand([[0.9, 0.1]] * 3, [[0.0, 1.0]] * 3)
+    graph.log_p_f[3:] -= 1
+    graph.log_inclusion[3:] -= 1
+    found = probability(graph, 1.0)
+    assert found.low < 0.07 < 0.3 < found.high
+    assert found.independent_tokens is None
+
+
 def test_it_warns_of_degenerate_weights_and_of_few_hits():
     weights = [[1.0, 1e-6]] * 30 + [[60.0, 1.0]] * 10
     found = probability(leaves_by_hand(weights, [[0.0, 1.0]] * 2 + [[0.0, 0.0]] * 38), 1.0)

@@ -14,7 +14,7 @@ from babblegraph.errors import BadInput
 from babblegraph.estimates import probability
 from babblegraph.lm.spans import SpanRule
 from babblegraph.scoring import Score
-from babblegraph.splitting import multilevel
+from babblegraph.splitting import _estimate, multilevel
 
 Z = 5.8  # 12 z-tests: a false alarm has the odds 12 · 6.6e-9 = 8e-8 if normal, and below 1e-6 with 299 degrees
 
@@ -98,6 +98,16 @@ def test_it_costs_less_than_independent_texts_where_the_score_tells_the_way():
     gamma = task.rare(0.004)
     found = multilevel(lm, "p", score=Score(task), threshold=gamma, trees=100, particles=24).estimate
     assert found.tokens < found.independent_tokens / 2
+
+
+def test_trees_whose_products_are_the_same_give_no_interval_of_width_zero():
+    """Three times a tenth has a mean that is not quite a tenth: rounding is no deviation."""
+    lm = TableLM(3, 4, seed=20)
+    forest = particles.Particles(lm, "p", Score(Graded(lm)), 3, 0)
+    forest.texts(2)
+    found = _estimate(forest, np.full((3, 1), 0.1), (), 0)
+    assert found.low < 0.07 < 0.3 < found.high
+    assert found.independent_tokens is None
 
 
 def test_a_threshold_that_nobody_reaches_gives_no_estimate_and_says_so():
