@@ -16,6 +16,22 @@ FLOOR = 0.05  # of any value: a confidently wrong value costs more than none
 Ids = NDArray[np.intp]
 
 
+class Some(Meter):
+    """A meter by which only some trees have anything left.
+
+    Args:
+        meter: of the search, or one that shows only some trees itself.
+        trees: which of those, [trees].
+    """
+
+    def __init__(self, meter: Meter, trees: NDArray[np.bool_]) -> None:
+        super().__init__(meter.budget, meter.trees, meter.counts, meter.peak_slots, meter.seconds)
+        self.meter, self.some = meter, trees
+
+    def tokens_left(self) -> NDArray[np.int64]:
+        return np.where(self.some, self.meter.tokens_left(), 0)
+
+
 def nothing() -> Chosen:
     """An empty choice: the search ends."""
     return Chosen(np.zeros(0, np.intp), np.zeros(0, np.intp))

@@ -11,7 +11,7 @@ from babblegraph.budget import Meter
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.randomness import Rng
-from babblegraph.strategies.common import need_positive, nothing
+from babblegraph.strategies.common import Some, need_positive, nothing
 
 OPEN, LEAVING, OVER = 0, 1, 2  # of a prompt; one that is leaving still holds keys and values
 
@@ -40,7 +40,7 @@ def together(strategy: Strategy, most: int) -> Strategy:
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         state = turns.setdefault(graph, np.full(graph.trees, OPEN, np.uint8))
         while len(turn := np.flatnonzero(state == OPEN)[:most]):
-            chosen = strategy.select(graph, _Some(meter, turn))
+            chosen = strategy.select(graph, Some(meter, np.isin(np.arange(graph.trees), turn)))
             idle = np.setdiff1d(turn, graph.root[chosen.ids])
             if not len(idle):
                 waiting = state == OPEN
@@ -58,15 +58,3 @@ def together(strategy: Strategy, most: int) -> Strategy:
         return np.concatenate([stopped, np.flatnonzero(leaving[graph.root])])
 
     return strategy._replace(select=select, prune=prune)
-
-
-class _Some(Meter):
-    """A meter by which only some trees have anything left."""
-
-    def __init__(self, meter: Meter, trees: NDArray[np.intp]) -> None:
-        super().__init__(meter.budget, meter.trees, meter.counts, meter.peak_slots, meter.seconds)
-        self.turn = np.zeros(meter.trees, np.bool_)
-        self.turn[trees] = True
-
-    def tokens_left(self) -> NDArray[np.int64]:
-        return np.where(self.turn, super().tokens_left(), 0)
