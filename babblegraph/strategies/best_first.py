@@ -131,10 +131,14 @@ def log_promise(
     likelihood_power: float,
     floor: float = FLOOR,
 ) -> NDArray[np.float64]:
-    """a log V + l log p of nodes, [M]."""
-    value = floor + (1 - floor) * values(graph, ids)
+    """a log V + l log p of nodes, [M]; what has the power 0 does not count, not even where its logarithm is −inf."""
+    promise = np.zeros(len(ids))
     with np.errstate(divide="ignore"):
-        return value_power * np.log(value) + likelihood_power * graph.log_p_g[ids]
+        log_value = np.log(floor + (1 - floor) * values(graph, ids))
+    for power, logs in ((value_power, log_value), (likelihood_power, graph.log_p_g[ids])):
+        if power:
+            promise += power * logs
+    return promise
 
 
 def _open(graph: BabbleGraph) -> NDArray[np.bool_]:
