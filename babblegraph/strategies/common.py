@@ -47,8 +47,13 @@ def room_left(graph: BabbleGraph, meter: Meter, threshold: float | None) -> NDAr
 
 def solved(graph: BabbleGraph, threshold: float) -> NDArray[np.bool_]:
     """Which trees have a leaf that reaches the threshold, [trees]."""
-    hits = graph.root[graph.is_leaf() & graph.reaches(threshold)]
-    return np.bincount(hits, minlength=graph.trees) > 0
+    return hits(graph, threshold) > 0
+
+
+def hits(graph: BabbleGraph, threshold: float) -> NDArray[np.intp]:
+    """How many leaves of each tree reach the threshold, [trees]; never dead ones, which are no answers."""
+    found = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & graph.reaches(threshold)
+    return np.bincount(graph.root[found], minlength=graph.trees)
 
 
 def log_priority(

@@ -14,7 +14,7 @@ from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
-from babblegraph.strategies.common import Some, need_positive
+from babblegraph.strategies.common import Some, hits, need_positive
 from babblegraph.votes import margins
 
 
@@ -58,8 +58,7 @@ def reached(threshold: float, *, answers: int = 1) -> Stop:
     need_positive("answers", answers)
 
     def rule(graph: BabbleGraph, meter: Meter) -> NDArray[np.bool_]:
-        hits = graph.root[graph.is_leaf() & graph.reaches(threshold)]
-        return np.bincount(hits, minlength=graph.trees) >= answers
+        return hits(graph, threshold) >= answers
 
     return rule
 
