@@ -63,14 +63,16 @@ def search(
         A `Round` after each pass.
 
     Raises:
-        BadInput: what is no generator, or chooses what it may not; neither prompts nor a graph, or both; a seed that
-            is negative or no whole number; `close` with a strategy whose aim is not `estimate`.
+        BadInput: what is no generator, scorer, strategy or budget; a strategy that chooses what it may not; neither
+            prompts nor a graph, or both; a seed that is negative or no whole number; `close` with a strategy whose
+            aim is not `estimate`.
     """
+    _check(generator, score, strategy, budget, seed)
     if close and strategy.aim != "estimate":
         raise BadInput(f"only an estimate can be closed, got {strategy.name!r} that solves: take frontier()")
     graph, meter, rng = _begin(generator, prompts, budget, seed, graph)
     aim = strategy.aim if strategy.aim == "solve" else graph.meta.get("aim", strategy.aim)
-    graph.meta |= {"strategy": strategy.name, "aim": aim, "budget": asdict(budget)}
+    graph.meta |= {"strategy": strategy.name, "aim": aim, "budget": _bounds(budget)}
     closing = Closing(meter, rng, graph.meta.get("closing")) if close else None
     paying = meter if closing is None else closing.unbounded
     try:
@@ -143,13 +145,6 @@ def _begin(
         raise BadInput(
             "a search needs either prompts or a graph to go on with, got both or neither: give one"
         )
-    if not isinstance(generator, Generator):
-        raise BadInput(
-            f"a generator must be a Babbler, or have its methods, got {generator!r:.80}: "
-            "pass Babbler.from_pretrained(name) or Babbler(model, tokenizer)"
-        )
-    if not is_whole(seed) or seed < 0:
-        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
     if graph is None:
         graph = generator.start(prompts or (), seed)
         return graph, Meter(budget, graph.trees), Rng(seed)
@@ -157,3 +152,29 @@ def _begin(
     if "spent" not in graph.meta:
         return graph, Meter(budget, graph.trees), rng
     return graph, Meter.resumed(budget, graph.trees, graph.meta["spent"]), rng
+
+
+def _check(generator: Generator, score: Scorer, strategy: Strategy, budget: Budget, seed: int) -> None:
+    if not isinstance(generator, Generator):
+        raise BadInput(
+            f"a generator must be a Babbler, or have its methods, got {generator!r:.80}: "
+            "pass Babbler.from_pretrained(name) or Babbler(model, tokenizer)"
+        )
+    if not is_whole(seed) or seed < 0:
+        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
+    if not callable(score):
+        raise BadInput(
+            f"a scorer must be a function (graph, ids, meter), got {score!r:.80}: pass Score(task, value)"
+        )
+    if not isinstance(strategy, Strategy):
+        raise BadInput(
+            f"a strategy must be made by a function of babblegraph.strategies, got {strategy!r:.80}: "
+            "pass best_of_n(), say"
+        )
+    if not isinstance(budget, Budget):
+        raise BadInput(f"a search needs a Budget, got {budget!r:.80}: pass Budget(tokens=400), say")
+
+
+def _bounds(budget: Budget) -> dict[str, float | None]:
+    """What the graph remembers of a budget; an endless bound is none, for which files have no number."""
+    return {name: None if bound == np.inf else bound for name, bound in asdict(budget).items()}

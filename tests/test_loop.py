@@ -452,6 +452,14 @@ def test_what_a_strategy_may_not_choose_is_refused_in_one_line(choice):
     assert "\n" not in str(error.value)
 
 
+def test_a_search_with_an_endless_bound_can_be_saved(tmp_path):
+    lm = TableLM()
+    options = {"score": Score(TableTask(lm)), "strategy": babble()}
+    *_, last = search(lm, ["p"], budget=Budget(tokens=20, seconds=float("inf")), **options)
+    last.graph.save(tmp_path / "graph.bg")
+    assert load(tmp_path / "graph.bg").meta["budget"] == {"tokens": 20, "nodes": None, "seconds": None}
+
+
 def test_bad_arguments_are_refused_in_one_line():
     lm = TableLM()
     options = {"score": Score(), "strategy": babble(), "budget": Budget(tokens=5)}
@@ -461,6 +469,15 @@ def test_bad_arguments_are_refused_in_one_line():
         assert "\n" not in str(error.value)
     with pytest.raises(BadInput, match=r"generator must be a Babbler.*got 'gpt2'"):
         next(search("gpt2", prompts=["p"], **options))
+    wrong = {
+        "budget": (100, "needs a Budget"),
+        "strategy": ("babble", "strategies, got 'babble'"),
+        "score": (None, "a scorer"),
+    }
+    for name, (given, said) in wrong.items():
+        with pytest.raises(BadInput, match=said) as error:
+            next(search(lm, ["p"], **options | {name: given}))
+        assert "\n" not in str(error.value)
     with pytest.raises(BadInput):
         babble(width=0)
     with pytest.raises(BadInput):
