@@ -119,7 +119,9 @@ def _entropy(log_size: NDArray[np.float64], copies: NDArray[np.int32]) -> float:
 
 
 def _normalised(log_size: NDArray[np.float64]) -> NDArray[np.float64]:
-    size = np.maximum(np.exp(log_size - log_size.max()), 1e-12)  # nobody is left without a chance
+    known = np.where(np.isnan(log_size), -np.inf, log_size)
+    largest = known.max() if np.isfinite(known.max()) else 0.0  # where the base gives none of them a chance
+    size = np.maximum(np.exp(known - largest), 1e-12)  # nobody is left without one
     return size / size.sum()
 
 
