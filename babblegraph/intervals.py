@@ -167,14 +167,33 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def stratified(per_tree: NDArray[Any], strata: NDArray[np.intp]) -> tuple[float, float | None, int]:
-    """The mean over strata of their means, its standard error, and the degrees of freedom."""
+    """The mean over strata of their means, its standard error, and the degrees of freedom (see `welch`)."""
     n = np.bincount(strata)
     means = np.bincount(strata, per_tree) / n
     value = float(means.mean())
     if n.min() < 2:
         return value, None, 0
     variance = np.bincount(strata, (per_tree - means[strata]) ** 2) / (n - 1)
-    return value, float(np.sqrt((variance / n).sum()) / len(n)), int(len(per_tree) - len(n))
+    return value, float(np.sqrt((variance / n).sum()) / len(n)), welch(variance / n, n - 1)
+
+
+def welch(variances: NDArray[Any], degrees: NDArray[Any]) -> int:
+    """Degrees of freedom of a sum of means: as many as those have that vary, be the others known ever so well.
+
+    Args:
+        variances: of each mean, estimated.
+        degrees: of freedom of each, at least 1.
+
+    Source: Welch, "The generalization of 'Student's' problem when several different population variances are
+    involved", 1947; rounded down.
+
+    >>> welch(np.array([1.0, 1.0]), np.array([31, 31])), welch(np.array([1e-6, 1.0]), np.array([59, 1]))
+    (62, 1)
+    """
+    share = variances / (
+        variances.sum() or 1.0
+    )  # of all, so that small ones do not vanish when they are squared
+    return int(1 / max(float((share**2 / degrees).sum()), 1 / degrees.sum()) + 1e-9)
 
 
 def all_agree(error: float, size: float) -> bool:
