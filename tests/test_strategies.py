@@ -150,6 +150,12 @@ def test_only_weights_that_are_unbiased_are_offered_as_estimates(name):
         ("halving", {"actions": 1}),
         ("adaptive", {"prior": 0}),
         ("particle-filter", {"particles": 0}),
+        ("particle-filter", {"particles": 2.5}),
+        ("stochastic-beam", {"width": 2.5}),
+        ("best-of-n", {"n": 2.5}),
+        ("babble", {"keep": 2.5}),
+        ("step-beam", {"restarts": -1}),
+        ("dvts", {"restarts": 0.5}),
         ("particle-filter", {"effective": 1.5}),
         ("particle-filter", {"entropy": -0.1}),
     ],
@@ -158,6 +164,15 @@ def test_numbers_that_make_no_sense_are_refused_in_one_line(name, options):
     with pytest.raises(BadInput, match="got") as error:
         STRATEGIES[name](**options)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_too_small_is_named_as_it_was_given():
+    for name, options, said in (
+        ("halving", {"actions": 1}, "actions must be a whole number of at least 2, got 1: give 2 or more"),
+        ("lookahead", {"ahead": -1}, "ahead must be a whole number of at least 0, got -1: give 0 or more"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            STRATEGIES[name](**options)
 
 
 def test_a_node_whose_value_failed_ranks_last():

@@ -141,7 +141,7 @@ def test_a_search_that_was_left_leaves_nothing_to_the_next_with_the_same_strateg
 
 
 def test_none_at_a_time_is_refused():
-    with pytest.raises(BadInput, match="together must be above 0, got 0"):
+    with pytest.raises(BadInput, match="together must be a whole number of at least 1, got 0"):
         together(best_of_n(), 0)
 
 

@@ -19,6 +19,7 @@ from babblegraph.strategies.common import (
     levels,
     log_priority,
     need_positive,
+    need_whole,
     nothing,
     room_left,
 )
@@ -76,8 +77,9 @@ def babble(
     Raises:
         BadInput: a number that is not above zero.
     """
-    for name, number in (("width", width), ("keep", keep), ("patience", patience)):
-        need_positive(name, number)
+    need_whole("width", width)
+    need_whole("keep", keep)
+    need_positive("patience", patience)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)

@@ -15,7 +15,7 @@ from babblegraph.strategies.common import (
     FLOOR,
     first_of_each,
     idle_places,
-    need_positive,
+    need_whole,
     nothing,
     room_left,
     values,
@@ -52,9 +52,9 @@ def best_first(
     Raises:
         BadInput: a negative number of children, `width` or `keep` that is not above zero.
     """
-    need_positive("children", children or None)  # 0 is `ALL`
-    need_positive("width", width)
-    need_positive("keep", keep)
+    need_whole("children", children, ALL)  # 0 is `ALL`
+    need_whole("width", width)
+    need_whole("keep", keep)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)

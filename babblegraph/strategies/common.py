@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
+from babblegraph.given import is_whole
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Status
@@ -145,7 +148,15 @@ def refuse_contest(what: str, strategy: Strategy) -> None:
         )
 
 
+def need_whole(name: str, number: Any, least: int = 1) -> None:
+    """One line for the user when an option is no whole number, or too small; None is no option."""
+    if number is not None and not (is_whole(number) and number >= least):
+        raise BadInput(
+            f"{name} must be a whole number of at least {least}, got {number!r:.80}: give {least} or more"
+        )
+
+
 def need_positive(name: str, number: float | None) -> None:
     """One line for the user when an option is not above zero."""
     if number is not None and not number > 0:
-        raise BadInput(f"{name} must be above 0, got {number}: use 1 or more")
+        raise BadInput(f"{name} must be above 0, got {number}: give a positive number")

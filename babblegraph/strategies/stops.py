@@ -14,7 +14,7 @@ from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
-from babblegraph.strategies.common import Some, hits, need_positive
+from babblegraph.strategies.common import Some, hits, need_positive, need_whole
 from babblegraph.votes import margins
 
 
@@ -55,7 +55,7 @@ def reached(threshold: float, *, answers: int = 1) -> Stop:
     Raises:
         BadInput: a number of answers that is not above zero.
     """
-    need_positive("answers", answers)
+    need_whole("answers", answers)
 
     def rule(graph: BabbleGraph, meter: Meter) -> NDArray[np.bool_]:
         return hits(graph, threshold) >= answers

@@ -11,7 +11,7 @@ from babblegraph.budget import Meter
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.randomness import Rng
-from babblegraph.strategies.common import Some, need_positive, nothing
+from babblegraph.strategies.common import Some, need_whole, nothing
 
 OPEN, LEAVING, OVER = 0, 1, 2  # of a prompt; one that is leaving still holds keys and values
 
@@ -34,7 +34,7 @@ def together(strategy: Strategy, most: int) -> Strategy:
     >>> together(best_of_n(), 32).name
     'best-of-n'
     """
-    need_positive("together", most)
+    need_whole("together", most)
     turns: WeakKeyDictionary[BabbleGraph, NDArray[np.uint8]] = WeakKeyDictionary()  # [trees] of each graph
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
