@@ -58,7 +58,8 @@ def babble(
     twice below one node, and only `keep` nodes of a prompt hold keys and values: the others stay in mind, and may be
     revived.
 
-    What a search does never depends on how much it may still spend, so more budget cannot make it worse.
+    What a search of one prompt does never depends on how much it may still spend, so more budget cannot make it worse.
+    Of several prompts, one that has spent its budget leaves its part of the batch to the others, unless `width` is given.
 
     Aim `solve`; weights are not unbiased. Complexity: O(N log N) a round.
     Source: design/architecture.md, "The default strategy".
