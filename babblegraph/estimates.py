@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
+from babblegraph.given import is_number
 from babblegraph.graph import OPEN, BabbleGraph
 from babblegraph.intervals import (
     agreeing,
@@ -41,7 +42,7 @@ class Estimate:
 
     Args:
         value: the mean over trees; None where there is no estimate.
-        error: its standard error; None with fewer than two trees of a prompt.
+        error: its standard error; None with fewer than two trees of a prompt, or where every leaf says 0.
         effective: the effective sample size of the leaves, (Σw)² / Σw².
         reason: why there is no estimate; empty where there is one.
         low, high: Student's interval (of the log-odds, for a probability); where no tree has a hit, `high` alone is
@@ -112,8 +113,10 @@ def probability(
             but biased by O(1/trees); a warning says by about how much.
 
     Raises:
-        BadInput: another `under`, or no such prompt.
+        BadInput: another `under`, no such prompt, or a threshold that is no number.
     """
+    if not is_number(threshold):
+        raise BadInput(f"a threshold must be a number, got {threshold!r:.80}: scores lie in 0 to 1")
 
     def hit(graph: BabbleGraph, leaves: Ids) -> NDArray[np.bool_]:
         return graph.reaches(threshold, leaves)
@@ -139,7 +142,7 @@ def expectation(
         chance: h is 0 or 1, so that the interval may be that of a probability.
 
     Raises:
-        BadInput: another `under`, no such prompt, or a value that is not finite.
+        BadInput: another `under`, no such prompt, or values that are not finite, or not one for each leaf.
     """
     if under not in UNDER:
         raise BadInput(f"an estimate must be under one of {', '.join(UNDER)}, got {under!r}: f is the base")
@@ -150,7 +153,12 @@ def expectation(
     base = Estimate(None, None, effective, why_not(graph, under), trees=len(trees), heaviest=heaviest)
     if base.reason:
         return base
+    if ratio and base.effective == 0:
+        return replace(base, reason=f"no leaf has any weight under {under}")
     values = np.asarray(h(graph, leaves), np.float64)
+    if values.shape != leaves.shape:
+        rule = f"h must give a number for each of {len(leaves)} leaves"
+        raise BadInput(f"{rule}, got the shape {values.shape}: return [M] for leaves [M]")
     if not np.isfinite(values).all():
         raise BadInput(f"h must be finite on every leaf, got {values[~np.isfinite(values)][0]}: map it to 0")
     root = np.searchsorted(trees, graph.root[leaves])
@@ -184,6 +192,10 @@ def expectation(
     log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
     same = error is not None and all_agree(error, size)
     exact = not graph.log_inclusion[leaves].any()
+    if (
+        same and hits == 0 and not exact
+    ):  # of what was not seen nothing is known, not even how large it may be
+        error, said = None, (*said, "h is 0 on every leaf that was found: there is no interval")
     low, end = _interval(value, error, degrees, even, same, values, most, chance, exact)
     tokens, independent = _tokens(graph, trees, leaves, log_w, values, None if same else error)
     return replace(

@@ -222,7 +222,7 @@ def ratios(per_tree: Floats, total: Floats, strata: NDArray[np.intp]) -> tuple[F
 
 def spread(log_w: Floats) -> tuple[float, float]:
     """Effective sample size, and the heaviest leaf's share; without overflow whatever the scale."""
-    if not len(log_w):
+    if not len(log_w) or not (log_w > -np.inf).any():
         return 0.0, math.nan
     w = np.exp(log_w - log_w.max())
     return float(w.sum() ** 2 / (w**2).sum()), float(1 / w.sum())

@@ -251,6 +251,30 @@ def test_expectations_of_any_function_and_what_is_refused():
         with pytest.raises(BadInput, match=said) as error:
             expectation(graph, lambda g, ids: np.full(len(ids), np.nan), **arguments)
         assert "\n" not in str(error.value)
+    with pytest.raises(BadInput, match=r"h must give a number for each of 4 leaves, got the shape \(3,\)"):
+        expectation(graph, lambda g, ids: np.ones(3))
+    for threshold in (float("nan"), "0.5"):
+        with pytest.raises(BadInput, match="a threshold must be a number, got"):
+            probability(graph, threshold)
+
+
+def test_a_function_that_is_0_wherever_one_looked_has_no_interval():
+    graph = leaves_by_hand([[0.5, 0.5]] * 40, [[1.0, 0.0]] * 40)
+    assert (
+        str(expectation(graph, lambda g, ids: np.zeros(len(ids)))) == "0 [0, 0]"
+    )  # nothing was left to chance
+    graph.log_p_f[40:] -= 1
+    graph.log_inclusion[40:] -= 1
+    found = expectation(graph, lambda g, ids: np.zeros(len(ids)))
+    assert (found.value, found.error, found.low, found.high) == (0.0, None, None, None)
+    assert "h is 0 on every leaf that was found: there is no interval" in found.warnings
+
+
+def test_leaves_that_the_base_can_never_write_have_no_ratio_and_say_so():
+    graph = leaves_by_hand([[0.5, 0.5]] * 40, [[1.0, 0.0]] * 40)
+    graph.log_p_f[40:] = -np.inf
+    assert probability(graph, 1.0).value == 0
+    assert probability(graph, 1.0, ratio=True).reason == "no leaf has any weight under f"
 
 
 def test_a_ratio_pools_numerators_and_denominators_and_says_that_it_is_biased():

@@ -59,7 +59,7 @@ def babble(
     revived.
 
     What a search of one prompt does never depends on how much it may still spend, so more budget cannot make it worse.
-    Of several prompts, one that has spent its budget leaves its part of the batch to the others, unless `width` is given.
+    Of several, one that has spent its budget leaves its part of the batch to the others, unless `width` is given.
 
     Aim `solve`; weights are not unbiased. Complexity: O(N log N) a round.
     Source: design/architecture.md, "The default strategy".
