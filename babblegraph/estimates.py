@@ -144,8 +144,7 @@ def expectation(
     Raises:
         BadInput: another `under`, no such prompt, or values that are not finite, or not one for each leaf.
     """
-    if under not in UNDER:
-        raise BadInput(f"an estimate must be under one of {', '.join(UNDER)}, got {under!r}: f is the base")
+    check_under(under)
     trees = _trees(graph, prompt)
     leaves = np.flatnonzero(graph.is_leaf() & np.isin(graph.root, trees))
     log_w = getattr(graph, UNDER[under])[leaves] - graph.log_inclusion[leaves]
@@ -209,6 +208,12 @@ def expectation(
         independent_tokens=independent,
         warnings=said,
     )
+
+
+def check_under(under: str) -> None:
+    """Raises BadInput unless there is such a generator."""
+    if under not in UNDER:
+        raise BadInput(f"an estimate must be under one of {', '.join(UNDER)}, got {under!r}: f is the base")
 
 
 def why_not(graph: BabbleGraph, under: str = "f") -> str:

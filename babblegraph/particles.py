@@ -29,7 +29,7 @@ class Particles:
         seed: of everything random.
 
     Raises:
-        BadInput: a generator with another temperature, truncation, or logits processors.
+        BadInput: a generator with another temperature, truncation, or logits processors; later, one that gives NaN.
     """
 
     def __init__(self, generator: Generator, prompt: Any, score: Scorer, trees: int, seed: int) -> None:
@@ -113,6 +113,11 @@ class Particles:
                 np.r_[new, born.repeats[:, 0]], np.r_[born.count, born.repeats[:, 1]].astype(np.intp)
             )
             children = self._shuffled(children[np.argsort(graph.parent[children], kind="stable")])
+            if len(children) < len(going):
+                raise BadInput(
+                    f"splitting needs what follows every text, got no number for {len(going) - len(children)} of "
+                    f"{len(going)}: load the model in float32 or bfloat16"
+                )
             going = going[np.argsort(at[going], kind="stable")]
             at[going] = children  # dealt out at random among the particles of one node
             going = np.sort(going[~graph.is_leaf(at[going])])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate
+from babblegraph.given import is_number, is_whole
 from babblegraph.graph import BabbleGraph
 from babblegraph.intervals import agreeing, all_agree, log_odds, spread, stratified
 from babblegraph.particles import Particles
@@ -81,7 +82,7 @@ def multilevel(
     Source: Cérou, Del Moral, Furon & Guyader, "Sequential Monte Carlo for rare event estimation", 2012;
     design/statistics.md, "The objective".
     """
-    _check(trees, particles, moves, share)
+    _check(threshold, trees, particles, moves, share, seed)
     pilot_tokens = 0
     said: tuple[str, ...] = ()
     if thresholds is None:
@@ -171,9 +172,14 @@ def _estimate(
     )
 
 
-def _check(trees: int, particles: int, moves: int, share: float) -> None:
-    for name, number, least in (("trees", trees, 2), ("particles", particles, 2), ("moves", moves, 1)):
-        if number < least:
-            raise BadInput(f"{name} must be at least {least}, got {number}: give a larger number")
+def _check(threshold: float, trees: int, particles: int, moves: int, share: float, seed: int) -> None:
+    least = {"trees": (trees, 2), "particles": (particles, 2), "moves": (moves, 1), "seed": (seed, 0)}
+    for name, (number, fewest) in least.items():
+        if not is_whole(number) or number < fewest:
+            raise BadInput(
+                f"{name} must be a whole number of at least {fewest}, got {number!r:.80}: give {fewest} or more"
+            )
+    if not is_number(threshold):
+        raise BadInput(f"a threshold must be a number, got {threshold!r:.80}: it is where the levels end")
     if not 0 < share < 1:
         raise BadInput(f"share must be above 0 and below 1, got {share:g}: 0.2 is a fifth")

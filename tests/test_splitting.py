@@ -130,6 +130,9 @@ def test_its_graph_gives_no_other_estimate():
         ({"trees": 1}, "trees"),
         ({"particles": 1}, "particles"),
         ({"moves": 0}, "moves"),
+        ({"trees": 2.5}, "trees must be a whole number"),
+        ({"seed": -1}, "seed"),
+        ({"threshold": float("nan")}, "a threshold must be a number"),
         ({"share": 1.0}, "share"),
         ({"thresholds": (0.5, 0.5)}, "must rise"),
         ({"thresholds": (0.95,)}, "must rise"),
@@ -138,7 +141,19 @@ def test_its_graph_gives_no_other_estimate():
 def test_bad_options_are_refused_in_one_line(options, said):
     lm = TableLM(3, 4, seed=20)
     with pytest.raises(BadInput, match=said) as error:
-        multilevel(lm, "p", score=Score(Graded(lm)), threshold=0.9, **options)
+        multilevel(lm, "p", score=Score(Graded(lm)), **{"threshold": 0.9} | options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_gives_no_numbers_is_refused_in_one_line():
+    lm = TableLM(3, 4, seed=20)
+    task = Graded(lm)
+    lm.table[(1,)] = np.full(3, np.nan)
+    with (
+        pytest.warns(RuntimeWarning, match="NaN"),
+        pytest.raises(BadInput, match="got no number for") as error,
+    ):
+        multilevel(lm, "p", score=Score(task), threshold=0.9, trees=4, particles=8)
     assert "\n" not in str(error.value)
 
 
