@@ -224,8 +224,8 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
         )
         return f"the search had the aim {aim}, last with the strategy {strategy!r}: its weights are biased"
     if opened := graph.meta.get(OPEN):
-        if opened == "prune":
-            return "the search was cut off while it changed weights: search anew"
+        if opened == "weights":
+            return "the search was cut off in the middle of a round that changes weights: search anew"
         return "the search was cut off before all texts had their scores: go on with the graph"
     if (graph.flags & Flag.BIASED).any():
         return "nodes were pruned by a biased gate"

@@ -80,7 +80,8 @@ def search(
             again = np.flatnonzero(graph.born == graph.round).astype(np.int32)
             if opened == "score":
                 _settle(graph, again, score, strategy, rng, paying)
-            else:  # some weights may have changed, and others not
+            else:
+                score(graph, again[graph.status[again] != Status.PRUNED], paying)
                 graph.flags[again] |= np.uint8(Flag.BIASED)
         while len(chosen := _choose(graph, meter, strategy, closing)):
             graph.round += 1
@@ -108,14 +109,14 @@ def _settle(
 ) -> NDArray[np.intp]:
     """Scores a round's new nodes and prunes; returns whom a gate stopped.
 
-    Scorers are slow, and may raise: where this is cut off, the graph says how far it came. Scoring can be done
-    again; pruning, which changes weights, cannot.
+    Scorers are slow, and may raise: where this is cut off, the graph says whether the round can be finished later.
+    Scoring can be done again; pruning, which changes weights, cannot, nor is there a contest without its numbers.
     """
-    graph.meta[OPEN] = "score"
+    graph.meta[OPEN] = "weights" if strategy.contest else "score"
     lost = graph.status[born] == Status.PRUNED  # in a contest, before they were worth a score
     graph.stop_nodes(born[lost], Status.PRUNED, Gate.NODE)
     score(graph, born[~lost], meter)
-    graph.meta[OPEN] = "prune"
+    graph.meta[OPEN] = "weights"
     stopped = np.concatenate([born[lost], strategy.prune(graph, rng)])
     del graph.meta[OPEN]
     return stopped

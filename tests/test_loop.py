@@ -19,7 +19,7 @@ from babblegraph.protocols import ALL, Chosen, Strategy
 from babblegraph.randomness import text_key
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
-from babblegraph.strategies import adaptive, babble, best_of_n, frontier, stochastic_beam
+from babblegraph.strategies import adaptive, babble, best_of_n, frontier, stochastic_beam, together
 
 Z = 5.7
 
@@ -403,37 +403,38 @@ def cut_off(strategy, *, at, stage):
     return lm, graph, options
 
 
-@pytest.mark.parametrize(
-    "strategy", [frontier(width=3, keep=4), stochastic_beam(width=5)], ids=lambda s: s.name
-)
-def test_a_search_that_was_cut_off_while_it_scored_goes_on_as_if_it_never_was(strategy, tmp_path):
-    lm, graph, options = cut_off(strategy, at=9, stage="score")
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_a_search_that_was_cut_off_while_it_scored_goes_on_as_if_it_never_was(in_turn, tmp_path):
+    strategies = [frontier(width=3, keep=4) for _ in range(3)]
+    begun, later, never = [together(s, 7) for s in strategies] if in_turn else strategies
+    lm, graph, options = cut_off(begun, at=9, stage="score")
     assert np.isnan(graph.score[graph.is_leaf()]).any()
     assert "cut off before all texts had their scores" in why_not(graph)
     spent = sum(graph.meta["spent"]["counts"]["sampled"])
     assert spent == int((graph.stop - graph.start)[graph.trees :].sum())
     graph.save(tmp_path / "graph.bg")
-    for _ in search(lm, graph=graph, **options):
+    graph = load(tmp_path / "graph.bg")
+    for _ in search(lm, graph=graph, **options | {"strategy": later}):
         pass
-    *_, whole = search(lm, ["p"] * 20, seed=3, **options)
+    *_, whole = search(lm, ["p"] * 20, seed=3, **options | {"strategy": never})
     for name in ("status", "score", "log_inclusion"):
         np.testing.assert_array_equal(getattr(graph, name), getattr(whole.graph, name))
     assert graph.meta["spent"]["counts"] == whole.graph.meta["spent"]["counts"]
+    assert why_not(graph) == ""
     assert probability(graph, 0.5).value == probability(whole.graph, 0.5).value
-    loaded = load(tmp_path / "graph.bg")
-    options["strategy"] = strategy if strategy.name == "frontier" else stochastic_beam(width=5)
-    for _ in search(lm, graph=loaded, **options):
-        pass
-    assert why_not(loaded) == ""
-    assert not np.isnan(loaded.score[loaded.is_leaf()]).any()
 
 
-def test_a_search_that_was_cut_off_while_it_pruned_gives_no_estimate_any_more():
-    lm, graph, options = cut_off(frontier(width=3, keep=4), at=3, stage="prune")
-    assert "while it changed weights" in why_not(graph)
+@pytest.mark.parametrize(
+    ("strategy", "stage"), [(frontier(width=3, keep=4), "prune"), (stochastic_beam(width=5), "score")]
+)
+def test_a_round_that_was_cut_off_and_cannot_be_finished_leaves_no_estimate(strategy, stage):
+    """Where some weights may be changed, others not; and in a contest, whose numbers are nowhere but in the round."""
+    lm, graph, options = cut_off(strategy, at=3, stage=stage)
+    assert "in the middle of a round that changes weights" in why_not(graph)
     for _ in search(lm, graph=graph, **options):
         pass
     assert "biased" in why_not(graph)
+    assert not np.isnan(graph.score[graph.is_leaf()]).any()
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,8 @@ def together(strategy: Strategy, most: int) -> Strategy:
         return nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
-        stopped, state = strategy.prune(graph, rng), turns[graph]
-        leaving = state == LEAVING
-        if not leaving.any():
+        stopped, state = strategy.prune(graph, rng), turns.get(graph)
+        if state is None or not (leaving := state == LEAVING).any():  # none: it goes on with a round cut off
             return stopped
         state[leaving] = OVER
         return np.concatenate([stopped, np.flatnonzero(leaving[graph.root])])
