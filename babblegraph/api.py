@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -172,7 +173,7 @@ def rounds(
         generator,
         prompts,
         score=score_of(task, value, threshold, connectivity),
-        strategy=default_strategy(threshold=threshold) if strategy is None else checked(strategy),
+        strategy=default_strategy(threshold=threshold) if strategy is None else strategy,
         budget=budget_of(budget),
         seed=seed,
         graph=graph,
@@ -206,12 +207,12 @@ def threshold_of(task: Task | None, threshold: float | None) -> float | None:
     """What a score has to reach: what was asked for, 1 where there is a verifier.
 
     Raises:
-        BadInput: a task that is a class, or a threshold that is not a number.
+        BadInput: a task that is a class, or a threshold that is not a finite number.
     """
     if isinstance(task, type):
         raise BadInput(f"a task must be an object, got the class {task.__name__}: pass {task.__name__}()")
-    if threshold is not None and not is_number(threshold):
-        raise BadInput(f"a threshold must be a number, got {threshold!r:.80}: scores lie in 0 to 1")
+    if threshold is not None and not (is_number(threshold) and math.isfinite(threshold)):  # as files keep it
+        raise BadInput(f"a threshold must be a finite number, got {threshold!r:.80}: scores lie in 0 to 1")
     if threshold is None:
         return 1.0 if verifies(task) else None
     return float(threshold)  # a plain number: the graph's meta keeps it
@@ -232,20 +233,6 @@ def budget_of(budget: Budget | int) -> Budget:
     if tokens is None or tokens != budget:
         raise BadInput(f"a budget must be a Budget or a whole number of tokens, got {budget!r:.80}: give one")
     return Budget(tokens=tokens)
-
-
-def checked(strategy: Strategy) -> Strategy:
-    """The strategy itself.
-
-    Raises:
-        BadInput: it is none, such as its name or the function that makes it.
-    """
-    if not isinstance(strategy, Strategy):
-        raise BadInput(
-            f"a strategy must be made by a function of babblegraph.strategies, got {strategy!r:.80}: "
-            "pass best_of_n(), say"
-        )
-    return strategy
 
 
 def prompts_of(prompts: Any, task: Task | None) -> Sequence[Any]:

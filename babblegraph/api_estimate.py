@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from babblegraph.api import babble, prompts_of, score_of
+from babblegraph.api import babble, prompts_of, score_of, threshold_of
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.estimates import Estimate, probability
+from babblegraph.estimates import Estimate, check_under, probability
+from babblegraph.given import is_whole
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Generator, Strategy, Task
 from babblegraph.splitting import Levels
@@ -16,6 +17,7 @@ from babblegraph.splitting import multilevel as over_levels
 from babblegraph.strategies import frontier
 
 TREES, KEEP = 32, 16  # by default
+NO_THRESHOLD = "an estimate needs a threshold, got none: pass threshold, or a task, whose is 1"
 
 
 def estimate(
@@ -58,11 +60,14 @@ def estimate(
     >>> 0 < found.low < found.value < found.high < 1, found.trees
     (True, 32)
     """
+    check_under(under)
     if graph is None:
         if generator is None:
             raise BadInput("an estimate needs a generator or a graph, got neither: give one")
-        if trees < 2:
-            raise BadInput(f"an interval needs two trees or more, got {trees}: take {TREES}")
+        if not is_whole(trees) or trees < 2:
+            raise BadInput(f"an interval needs two trees or more, got {trees!r:.80}: take {TREES}")
+        if threshold_of(task, threshold) is None:  # before anything is spent
+            raise BadInput(NO_THRESHOLD)
         graph = babble(
             generator,
             [prompt] * trees,
@@ -78,7 +83,7 @@ def estimate(
     if threshold is None:
         threshold = graph.meta.get("threshold")
     if threshold is None:
-        raise BadInput("an estimate needs a threshold, got none: pass threshold, or a task, whose is 1")
+        raise BadInput(NO_THRESHOLD)
     return probability(graph, threshold, under=under, prompt=prompt, ratio=ratio)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Budget:
         seconds: wall time for the whole search.
 
     Raises:
-        BadInput: a bound that is not positive, or no bound at all.
+        BadInput: a bound that is no number, or not positive, or no bound at all.
 
     >>> Budget(tokens=400)
     Budget(tokens=400, nodes=None, seconds=None)
@@ -50,6 +51,9 @@ class Budget:
             bound = getattr(self, name)
             if bound is None:
                 continue
+            number = isinstance(bound, Real)
+            if not number:
+                raise BadInput(f"a budget must be a number, got {name}={bound!r:.80}: give {name}=400, say")
             if not bound > 0:
                 raise BadInput(f"a budget must be above zero, got {name}={bound}: give a positive number")
             if name != "seconds" and bound != bound // 1:

@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
-from babblegraph.graph import BabbleGraph
+from babblegraph.given import is_number
+from babblegraph.graph import OPEN, BabbleGraph
 from babblegraph.intervals import (
     agreeing,
+    all_agree,
     log_odds,
     log_sum,
     none_in,
@@ -40,7 +42,7 @@ class Estimate:
 
     Args:
         value: the mean over trees; None where there is no estimate.
-        error: its standard error; None with fewer than two trees of a prompt.
+        error: its standard error; None with fewer than two trees of a prompt, or where every leaf says 0.
         effective: the effective sample size of the leaves, (Σw)² / Σw².
         reason: why there is no estimate; empty where there is one.
         low, high: Student's interval (of the log-odds, for a probability); where no tree has a hit, `high` alone is
@@ -111,8 +113,10 @@ def probability(
             but biased by O(1/trees); a warning says by about how much.
 
     Raises:
-        BadInput: another `under`, or no such prompt.
+        BadInput: another `under`, no such prompt, or a threshold that is no number.
     """
+    if not is_number(threshold):
+        raise BadInput(f"a threshold must be a number, got {threshold!r:.80}: scores lie in 0 to 1")
 
     def hit(graph: BabbleGraph, leaves: Ids) -> NDArray[np.bool_]:
         return graph.reaches(threshold, leaves)
@@ -138,10 +142,9 @@ def expectation(
         chance: h is 0 or 1, so that the interval may be that of a probability.
 
     Raises:
-        BadInput: another `under`, no such prompt, or a value that is not finite.
+        BadInput: another `under`, no such prompt, or values that are not finite, or not one for each leaf.
     """
-    if under not in UNDER:
-        raise BadInput(f"an estimate must be under one of {', '.join(UNDER)}, got {under!r}: f is the base")
+    check_under(under)
     trees = _trees(graph, prompt)
     leaves = np.flatnonzero(graph.is_leaf() & np.isin(graph.root, trees))
     log_w = getattr(graph, UNDER[under])[leaves] - graph.log_inclusion[leaves]
@@ -149,13 +152,18 @@ def expectation(
     base = Estimate(None, None, effective, why_not(graph, under), trees=len(trees), heaviest=heaviest)
     if base.reason:
         return base
+    if ratio and base.effective == 0:
+        return replace(base, reason=f"no leaf has any weight under {under}")
     values = np.asarray(h(graph, leaves), np.float64)
+    if values.shape != leaves.shape:
+        rule = f"h must give a number for each of {len(leaves)} leaves"
+        raise BadInput(f"{rule}, got the shape {values.shape}: return [M] for leaves [M]")
     if not np.isfinite(values).all():
         raise BadInput(f"h must be finite on every leaf, got {values[~np.isfinite(values)][0]}: map it to 0")
     root = np.searchsorted(trees, graph.root[leaves])
     scale = log_w.max() if ratio and len(log_w) else 0.0  # which a ratio does not have: nothing is lost
     w = np.exp(log_w - scale)
-    per_tree, total = (_sums(root, x, len(trees)) for x in (w * values, w))
+    per_tree, total, sizes = (_sums(root, x, len(trees)) for x in (w * values, w, w * np.abs(values)))
     strata = np.unique([graph.prompts[i] for i in trees], return_inverse=True)[1]
     hits = int((np.bincount(root, values != 0, minlength=len(trees)) > 0).sum())
     base = replace(base, hits=hits, per_tree=per_tree, tree_ids=trees)
@@ -174,16 +182,21 @@ def expectation(
         return replace(
             base, reason=reason, high=min(high, 1.0), log_value=-math.inf, tokens=cost, warnings=said
         )
+    size = float(sizes.sum() / (total.sum() or 1.0) if ratio else sizes.mean())
     if ratio:
         per_tree, biases = ratios(per_tree, total, strata)
         said = (*said, f"a ratio of means is biased, here by about {biases:.1g}")
     value, error, degrees = stratified(per_tree, strata)
     share = 1.0 / (per_prompt[strata] * len(per_prompt))  # of each tree in the mean
     log_value = log_sum(log_w + np.log(share)[root], values) if (values >= 0).all() else math.nan
-    low, end = _interval(
-        value, error, degrees, even, values, most, chance, not graph.log_inclusion[leaves].any()
-    )
-    tokens, independent = _tokens(graph, trees, leaves, log_w, values, error)
+    same = error is not None and all_agree(error, size)
+    exact = not graph.log_inclusion[leaves].any()
+    if (
+        same and hits == 0 and not exact
+    ):  # of what was not seen nothing is known, not even how large it may be
+        error, said = None, (*said, "h is 0 on every leaf that was found: there is no interval")
+    low, end = _interval(value, error, degrees, even, same, values, most, chance, exact)
+    tokens, independent = _tokens(graph, trees, leaves, log_w, values, None if same else error)
     return replace(
         base,
         value=value,
@@ -197,6 +210,12 @@ def expectation(
     )
 
 
+def check_under(under: str) -> None:
+    """Raises BadInput unless there is such a generator."""
+    if under not in UNDER:
+        raise BadInput(f"an estimate must be under one of {', '.join(UNDER)}, got {under!r}: f is the base")
+
+
 def why_not(graph: BabbleGraph, under: str = "f") -> str:
     """Why a graph's weights allow no estimate, in a few words; empty when they do."""
     if graph.meta.get("aim") != "estimate":
@@ -204,6 +223,10 @@ def why_not(graph: BabbleGraph, under: str = "f") -> str:
             graph.meta.get(name, unknown) for name, unknown in (("strategy", "?"), ("aim", "solve"))
         )
         return f"the search had the aim {aim}, last with the strategy {strategy!r}: its weights are biased"
+    if opened := graph.meta.get(OPEN):
+        if opened == "weights":
+            return "the search was cut off in the middle of a round that changes weights: search anew"
+        return "the search was cut off before all texts had their scores: go on with the graph"
     if (graph.flags & Flag.BIASED).any():
         return "nodes were pruned by a biased gate"
     if reason := truncation(graph, under):
@@ -258,6 +281,7 @@ def _interval(
     error: float | None,
     degrees: int,
     n: int,
+    same: bool,
     values: Floats,
     most: float,
     chance: bool,
@@ -269,7 +293,7 @@ def _interval(
     """
     if error is None:
         return None, None
-    if error <= 1e-12 * max(1.0, abs(value)):
+    if same:
         if exact:
             return value, value
         least, most = most * float(values.min(initial=0.0)), most * float(values.max(initial=0.0))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Ids = int | slice | Sequence[int] | NDArray[Any]  # anything that picks rows
 NO_PARENT, NO_STATE, NEVER = -1, -1, -1  # sentinels of parent, state_key and died
+OPEN = "open_round"  # where the meta says that a round was cut off: "score", it can be finished; "weights", it cannot
 
 
 class BabbleGraph:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from babblegraph.errors import BadInput
 
 LEVEL = 0.95
+ROUNDING = 1e-12  # of a mean over trees, as a share of what they say
 
 Floats = NDArray[np.float64]
 
@@ -166,14 +167,42 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def stratified(per_tree: NDArray[Any], strata: NDArray[np.intp]) -> tuple[float, float | None, int]:
-    """The mean over strata of their means, its standard error, and the degrees of freedom."""
+    """The mean over strata of their means, its standard error, and the degrees of freedom (see `welch`)."""
     n = np.bincount(strata)
     means = np.bincount(strata, per_tree) / n
     value = float(means.mean())
     if n.min() < 2:
         return value, None, 0
     variance = np.bincount(strata, (per_tree - means[strata]) ** 2) / (n - 1)
-    return value, float(np.sqrt((variance / n).sum()) / len(n)), int(len(per_tree) - len(n))
+    return value, float(np.sqrt((variance / n).sum()) / len(n)), welch(variance / n, n - 1)
+
+
+def welch(variances: NDArray[Any], degrees: NDArray[Any]) -> int:
+    """Degrees of freedom of a sum of means: as many as those have that vary, be the others known ever so well.
+
+    Args:
+        variances: of each mean, estimated.
+        degrees: of freedom of each, at least 1.
+
+    Source: Welch, "The generalization of 'Student's' problem when several different population variances are
+    involved", 1947; rounded down.
+
+    >>> welch(np.array([1.0, 1.0]), np.array([31, 31])), welch(np.array([1e-6, 1.0]), np.array([59, 1]))
+    (62, 1)
+    """
+    share = variances / (
+        variances.sum() or 1.0
+    )  # of all, so that small ones do not vanish when they are squared
+    return int(1 / max(float((share**2 / degrees).sum()), 1 / degrees.sum()) + 1e-9)
+
+
+def all_agree(error: float, size: float) -> bool:
+    """Whether trees differ by no more than the rounding of numbers of this size: then there is no deviation to go by.
+
+    >>> all_agree(stratified(np.full(3, 0.1), np.zeros(3, int))[1], 0.1), all_agree(1e-16, 1e-14)
+    (True, False)
+    """
+    return error <= ROUNDING * size
 
 
 def ratios(per_tree: Floats, total: Floats, strata: NDArray[np.intp]) -> tuple[Floats, float]:
@@ -193,7 +222,7 @@ def ratios(per_tree: Floats, total: Floats, strata: NDArray[np.intp]) -> tuple[F
 
 def spread(log_w: Floats) -> tuple[float, float]:
     """Effective sample size, and the heaviest leaf's share; without overflow whatever the scale."""
-    if not len(log_w):
+    if not len(log_w) or not (log_w > -np.inf).any():
         return 0.0, math.nan
     w = np.exp(log_w - log_w.max())
     return float(w.sum() ** 2 / (w**2).sum()), float(1 / w.sum())

@@ -13,10 +13,10 @@ from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.closing import Closing
 from babblegraph.errors import BadInput
 from babblegraph.given import is_whole
-from babblegraph.graph import BabbleGraph
+from babblegraph.graph import OPEN, BabbleGraph
 from babblegraph.protocols import Chosen, Generator, Scorer, Strategy
 from babblegraph.randomness import Rng
-from babblegraph.status import Gate, Status
+from babblegraph.status import Flag, Gate, Status
 
 
 class Round(NamedTuple):
@@ -52,7 +52,8 @@ def search(
         strategy: whom to expand and whom to stop.
         budget: what may be spent; sampled tokens and nodes count for each prompt.
         seed: a non-negative integer.
-        graph: go on with this graph instead of starting one for prompts. One that was searched to solve keeps that
+        graph: go on with this graph instead of starting one for prompts; a round in which it was cut off, as by
+            Ctrl-C while it was scored, is scored anew and pruned first. One that was searched to solve keeps that
             aim, whatever goes on with it: what biased its weights stays in them.
         close: leave no weight on unfinished nodes, so that an estimate is possible: a quarter of the budget is
             kept back, what is unfinished then is pruned without bias to what that can pay, and rolled out. A tree
@@ -62,25 +63,32 @@ def search(
         A `Round` after each pass.
 
     Raises:
-        BadInput: what is no generator, or chooses what it may not; neither prompts nor a graph, or both; a seed that
-            is negative or no whole number; `close` with a strategy whose aim is not `estimate`.
+        BadInput: what is no generator, scorer, strategy or budget; a strategy that chooses what it may not; neither
+            prompts nor a graph, or both; a seed that is negative or no whole number; `close` with a strategy whose
+            aim is not `estimate`.
     """
+    _check(generator, score, strategy, budget, seed)
     if close and strategy.aim != "estimate":
         raise BadInput(f"only an estimate can be closed, got {strategy.name!r} that solves: take frontier()")
     graph, meter, rng = _begin(generator, prompts, budget, seed, graph)
     aim = strategy.aim if strategy.aim == "solve" else graph.meta.get("aim", strategy.aim)
-    graph.meta |= {"strategy": strategy.name, "aim": aim, "budget": asdict(budget)}
+    graph.meta |= {"strategy": strategy.name, "aim": aim, "budget": _bounds(budget)}
     closing = Closing(meter, rng, graph.meta.get("closing")) if close else None
     paying = meter if closing is None else closing.unbounded
     try:
+        if opened := graph.meta.pop(OPEN, None):  # an earlier search was cut off in the middle of a round
+            again = np.flatnonzero(graph.born == graph.round).astype(np.int32)
+            if opened == "score":
+                _settle(graph, again, score, strategy, rng, paying)
+            else:
+                score(graph, again[graph.status[again] != Status.PRUNED], paying)
+                graph.flags[again] |= np.uint8(Flag.BIASED)
         while len(chosen := _choose(graph, meter, strategy, closing)):
             graph.round += 1
             born = graph.add(generator.expand(graph, chosen, rng, paying, strategy.draws))
             meter.count("nodes", graph.root[born])
-            lost = graph.status[born] == Status.PRUNED  # in a contest, before they were worth a score
-            graph.stop_nodes(born[lost], Status.PRUNED, Gate.NODE)
-            score(graph, born[~lost], paying)
-            stopped = np.concatenate([born[lost], strategy.prune(graph, rng)])
+            graph.meta["spent"] = meter.to_json()  # whatever becomes of this round, it is spent
+            stopped = _settle(graph, born, score, strategy, rng, paying)
             if closing is not None:
                 stopped = np.concatenate([stopped, closing.note(graph)])
             over = chosen.ids if strategy.aim == "estimate" else chosen.ids[:0]  # never expanded again
@@ -89,6 +97,29 @@ def search(
             yield Round(graph, chosen, born, stopped, meter.read())
     finally:
         generator.release(graph, np.arange(graph.size))
+
+
+def _settle(
+    graph: BabbleGraph,
+    born: NDArray[np.int32],
+    score: Scorer,
+    strategy: Strategy,
+    rng: Rng,
+    meter: Meter,
+) -> NDArray[np.intp]:
+    """Scores a round's new nodes and prunes; returns whom a gate stopped.
+
+    Scorers are slow, and may raise: where this is cut off, the graph says whether the round can be finished later.
+    Scoring can be done again; pruning, which changes weights, cannot, nor is there a contest without its numbers.
+    """
+    graph.meta[OPEN] = "weights" if strategy.contest else "score"
+    lost = graph.status[born] == Status.PRUNED  # in a contest, before they were worth a score
+    graph.stop_nodes(born[lost], Status.PRUNED, Gate.NODE)
+    score(graph, born[~lost], meter)
+    graph.meta[OPEN] = "weights"
+    stopped = np.concatenate([born[lost], strategy.prune(graph, rng)])
+    del graph.meta[OPEN]
+    return stopped
 
 
 def _choose(graph: BabbleGraph, meter: Meter, strategy: Strategy, closing: Closing | None) -> Chosen:
@@ -115,13 +146,6 @@ def _begin(
         raise BadInput(
             "a search needs either prompts or a graph to go on with, got both or neither: give one"
         )
-    if not isinstance(generator, Generator):
-        raise BadInput(
-            f"a generator must be a Babbler, or have its methods, got {generator!r:.80}: "
-            "pass Babbler.from_pretrained(name) or Babbler(model, tokenizer)"
-        )
-    if not is_whole(seed) or seed < 0:
-        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
     if graph is None:
         graph = generator.start(prompts or (), seed)
         return graph, Meter(budget, graph.trees), Rng(seed)
@@ -129,3 +153,29 @@ def _begin(
     if "spent" not in graph.meta:
         return graph, Meter(budget, graph.trees), rng
     return graph, Meter.resumed(budget, graph.trees, graph.meta["spent"]), rng
+
+
+def _check(generator: Generator, score: Scorer, strategy: Strategy, budget: Budget, seed: int) -> None:
+    if not isinstance(generator, Generator):
+        raise BadInput(
+            f"a generator must be a Babbler, or have its methods, got {generator!r:.80}: "
+            "pass Babbler.from_pretrained(name) or Babbler(model, tokenizer)"
+        )
+    if not is_whole(seed) or seed < 0:
+        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
+    if not callable(score):
+        raise BadInput(
+            f"a scorer must be a function (graph, ids, meter), got {score!r:.80}: pass Score(task, value)"
+        )
+    if not isinstance(strategy, Strategy):
+        raise BadInput(
+            f"a strategy must be made by a function of babblegraph.strategies, got {strategy!r:.80}: "
+            "pass best_of_n(), say"
+        )
+    if not isinstance(budget, Budget):
+        raise BadInput(f"a search needs a Budget, got {budget!r:.80}: pass Budget(tokens=400), say")
+
+
+def _bounds(budget: Budget) -> dict[str, float | None]:
+    """What the graph remembers of a budget; an endless bound is none, for which files have no number."""
+    return {name: None if bound == np.inf else bound for name, bound in asdict(budget).items()}

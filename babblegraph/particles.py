@@ -22,23 +22,25 @@ class Particles:
     """Particles of independent trees of one prompt, and what is done to them. Where they are is [trees, particles].
 
     Args:
-        generator: what babbles, at temperature 1 and without truncation.
+        generator: what babbles, at temperature 1, without truncation and without logits processors.
         prompt: of every tree.
         score: fills in the scores of finished texts.
         trees: independent repetitions.
         seed: of everything random.
 
     Raises:
-        BadInput: a generator with another temperature, or truncation.
+        BadInput: a generator with another temperature, truncation, or logits processors; later, one that gives NaN.
     """
 
     def __init__(self, generator: Generator, prompt: Any, score: Scorer, trees: int, seed: int) -> None:
         self.generator, self.score, self.rng = generator, score, Rng(seed)
         self.graph = generator.start([prompt] * trees, seed)
         sampling = self.graph.meta.get("sampling", {})
-        if any(sampling.get(name) not in (None, 1.0) for name in ("temperature", "top_k", "top_p", "base")):
+        changed = any(sampling.get(name) is not None for name in ("top_k", "base", "processors"))
+        if changed or any(sampling.get(name) not in (None, 1.0) for name in ("temperature", "top_p")):
             raise BadInput(
-                f"splitting needs texts of the generator itself, got {sampling}: take temperature 1 and no base"
+                f"splitting needs texts of the generator itself, got {sampling}: take temperature 1, no top-k or "
+                "top-p, no logits processors and no base"
             )
         self.graph.meta |= {"aim": "levels", "strategy": "multilevel"}
         self.meter = Meter(Budget(seconds=np.inf), trees)
@@ -111,6 +113,11 @@ class Particles:
                 np.r_[new, born.repeats[:, 0]], np.r_[born.count, born.repeats[:, 1]].astype(np.intp)
             )
             children = self._shuffled(children[np.argsort(graph.parent[children], kind="stable")])
+            if len(children) < len(going):
+                raise BadInput(
+                    f"splitting needs what follows every text, got no number for {len(going) - len(children)} of "
+                    f"{len(going)}: load the model in float32 or bfloat16"
+                )
             going = going[np.argsort(at[going], kind="stable")]
             at[going] = children  # dealt out at random among the particles of one node
             going = np.sort(going[~graph.is_leaf(at[going])])

@@ -10,7 +10,7 @@ import numpy as np
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate, probability
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import log_odds, some_of, stratified
+from babblegraph.intervals import log_odds, some_of, stratified, welch
 
 
 def pass_at(
@@ -51,7 +51,11 @@ def pass_at(
         low = float(np.mean([_at_least_one(p.low or 0.0, k) for p in alone]))
         high = float(np.mean([_at_least_one(1.0 if p.high is None else p.high, k) for p in alone]))
     else:
-        low, high = log_odds(value, error, sum(map(len, of_prompt)) - len(of_prompt))
+        variances, degrees = (
+            np.array([(e or 0.0) ** 2 for _, e, _ in means]),
+            np.array([d for *_, d in means]),
+        )
+        low, high = log_odds(value, error, welch(variances, degrees))
     if low is not None and high is not None:  # the sets of k trees may say a little more than the mean does
         low, high = min(low, value), max(high, value)
     return replace(

@@ -68,12 +68,17 @@ def resample_frontier(
         order: (graph, ids [M]) -> [M], such as those of `ordering`: the nodes of a tree are gone through in this
             order, ties and all by default in that of their ids. It moves the variance, never the mean.
 
+    Raises:
+        BadInput: no node is to go on: then the weight would be lost.
+
     Complexity: O(N + F log F), no loop over nodes (the order's own apart).
     Source: design/statistics.md, "One bookkeeping for every operation".
     """
     live = graph.status == Status.FRONTIER
     ids = np.flatnonzero(live | (graph.status == Status.STEM) if stems else live)
     most = np.broadcast_to(np.asarray(k, np.intp), (graph.trees,))
+    if (most < 1).any():
+        raise BadInput(f"pruning must keep a node of each tree, got k = {most.min()}: keep 1 or more")
     crowded = np.bincount(graph.root[ids], minlength=graph.trees) > most
     ids = ids[crowded[graph.root[ids]]]
     stopped = []

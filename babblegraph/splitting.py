@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate
+from babblegraph.given import is_number, is_whole
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import agreeing, log_odds, spread, stratified
+from babblegraph.intervals import agreeing, all_agree, log_odds, spread, stratified
 from babblegraph.particles import Particles
 from babblegraph.protocols import Generator, Scorer
 from babblegraph.thresholds import next_level
@@ -81,7 +82,7 @@ def multilevel(
     Source: Cérou, Del Moral, Furon & Guyader, "Sequential Monte Carlo for rare event estimation", 2012;
     design/statistics.md, "The objective".
     """
-    _check(trees, particles, moves, share)
+    _check(threshold, trees, particles, moves, share, seed)
     pilot_tokens = 0
     said: tuple[str, ...] = ()
     if thresholds is None:
@@ -150,7 +151,8 @@ def _estimate(
         return Estimate(None, None, 0.0, reason, trees=len(product), tokens=tokens, warnings=said)
     value, error, degrees = stratified(product, one)
     assert error is not None  # of two trees or more
-    low, high = log_odds(value, error, degrees) if error > 0 else agreeing(value, 0.0, 1.0, len(product))
+    same = all_agree(error, value)
+    low, high = agreeing(value, 0.0, 1.0, len(product)) if same else log_odds(value, error, degrees)
     ones = np.ones(len(product))
     return Estimate(
         value,
@@ -163,16 +165,21 @@ def _estimate(
         heaviest=heaviest,
         log_value=float(np.log(value)),
         tokens=tokens,
-        independent_tokens=value * (1 - value) / error**2 * forest.mean_length if error else None,
+        independent_tokens=value * (1 - value) / error**2 * forest.mean_length if not same else None,
         warnings=(*said, *doubts(np.inf, 0.0, hits, product, ones, np.array([len(product)]))),
         tree_ids=np.arange(len(product)),
         per_tree=product,
     )
 
 
-def _check(trees: int, particles: int, moves: int, share: float) -> None:
-    for name, number, least in (("trees", trees, 2), ("particles", particles, 2), ("moves", moves, 1)):
-        if number < least:
-            raise BadInput(f"{name} must be at least {least}, got {number}: give a larger number")
+def _check(threshold: float, trees: int, particles: int, moves: int, share: float, seed: int) -> None:
+    least = {"trees": (trees, 2), "particles": (particles, 2), "moves": (moves, 1), "seed": (seed, 0)}
+    for name, (number, fewest) in least.items():
+        if not is_whole(number) or number < fewest:
+            raise BadInput(
+                f"{name} must be a whole number of at least {fewest}, got {number!r:.80}: give {fewest} or more"
+            )
+    if not is_number(threshold):
+        raise BadInput(f"a threshold must be a number, got {threshold!r:.80}: it is where the levels end")
     if not 0 < share < 1:
         raise BadInput(f"share must be above 0 and below 1, got {share:g}: 0.2 is a fifth")

@@ -67,3 +67,23 @@ def test_what_cannot_be_estimated_is_refused_in_one_line(babbler):
         with pytest.raises(bg.BadInput, match=said) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"under": "h", "threshold": 0.5}, "under one of f, g, q, got 'h'"),
+        ({}, "an estimate needs a threshold, got none"),
+        ({"trees": 2.5, "threshold": 0.5}, "two trees or more, got 2.5"),
+    ],
+)
+def test_what_could_not_be_estimated_is_said_before_anything_is_spent(babbler, options, said):
+    asked = []
+
+    def value(texts):
+        asked.append(texts)
+        return [0.5] * len(texts)
+
+    with pytest.raises(bg.BadInput, match=said):
+        bg.estimate(babbler, "1 2", value=value, **{"trees": 4, "budget": 40} | options)
+    assert not asked

@@ -198,6 +198,19 @@ def test_of_two_ways_to_a_state_the_likelier_goes_on_be_it_the_younger(seed):
     assert lm.generated(graph, leaf) == max(lm.log_p, key=lm.log_p.get)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_values_that_do_not_count_do_not_end_an_a_star(seed):
+    """With V to the power of 0 it finds the likeliest text, also where values are 0."""
+    lm = TableLM(3, 4, seed=seed)
+    score = Score(TableTask(lm, dead=False), lambda graph, ids, meter: np.zeros(len(ids)))
+    options = {"score": score, "budget": Budget(tokens=10**6)}
+    *_, last = search(lm, ["p"], strategy=a_star(value_power=0.0), **options)
+    graph = last.graph
+    ended = np.flatnonzero(graph.is_leaf())
+    likeliest = max(lm.texts, key=lm.log_p.get)
+    assert lm.generated(graph, int(ended[graph.log_p_g[ended].argmax()])) == likeliest
+
+
 def test_where_all_values_are_0_a_star_ends_with_its_first_text():
     lm = TableLM(3, 4, seed=1)
     graph = run(lm, ["p"], a_star(), None, lambda graph, ids, meter: np.zeros(len(ids)))

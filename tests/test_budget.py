@@ -55,6 +55,11 @@ def test_a_bound_that_is_not_positive_is_refused_by_name(name: str, bound: float
         Budget(**{name: bound})
 
 
+def test_a_bound_that_is_no_number_is_refused_by_name() -> None:
+    with pytest.raises(BadInput, match="a budget must be a number, got tokens='400'"):
+        Budget(tokens="400")  # type: ignore[arg-type]
+
+
 def test_a_budget_without_any_bound_is_refused() -> None:
     with pytest.raises(BadInput, match="needs a bound, got none: give"):
         Budget()

@@ -16,7 +16,7 @@ from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate, expectation, probability, why_not
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import log_odds, none_in, pass_at_k, ratios, t_quantile
+from babblegraph.intervals import log_odds, none_in, pass_at_k, ratios, stratified, student, t_quantile
 from babblegraph.loop import search
 from babblegraph.protocols import ALL
 from babblegraph.scoring import Score
@@ -92,6 +92,20 @@ def test_prompts_are_strata():
         probability(graph, 1.0, prompt="r")
 
 
+def test_a_prompt_with_few_trees_is_not_known_better_for_another_that_has_many():
+    """Sixty trees of a sure prompt, two of an unsure one: with 60 degrees of freedom instead of 1, 70 % are covered.
+
+    1,500 such forests; the odds of leaving 92 % to 98 % by chance are below 1e-6 where it covers 95 %.
+    """
+    draw, strata = np.random.default_rng(0), np.repeat([0, 1], [60, 2])
+    covered = 0
+    for _ in range(1500):
+        per_tree = np.r_[draw.normal(0.2, 0.01, 60), draw.normal(0.6, 0.3, 2)]
+        low, high = student(*stratified(per_tree, strata))
+        covered += low <= 0.4 <= high
+    assert 0.92 < covered / 1500 < 0.98
+
+
 def test_one_tree_a_prompt_gives_a_value_without_an_interval():
     found = probability(leaves_by_hand([[0.2], [0.9]], [[1], [1]], ["p", "q"]), 1.0)
     assert found.value == pytest.approx(0.55)
@@ -147,6 +161,24 @@ def test_trees_that_happen_to_agree_give_no_interval_of_width_zero():
     plain = expectation(graph, lambda g, ids: 3 * g.score[ids] - 1)
     assert plain.value == pytest.approx(0.5)
     assert plain.low < plain.value < plain.high
+
+
+def test_whether_trees_agree_is_asked_at_the_size_of_what_they_say():
+    """Trees that differ by a tenth have an interval, however rare it is; a tenth, thrice, differs by rounding alone."""
+    rare = [1e-14 * (0.9 + 0.2 * (i % 2)) for i in range(40)]
+    graph = leaves_by_hand([[1.0, w] for w in rare], [[0.0, 1.0]] * 40)
+    graph.log_p_f[40:] -= 1
+    graph.log_inclusion[40:] -= 1  # chance decided
+    for ratio in (False, True):
+        found = probability(graph, 1.0, ratio=ratio)
+        assert found.value == pytest.approx(1e-14)
+        assert 0.9e-14 < found.low < found.value < found.high < 1.1e-14
+    graph = leaves_by_hand([[0.9, 0.1]] * 3, [[0.0, 1.0]] * 3)
+    graph.log_p_f[3:] -= 1
+    graph.log_inclusion[3:] -= 1
+    found = probability(graph, 1.0)
+    assert found.low < 0.07 < 0.3 < found.high
+    assert found.independent_tokens is None
 
 
 def test_it_warns_of_degenerate_weights_and_of_few_hits():
@@ -219,6 +251,30 @@ def test_expectations_of_any_function_and_what_is_refused():
         with pytest.raises(BadInput, match=said) as error:
             expectation(graph, lambda g, ids: np.full(len(ids), np.nan), **arguments)
         assert "\n" not in str(error.value)
+    with pytest.raises(BadInput, match=r"h must give a number for each of 4 leaves, got the shape \(3,\)"):
+        expectation(graph, lambda g, ids: np.ones(3))
+    for threshold in (float("nan"), "0.5"):
+        with pytest.raises(BadInput, match="a threshold must be a number, got"):
+            probability(graph, threshold)
+
+
+def test_a_function_that_is_0_wherever_one_looked_has_no_interval():
+    graph = leaves_by_hand([[0.5, 0.5]] * 40, [[1.0, 0.0]] * 40)
+    assert (
+        str(expectation(graph, lambda g, ids: np.zeros(len(ids)))) == "0 [0, 0]"
+    )  # nothing was left to chance
+    graph.log_p_f[40:] -= 1
+    graph.log_inclusion[40:] -= 1
+    found = expectation(graph, lambda g, ids: np.zeros(len(ids)))
+    assert (found.value, found.error, found.low, found.high) == (0.0, None, None, None)
+    assert "h is 0 on every leaf that was found: there is no interval" in found.warnings
+
+
+def test_leaves_that_the_base_can_never_write_have_no_ratio_and_say_so():
+    graph = leaves_by_hand([[0.5, 0.5]] * 40, [[1.0, 0.0]] * 40)
+    graph.log_p_f[40:] = -np.inf
+    assert probability(graph, 1.0).value == 0
+    assert probability(graph, 1.0, ratio=True).reason == "no leaf has any weight under f"
 
 
 def test_a_ratio_pools_numerators_and_denominators_and_says_that_it_is_biased():

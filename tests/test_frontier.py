@@ -106,12 +106,28 @@ def test_a_closed_search_rolls_out_what_waits_in_stems():
 
 @pytest.mark.parametrize(
     "options",
-    [{"width": -1}, {"width": [4, -1]}, {"keep": 0}, {"keep": [3, 0]}, {"restarts": -1}, {"floor": 0.0}],
+    [
+        *({"width": -1}, {"width": [4, -1]}, {"width": []}, {"width": 2.5}, {"width": "4"}),
+        *({"keep": 0}, {"keep": [3, 0]}, {"keep": []}, {"keep": 2.5}),
+        *({"restarts": -1}, {"restarts": 1.5}, {"floor": 0.0}),
+    ],
 )
-def test_numbers_below_one_are_refused_in_one_line(options):
-    with pytest.raises(BadInput, match="must be above 0") as error:
+def test_numbers_that_are_too_small_or_not_whole_are_refused_in_one_line(options):
+    with pytest.raises(BadInput, match=f"{next(iter(options))} must .* got") as error:
         frontier(**options)
     assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_of_any_type_are_widths():
+    lm, counts = TableLM(3, 4, seed=2), []
+    for way in (
+        {"width": 3, "keep": 2},
+        {"width": np.int64(3), "keep": np.int32(2)},
+        {"width": np.array([3])},
+    ):
+        *_, last = rounds_of(lm, frontier(**{"keep": 2} | way))
+        counts.append(last.graph.size)
+    assert len(set(counts)) == 1
 
 
 @pytest.mark.parametrize("draws", ["systematic", Draws.DISTINCT])

@@ -19,7 +19,7 @@ from babblegraph.protocols import ALL, Chosen, Strategy
 from babblegraph.randomness import text_key
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
-from babblegraph.strategies import adaptive, babble, best_of_n, frontier
+from babblegraph.strategies import adaptive, babble, best_of_n, frontier, stochastic_beam, together
 
 Z = 5.7
 
@@ -377,6 +377,66 @@ def test_a_resumed_search_goes_on_as_if_never_stopped():
     assert last.spent.sampled == sum(whole.meta["spent"]["counts"]["sampled"])
 
 
+def cut_off(strategy, *, at, stage):
+    """A closed search that Ctrl-C hits in the middle of a round, where it scores or where it prunes."""
+    lm, calls = TableLM(3, 5, seed=1), []
+
+    def interrupted(call):
+        def wrapped(*given):
+            calls.append(stage)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return call(*given)
+
+        return wrapped
+
+    task = TableTask(lm)
+    if stage == "score":
+        task.verify = interrupted(task.verify)
+    else:
+        strategy = strategy._replace(prune=interrupted(strategy.prune))
+    graph = lm.start(["p"] * 20, seed=3)
+    options = {"score": Score(task), "strategy": strategy, "budget": Budget(tokens=60), "close": True}
+    with pytest.raises(KeyboardInterrupt):
+        for _ in search(lm, graph=graph, **options):
+            pass
+    return lm, graph, options
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_a_search_that_was_cut_off_while_it_scored_goes_on_as_if_it_never_was(in_turn, tmp_path):
+    strategies = [frontier(width=3, keep=4) for _ in range(3)]
+    begun, later, never = [together(s, 7) for s in strategies] if in_turn else strategies
+    lm, graph, options = cut_off(begun, at=9, stage="score")
+    assert np.isnan(graph.score[graph.is_leaf()]).any()
+    assert "cut off before all texts had their scores" in why_not(graph)
+    spent = sum(graph.meta["spent"]["counts"]["sampled"])
+    assert spent == int((graph.stop - graph.start)[graph.trees :].sum())
+    graph.save(tmp_path / "graph.bg")
+    graph = load(tmp_path / "graph.bg")
+    for _ in search(lm, graph=graph, **options | {"strategy": later}):
+        pass
+    *_, whole = search(lm, ["p"] * 20, seed=3, **options | {"strategy": never})
+    for name in ("status", "score", "log_inclusion"):
+        np.testing.assert_array_equal(getattr(graph, name), getattr(whole.graph, name))
+    assert graph.meta["spent"]["counts"] == whole.graph.meta["spent"]["counts"]
+    assert why_not(graph) == ""
+    assert probability(graph, 0.5).value == probability(whole.graph, 0.5).value
+
+
+@pytest.mark.parametrize(
+    ("strategy", "stage"), [(frontier(width=3, keep=4), "prune"), (stochastic_beam(width=5), "score")]
+)
+def test_a_round_that_was_cut_off_and_cannot_be_finished_leaves_no_estimate(strategy, stage):
+    """Where some weights may be changed, others not; and in a contest, whose numbers are nowhere but in the round."""
+    lm, graph, options = cut_off(strategy, at=3, stage=stage)
+    assert "in the middle of a round that changes weights" in why_not(graph)
+    for _ in search(lm, graph=graph, **options):
+        pass
+    assert "biased" in why_not(graph)
+    assert not np.isnan(graph.score[graph.is_leaf()]).any()
+
+
 @pytest.mark.parametrize(
     "choice",
     [
@@ -393,6 +453,14 @@ def test_what_a_strategy_may_not_choose_is_refused_in_one_line(choice):
     assert "\n" not in str(error.value)
 
 
+def test_a_search_with_an_endless_bound_can_be_saved(tmp_path):
+    lm = TableLM()
+    options = {"score": Score(TableTask(lm)), "strategy": babble()}
+    *_, last = search(lm, ["p"], budget=Budget(tokens=20, seconds=float("inf")), **options)
+    last.graph.save(tmp_path / "graph.bg")
+    assert load(tmp_path / "graph.bg").meta["budget"] == {"tokens": 20, "nodes": None, "seconds": None}
+
+
 def test_bad_arguments_are_refused_in_one_line():
     lm = TableLM()
     options = {"score": Score(), "strategy": babble(), "budget": Budget(tokens=5)}
@@ -402,6 +470,15 @@ def test_bad_arguments_are_refused_in_one_line():
         assert "\n" not in str(error.value)
     with pytest.raises(BadInput, match=r"generator must be a Babbler.*got 'gpt2'"):
         next(search("gpt2", prompts=["p"], **options))
+    wrong = {
+        "budget": (100, "needs a Budget"),
+        "strategy": ("babble", "strategies, got 'babble'"),
+        "score": (None, "a scorer"),
+    }
+    for name, (given, said) in wrong.items():
+        with pytest.raises(BadInput, match=said) as error:
+            next(search(lm, ["p"], **options | {name: given}))
+        assert "\n" not in str(error.value)
     with pytest.raises(BadInput):
         babble(width=0)
     with pytest.raises(BadInput):

@@ -92,6 +92,18 @@ def test_the_evidence_is_unbiased_whatever_the_value_says(options, span):
     assert abs(z_score(hit, truth)) < 5.7
 
 
+@pytest.mark.parametrize("resampler", [multinomial, systematic, residual])
+def test_particles_that_the_base_can_never_write_leave_the_estimate_unbiased(resampler):
+    """Where none that goes on has a weight, all have an equal chance: no NaN gets into the weights of the others."""
+    lm = TableLM(2, 3, seed=1, moved=4)
+    lm.table[()] = np.array([-np.inf, 0.0])
+    lm.moved.table[()] = np.log([0.7, 0.3])
+    graph = run(lm, ["p"] * 1500, particle_filter(particles=2, effective=1.0, resampler=resampler))
+    sums = tree_sums(graph, lambda graph, i: 1.0)
+    assert (sums == 0).any()
+    assert abs(z_score(sums, 1.0)) < 5.7
+
+
 def test_a_wrong_correction_would_be_noticed():
     """The negative control: dividing by the copies twice."""
     lm = TableLM(3, 4, seed=8)

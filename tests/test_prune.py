@@ -227,6 +227,12 @@ def test_each_tree_is_pruned_to_its_own_number():
     np.testing.assert_array_equal(left, [3, 5, 10, 1])
 
 
+@pytest.mark.parametrize("scheme", [fearnhead_clifford, systematic])
+def test_pruning_to_no_node_at_all_is_refused(scheme):
+    with pytest.raises(BadInput, match="must keep a node of each tree, got k = 0"):
+        resample_frontier(wide(4), np.zeros(5), 0, Rng(0), scheme=scheme)
+
+
 def test_a_tree_is_pruned_alike_alone_and_among_others():
     one, many = wide(20, trees=1), BabbleGraph(["o", "p"], [[0]] * 2, {0: b"a"})
     log_q = np.random.default_rng(1).normal(size=20) - 12

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from table_lm import TableLM
 from test_estimate import TableTask
+from transformers import RepetitionPenaltyLogitsProcessor
 
 import babblegraph as bg
 from babblegraph import particles
@@ -13,7 +14,7 @@ from babblegraph.errors import BadInput
 from babblegraph.estimates import probability
 from babblegraph.lm.spans import SpanRule
 from babblegraph.scoring import Score
-from babblegraph.splitting import multilevel
+from babblegraph.splitting import _estimate, multilevel
 
 Z = 5.8  # 12 z-tests: a false alarm has the odds 12 · 6.6e-9 = 8e-8 if normal, and below 1e-6 with 299 degrees
 
@@ -99,6 +100,16 @@ def test_it_costs_less_than_independent_texts_where_the_score_tells_the_way():
     assert found.tokens < found.independent_tokens / 2
 
 
+def test_trees_whose_products_are_the_same_give_no_interval_of_width_zero():
+    """Three times a tenth has a mean that is not quite a tenth: rounding is no deviation."""
+    lm = TableLM(3, 4, seed=20)
+    forest = particles.Particles(lm, "p", Score(Graded(lm)), 3, 0)
+    forest.texts(2)
+    found = _estimate(forest, np.full((3, 1), 0.1), (), 0)
+    assert found.low < 0.07 < 0.3 < found.high
+    assert found.independent_tokens is None
+
+
 def test_a_threshold_that_nobody_reaches_gives_no_estimate_and_says_so():
     lm = TableLM(3, 4, seed=20)
     found = multilevel(lm, "p", score=Score(Graded(lm)), threshold=2.0, trees=3, particles=4).estimate
@@ -119,6 +130,9 @@ def test_its_graph_gives_no_other_estimate():
         ({"trees": 1}, "trees"),
         ({"particles": 1}, "particles"),
         ({"moves": 0}, "moves"),
+        ({"trees": 2.5}, "trees must be a whole number"),
+        ({"seed": -1}, "seed"),
+        ({"threshold": float("nan")}, "a threshold must be a number"),
         ({"share": 1.0}, "share"),
         ({"thresholds": (0.5, 0.5)}, "must rise"),
         ({"thresholds": (0.95,)}, "must rise"),
@@ -127,11 +141,23 @@ def test_its_graph_gives_no_other_estimate():
 def test_bad_options_are_refused_in_one_line(options, said):
     lm = TableLM(3, 4, seed=20)
     with pytest.raises(BadInput, match=said) as error:
-        multilevel(lm, "p", score=Score(Graded(lm)), threshold=0.9, **options)
+        multilevel(lm, "p", score=Score(Graded(lm)), **{"threshold": 0.9} | options)
     assert "\n" not in str(error.value)
 
 
-def test_a_real_model_splits_and_another_temperature_is_refused(llama, characters):
+def test_a_model_that_gives_no_numbers_is_refused_in_one_line():
+    lm = TableLM(3, 4, seed=20)
+    task = Graded(lm)
+    lm.table[(1,)] = np.full(3, np.nan)
+    with (
+        pytest.warns(RuntimeWarning, match="NaN"),
+        pytest.raises(BadInput, match="got no number for") as error,
+    ):
+        multilevel(lm, "p", score=Score(task), threshold=0.9, trees=4, particles=8)
+    assert "\n" not in str(error.value)
+
+
+def test_a_real_model_splits_and_another_distribution_than_its_own_is_refused(llama, characters):
     babbler = bg.Babbler(llama, characters, span=2, max_new_tokens=8)
     value = lambda texts: [t.count("1") / 8 for t in texts]  # noqa: E731
     options = {"value": value, "threshold": 0.25, "trees": 4, "particles": 8}
@@ -140,6 +166,9 @@ def test_a_real_model_splits_and_another_temperature_is_refused(llama, character
     np.testing.assert_array_equal(found.shares, again.shares)
     assert found.estimate.value is None or 0 < found.estimate.value <= 1
     assert not babbler.trie(found.graph).held
-    hot = bg.Babbler(llama, characters, span=2, max_new_tokens=8, temperature=2.0)
-    with pytest.raises(BadInput, match="temperature 1"):
-        bg.multilevel(hot, "1 2", **options)
+    penalty = RepetitionPenaltyLogitsProcessor(1.5)
+    for other in ({"temperature": 2.0}, {"top_k": 1}, {"top_p": 0.5}, {"logits_processor": [penalty]}):
+        changed = bg.Babbler(llama, characters, span=2, max_new_tokens=8, **other)
+        with pytest.raises(BadInput, match="temperature 1") as error:
+            bg.multilevel(changed, "1 2", **options)
+        assert "\n" not in str(error.value)

@@ -113,6 +113,21 @@ def test_it_stops_at_the_first_success_where_that_is_asked_for(name):
     assert graph.size < every.size or name in ("greedy", "token-beam", "a-star")
 
 
+@pytest.mark.parametrize(
+    "name", sorted({*NAMES} - {"stochastic-beam", "greedy"})
+)  # no threshold; a single text
+def test_a_dead_text_never_ends_a_search_however_low_the_threshold(name):
+    """A verifier may give scores below 0, where a dead text has 0: it is no answer all the same."""
+    lm, task = TableLM(3, 4, seed=2), TableTask(TableLM(3, 4, seed=2))
+    task.verify, task.value = lambda prompt, text: -5.0, lambda prompt, text: float(not text.startswith("a"))
+    options = {"again": True} if name == "particle-filter" else {}
+    graph = run(lm, ["p"] * 8, STRATEGIES[name](threshold=-4.0, **options), task, None, 60)
+    every = run(lm, ["p"] * 8, STRATEGIES[name](**options), task, None, 60)
+    assert (graph.status == Status.LEAF_DEAD).any()
+    assert graph.size == every.size
+    assert not reached(-4.0)(graph, None).any()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_weights_that_are_unbiased_are_offered_as_estimates(name):
     lm = TableLM(3, 4, seed=2)
@@ -135,6 +150,12 @@ def test_only_weights_that_are_unbiased_are_offered_as_estimates(name):
         ("halving", {"actions": 1}),
         ("adaptive", {"prior": 0}),
         ("particle-filter", {"particles": 0}),
+        ("particle-filter", {"particles": 2.5}),
+        ("stochastic-beam", {"width": 2.5}),
+        ("best-of-n", {"n": 2.5}),
+        ("babble", {"keep": 2.5}),
+        ("step-beam", {"restarts": -1}),
+        ("dvts", {"restarts": 0.5}),
         ("particle-filter", {"effective": 1.5}),
         ("particle-filter", {"entropy": -0.1}),
     ],
@@ -143,6 +164,15 @@ def test_numbers_that_make_no_sense_are_refused_in_one_line(name, options):
     with pytest.raises(BadInput, match="got") as error:
         STRATEGIES[name](**options)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_too_small_is_named_as_it_was_given():
+    for name, options, said in (
+        ("halving", {"actions": 1}, "actions must be a whole number of at least 2, got 1: give 2 or more"),
+        ("lookahead", {"ahead": -1}, "ahead must be a whole number of at least 0, got -1: give 0 or more"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            STRATEGIES[name](**options)
 
 
 def test_a_node_whose_value_failed_ranks_last():

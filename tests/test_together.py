@@ -17,6 +17,7 @@ from babblegraph.randomness import Rng
 from babblegraph.scoring import Score, novelty
 from babblegraph.status import Status
 from babblegraph.strategies import STRATEGIES, best_of_n, frontier, stochastic_beam, together, with_restarts
+from babblegraph.strategies.stops import reached, stopping
 
 PUZZLES = ["2 3 4>24", "3 5 7>38", "2 5 6>60", "4 5 6>26", "1 2 3>6", "2 2 6>24"]
 
@@ -140,5 +141,19 @@ def test_a_search_that_was_left_leaves_nothing_to_the_next_with_the_same_strateg
 
 
 def test_none_at_a_time_is_refused():
-    with pytest.raises(BadInput, match="together must be above 0, got 0"):
+    with pytest.raises(BadInput, match="together must be a whole number of at least 1, got 0"):
         together(best_of_n(), 0)
+
+
+@pytest.mark.parametrize(
+    "around", [lambda s, r: stopping(together(s, 2), r), lambda s, r: together(stopping(s, r), 2)]
+)
+def test_a_prompt_that_a_rule_stops_leaves_its_turn_to_the_next_however_both_are_put_together(around):
+    lm, rule = TableLM(3, 4, seed=5), reached(0.3)
+    options = {"score": Score(TableTask(lm)), "budget": Budget(tokens=100)}
+    *_, last = search(lm, ["p"] * 7, strategy=around(best_of_n(width=1), rule), **options)
+    graph = last.graph
+    assert (graph.status[: graph.trees] == Status.EXPANDED).all()
+    assert rule(graph, None).all()
+    *_, alone = search(lm, ["p"] * 7, strategy=stopping(best_of_n(width=1), rule), **options)
+    assert graph.meta["spent"]["counts"]["sampled"] == alone.graph.meta["spent"]["counts"]["sampled"]

@@ -11,7 +11,7 @@ from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import merge_into_first
 from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Status
-from babblegraph.strategies.common import need_positive, nothing, room_left, totals
+from babblegraph.strategies.common import need_positive, need_whole, nothing, room_left, totals
 
 
 def adaptive(*, prior: float = 1.0, width: int = 1, threshold: float | None = None) -> Strategy:
@@ -35,7 +35,7 @@ def adaptive(*, prior: float = 1.0, width: int = 1, threshold: float | None = No
         BadInput: a number that is not above zero.
     """
     need_positive("prior", prior)
-    need_positive("width", width)
+    need_whole("width", width)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)

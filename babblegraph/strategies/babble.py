@@ -19,6 +19,7 @@ from babblegraph.strategies.common import (
     levels,
     log_priority,
     need_positive,
+    need_whole,
     nothing,
     room_left,
 )
@@ -57,7 +58,8 @@ def babble(
     twice below one node, and only `keep` nodes of a prompt hold keys and values: the others stay in mind, and may be
     revived.
 
-    What a search does never depends on how much it may still spend, so more budget cannot make it worse.
+    What a search of one prompt does never depends on how much it may still spend, so more budget cannot make it worse.
+    Of several, one that has spent its budget leaves its part of the batch to the others, unless `width` is given.
 
     Aim `solve`; weights are not unbiased. Complexity: O(N log N) a round.
     Source: design/architecture.md, "The default strategy".
@@ -76,8 +78,9 @@ def babble(
     Raises:
         BadInput: a number that is not above zero.
     """
-    for name, number in (("width", width), ("keep", keep), ("patience", patience)):
-        need_positive(name, number)
+    need_whole("width", width)
+    need_whole("keep", keep)
+    need_positive("patience", patience)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)

@@ -15,7 +15,7 @@ from babblegraph.strategies.common import (
     FLOOR,
     first_of_each,
     idle_places,
-    need_positive,
+    need_whole,
     nothing,
     room_left,
     values,
@@ -52,9 +52,9 @@ def best_first(
     Raises:
         BadInput: a negative number of children, `width` or `keep` that is not above zero.
     """
-    need_positive("children", children or None)  # 0 is `ALL`
-    need_positive("width", width)
-    need_positive("keep", keep)
+    need_whole("children", children, ALL)  # 0 is `ALL`
+    need_whole("width", width)
+    need_whole("keep", keep)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)
@@ -131,10 +131,14 @@ def log_promise(
     likelihood_power: float,
     floor: float = FLOOR,
 ) -> NDArray[np.float64]:
-    """a log V + l log p of nodes, [M]."""
-    value = floor + (1 - floor) * values(graph, ids)
+    """a log V + l log p of nodes, [M]; what has the power 0 does not count, not even where its logarithm is −inf."""
+    promise = np.zeros(len(ids))
     with np.errstate(divide="ignore"):
-        return value_power * np.log(value) + likelihood_power * graph.log_p_g[ids]
+        log_value = np.log(floor + (1 - floor) * values(graph, ids))
+    for power, logs in ((value_power, log_value), (likelihood_power, graph.log_p_g[ids])):
+        if power:
+            promise += power * logs
+    return promise
 
 
 def _open(graph: BabbleGraph) -> NDArray[np.bool_]:

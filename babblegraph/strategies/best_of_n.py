@@ -10,7 +10,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Gate, Status
-from babblegraph.strategies.common import need_positive, nothing, room_left
+from babblegraph.strategies.common import need_whole, nothing, room_left
 
 
 def best_of_n(
@@ -38,8 +38,8 @@ def best_of_n(
     Raises:
         BadInput: a number that is not above zero.
     """
-    need_positive("n", n)
-    need_positive("width", width)
+    need_whole("n", n)
+    need_whole("width", width)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
+from babblegraph.given import is_whole
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Status
@@ -14,6 +17,22 @@ from babblegraph.status import Flag, Status
 FLOOR = 0.05  # of any value: a confidently wrong value costs more than none
 
 Ids = NDArray[np.intp]
+
+
+class Some(Meter):
+    """A meter by which only some trees have anything left.
+
+    Args:
+        meter: of the search, or one that shows only some trees itself.
+        trees: which of those, [trees].
+    """
+
+    def __init__(self, meter: Meter, trees: NDArray[np.bool_]) -> None:
+        super().__init__(meter.budget, meter.trees, meter.counts, meter.peak_slots, meter.seconds)
+        self.meter, self.some = meter, trees
+
+    def tokens_left(self) -> NDArray[np.int64]:
+        return np.where(self.some, self.meter.tokens_left(), 0)
 
 
 def nothing() -> Chosen:
@@ -31,8 +50,13 @@ def room_left(graph: BabbleGraph, meter: Meter, threshold: float | None) -> NDAr
 
 def solved(graph: BabbleGraph, threshold: float) -> NDArray[np.bool_]:
     """Which trees have a leaf that reaches the threshold, [trees]."""
-    hits = graph.root[graph.is_leaf() & graph.reaches(threshold)]
-    return np.bincount(hits, minlength=graph.trees) > 0
+    return hits(graph, threshold) > 0
+
+
+def hits(graph: BabbleGraph, threshold: float) -> NDArray[np.intp]:
+    """How many leaves of each tree reach the threshold, [trees]; never dead ones, which are no answers."""
+    found = graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & graph.reaches(threshold)
+    return np.bincount(graph.root[found], minlength=graph.trees)
 
 
 def log_priority(
@@ -124,7 +148,15 @@ def refuse_contest(what: str, strategy: Strategy) -> None:
         )
 
 
+def need_whole(name: str, number: Any, least: int = 1) -> None:
+    """One line for the user when an option is no whole number, or too small; None is no option."""
+    if number is not None and not (is_whole(number) and number >= least):
+        raise BadInput(
+            f"{name} must be a whole number of at least {least}, got {number!r:.80}: give {least} or more"
+        )
+
+
 def need_positive(name: str, number: float | None) -> None:
     """One line for the user when an option is not above zero."""
     if number is not None and not number > 0:
-        raise BadInput(f"{name} must be above 0, got {number}: use 1 or more")
+        raise BadInput(f"{name} must be above 0, got {number}: give a positive number")

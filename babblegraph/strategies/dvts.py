@@ -14,7 +14,7 @@ from babblegraph.strategies.common import (
     ancestors,
     idle_places,
     log_priority,
-    need_positive,
+    need_whole,
     nothing,
     room_left,
 )
@@ -49,8 +49,9 @@ def dvts(
     Raises:
         BadInput: a number of subtrees or children that is not above zero.
     """
-    need_positive("subtrees", subtrees)
-    need_positive("children", children)
+    need_whole("subtrees", subtrees)
+    need_whole("children", children)
+    need_whole("restarts", restarts, 0)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)

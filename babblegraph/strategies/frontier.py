@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
-from babblegraph.protocols import Chosen, Draws, Strategy
+from babblegraph.protocols import ALL, Chosen, Draws, Strategy
 from babblegraph.prune import Order, merge_by_weight, resample_frontier
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
 from babblegraph.stem import hold_back, stems_below
-from babblegraph.strategies.common import FLOOR, log_priority, need_positive, nothing, solved
+from babblegraph.strategies.common import FLOOR, log_priority, need_positive, need_whole, nothing, solved
 
 Ids = NDArray[np.intp]
 
@@ -65,13 +66,15 @@ def frontier(
     Raises:
         BadInput: a negative width or number of restarts, `keep` or `floor` not above zero, biased draws.
     """
-    widths = [width] if isinstance(width, int) else list(width)
-    keeps = [keep] if keep is None or isinstance(keep, int) else list(keep)
-    for number in widths:
-        need_positive("width", number or None)  # 0 is `ALL`
-    for kept in keeps:
-        need_positive("keep", kept)
-    need_positive("restarts", restarts or None)
+    widths, keeps = _by_depth(width), _by_depth(keep)
+    for name, numbers, least in (("width", widths, ALL), ("keep", keeps, 1)):
+        if not numbers:
+            raise BadInput(
+                f"{name} must have a number for depth 0 at least, got an empty list: give one number"
+            )
+        for number in numbers:
+            need_whole(name, number, least)
+    need_whole("restarts", restarts, 0)
     need_positive("floor", floor)
     way = Draws.named(draws)
     if way is Draws.FRESH:
@@ -97,6 +100,11 @@ def frontier(
         return np.r_[merged, resample_frontier(graph, priority, most, rng, order=order)]
 
     return Strategy("frontier", select, prune, "estimate", way)
+
+
+def _by_depth(given: Any) -> list[Any]:
+    """What was given by depth, or for all depths."""
+    return list(given) if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str) else [given]
 
 
 def _started_anew(graph: BabbleGraph, restarts: int, threshold: float | None, trees: Ids) -> Ids:

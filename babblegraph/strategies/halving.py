@@ -14,7 +14,7 @@ from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import keep_best_of
 from babblegraph.randomness import Rng, chain, uniforms
 from babblegraph.status import Flag, Status
-from babblegraph.strategies.common import idle_places, need_positive, nothing, room_left, totals
+from babblegraph.strategies.common import idle_places, need_positive, need_whole, nothing, room_left, totals
 
 GUMBEL = 1 << 48  # a word of random keys, beyond every token id
 VISITS = 50  # the paper's c_visit: how far values outweigh the generator's own preference
@@ -52,9 +52,10 @@ def halving(
     Raises:
         BadInput: fewer than two actions, or another number that is not above zero.
     """
-    need_positive("actions", actions - 1)
-    for name, number in (("rollouts", rollouts), ("scale", scale), ("width", width)):
-        need_positive(name, number)
+    need_whole("actions", actions, 2)
+    need_whole("rollouts", rollouts)
+    need_whole("width", width)
+    need_positive("scale", scale)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)

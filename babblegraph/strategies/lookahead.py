@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.budget import Meter
-from babblegraph.errors import BadInput
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import keep_best_of
 from babblegraph.randomness import Rng
 from babblegraph.status import Flag, Status
-from babblegraph.strategies.common import ancestors, below, need_positive, nothing, room_left
+from babblegraph.strategies.common import ancestors, below, need_whole, nothing, room_left
 
 Ids = NDArray[np.intp]
 
@@ -47,10 +46,10 @@ def lookahead(
     Raises:
         BadInput: a width or a number of children that is not above zero, or a negative number of steps.
     """
-    need_positive("width", width)
-    need_positive("ahead", ahead + 1)
-    if children < 2:
-        raise BadInput(f"a turn needs something to choose from, got children={children}: use 2 or more")
+    need_whole("width", width)
+    need_whole("ahead", ahead, 0)
+    need_whole("restarts", restarts, 0)
+    need_whole("children", children, 2)  # of fewer there is nothing to choose
     starts = np.inf if restarts is None else restarts + 1
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:

@@ -11,7 +11,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.randomness import Rng, chain
 from babblegraph.status import Gate, Status
-from babblegraph.strategies.common import idle_places, log_priority, need_positive, nothing, room_left
+from babblegraph.strategies.common import idle_places, log_priority, need_whole, nothing, room_left
 from babblegraph.strategies.resamplers import Resampler, systematic
 
 DEAL = 1 << 47  # a word of random keys, beyond every token id
@@ -50,7 +50,7 @@ def particle_filter(
     Raises:
         BadInput: no particle, or shares outside 0 to 1.
     """
-    need_positive("particles", particles)
+    need_whole("particles", particles)
     _check_share("effective", effective)
     _check_share("entropy", entropy)
 
@@ -119,7 +119,9 @@ def _entropy(log_size: NDArray[np.float64], copies: NDArray[np.int32]) -> float:
 
 
 def _normalised(log_size: NDArray[np.float64]) -> NDArray[np.float64]:
-    size = np.maximum(np.exp(log_size - log_size.max()), 1e-12)  # nobody is left without a chance
+    known = np.where(np.isnan(log_size), -np.inf, log_size)
+    largest = known.max() if np.isfinite(known.max()) else 0.0  # where the base gives none of them a chance
+    size = np.maximum(np.exp(known - largest), 1e-12)  # nobody is left without one
     return size / size.sum()
 
 

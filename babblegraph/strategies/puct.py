@@ -14,7 +14,7 @@ from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import merge_into_first
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
-from babblegraph.strategies.common import idle_places, need_positive, nothing, room_left, totals
+from babblegraph.strategies.common import idle_places, need_positive, need_whole, nothing, room_left, totals
 
 
 def puct(
@@ -41,8 +41,9 @@ def puct(
     Raises:
         BadInput: a number that is not above zero.
     """
-    for name, number in (("children", children), ("exploration", exploration), ("width", width)):
-        need_positive(name, number)
+    need_whole("children", children)
+    need_whole("width", width)
+    need_positive("exploration", exploration)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room, seen = room_left(graph, meter, threshold), _seen(graph)

@@ -10,7 +10,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Draws, Strategy
 from babblegraph.prune import keep_best_of, merge_into_first
 from babblegraph.randomness import Rng
-from babblegraph.strategies.common import idle_places, log_priority, need_positive, nothing, room_left
+from babblegraph.strategies.common import idle_places, log_priority, need_whole, nothing, room_left
 
 
 def step_beam(
@@ -41,8 +41,9 @@ def step_beam(
     Raises:
         BadInput: a width or a number of children that is not above zero.
     """
-    need_positive("width", width)
-    need_positive("children", children)
+    need_whole("width", width)
+    need_whole("children", children)
+    need_whole("restarts", restarts, 0)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         room = room_left(graph, meter, threshold)

@@ -16,7 +16,7 @@ from babblegraph.protocols import Chosen, Contest, Draws, Strategy
 from babblegraph.randomness import Rng
 from babblegraph.resample import reached
 from babblegraph.status import Gate, Status
-from babblegraph.strategies.common import nothing
+from babblegraph.strategies.common import need_whole, nothing
 
 Ids = NDArray[np.intp]
 BEAM = "beam"  # where the graph's meta keeps it
@@ -42,8 +42,7 @@ def stochastic_beam(*, width: int = 16) -> Strategy:
         BadInput: a smaller width; in the search, a graph that another strategy or width began, or a generator that
             cannot draw without replacement.
     """
-    if width < 2:
-        raise BadInput(f"width must be at least 2, got {width}: one text has no weight of finite variance")
+    need_whole("width", width, 2)  # one text has no weight of finite variance
     running: WeakKeyDictionary[BabbleGraph, Contest] = WeakKeyDictionary()
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:

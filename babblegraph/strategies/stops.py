@@ -14,7 +14,7 @@ from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
-from babblegraph.strategies.common import need_positive
+from babblegraph.strategies.common import Some, hits, need_positive, need_whole
 from babblegraph.votes import margins
 
 
@@ -36,12 +36,11 @@ def stopping(strategy: Strategy, *rules: Stop) -> Strategy:
     """
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
-        chosen = strategy.select(graph, meter)
         done = np.zeros(graph.trees, np.bool_)
         for rule in rules:
             done |= rule(graph, meter)
-        on = ~done[graph.root[chosen.ids]]
-        return chosen.only(on)
+        chosen = strategy.select(graph, Some(meter, ~done))  # so that others may take the turns of those
+        return chosen.only(~done[graph.root[chosen.ids]])
 
     return strategy._replace(select=select, aim="solve")
 
@@ -56,11 +55,10 @@ def reached(threshold: float, *, answers: int = 1) -> Stop:
     Raises:
         BadInput: a number of answers that is not above zero.
     """
-    need_positive("answers", answers)
+    need_whole("answers", answers)
 
     def rule(graph: BabbleGraph, meter: Meter) -> NDArray[np.bool_]:
-        hits = graph.root[graph.is_leaf() & graph.reaches(threshold)]
-        return np.bincount(hits, minlength=graph.trees) >= answers
+        return hits(graph, threshold) >= answers
 
     return rule
 

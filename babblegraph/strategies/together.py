@@ -11,7 +11,7 @@ from babblegraph.budget import Meter
 from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.randomness import Rng
-from babblegraph.strategies.common import need_positive, nothing
+from babblegraph.strategies.common import Some, need_whole, nothing
 
 OPEN, LEAVING, OVER = 0, 1, 2  # of a prompt; one that is leaving still holds keys and values
 
@@ -34,13 +34,13 @@ def together(strategy: Strategy, most: int) -> Strategy:
     >>> together(best_of_n(), 32).name
     'best-of-n'
     """
-    need_positive("together", most)
+    need_whole("together", most)
     turns: WeakKeyDictionary[BabbleGraph, NDArray[np.uint8]] = WeakKeyDictionary()  # [trees] of each graph
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         state = turns.setdefault(graph, np.full(graph.trees, OPEN, np.uint8))
         while len(turn := np.flatnonzero(state == OPEN)[:most]):
-            chosen = strategy.select(graph, _Some(meter, turn))
+            chosen = strategy.select(graph, Some(meter, np.isin(np.arange(graph.trees), turn)))
             idle = np.setdiff1d(turn, graph.root[chosen.ids])
             if not len(idle):
                 waiting = state == OPEN
@@ -50,23 +50,10 @@ def together(strategy: Strategy, most: int) -> Strategy:
         return nothing()
 
     def prune(graph: BabbleGraph, rng: Rng) -> NDArray[np.intp]:
-        stopped, state = strategy.prune(graph, rng), turns[graph]
-        leaving = state == LEAVING
-        if not leaving.any():
+        stopped, state = strategy.prune(graph, rng), turns.get(graph)
+        if state is None or not (leaving := state == LEAVING).any():  # none: it goes on with a round cut off
             return stopped
         state[leaving] = OVER
         return np.concatenate([stopped, np.flatnonzero(leaving[graph.root])])
 
     return strategy._replace(select=select, prune=prune)
-
-
-class _Some(Meter):
-    """A meter by which only some trees have anything left."""
-
-    def __init__(self, meter: Meter, trees: NDArray[np.intp]) -> None:
-        super().__init__(meter.budget, meter.trees, meter.counts, meter.peak_slots, meter.seconds)
-        self.turn = np.zeros(meter.trees, np.bool_)
-        self.turn[trees] = True
-
-    def tokens_left(self) -> NDArray[np.int64]:
-        return np.where(self.turn, super().tokens_left(), 0)

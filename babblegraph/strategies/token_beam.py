@@ -10,7 +10,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.protocols import ALL, Chosen, Strategy
 from babblegraph.prune import keep_best_of
 from babblegraph.randomness import Rng
-from babblegraph.strategies.common import first_of_each, need_positive, nothing, room_left
+from babblegraph.strategies.common import first_of_each, need_whole, nothing, room_left
 
 
 def token_beam(*, width: int = 4, length_power: float = 0.0, threshold: float | None = None) -> Strategy:
@@ -32,7 +32,7 @@ def token_beam(*, width: int = 4, length_power: float = 0.0, threshold: float | 
     Raises:
         BadInput: a width that is not above zero.
     """
-    need_positive("width", width)
+    need_whole("width", width)
 
     def select(graph: BabbleGraph, meter: Meter) -> Chosen:
         live = graph.frontier()
