@@ -539,6 +539,38 @@ def test_adapters_serve_as_generator_and_base(tmp_path):
     assert torch.equal(resumed.generators.learner(ids).logits, run.generators.learner(ids).logits)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # by peft itself
+@pytest.mark.parametrize("settings", [FAST, replace(FAST, mode="lora", lora_rank=4)])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_generator_with_adapters_of_its_own_does_not_learn(tmp_path, settings, wrapped):
+    """With adapters off the base would not be the generator given, and a level's folder would lack what they do."""
+    peft = pytest.importorskip("peft")
+    given = babbler()
+    own = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    wrapper = peft.get_peft_model(given.model, own)
+    given = bg.Babbler(wrapper if wrapped else given.model, given.tokenizer, span=2, max_new_tokens=4)
+    with pytest.raises(BadInput, match="no adapters yet"):
+        learn(base=given, settings=settings, directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_of_the_same_base_begins_anew_and_what_it_made_is_no_base():
+    pytest.importorskip("peft")
+    base, settings = babbler(), replace(FAST, levels=1, prompts=2, epochs=1, mode="lora", lora_rank=4)
+    first = learn(base=base, settings=settings, held_out=[])
+    list(first)
+    made = first.generators.current
+    weights = first.generators.weights()
+    for mode in ("lora", "full"):
+        with pytest.raises(BadInput, match="no adapters yet"):
+            learn(base=made, settings=replace(settings, mode=mode))
+    second = learn(base=base, settings=settings, held_out=[])
+    list(second)
+    assert all(torch.equal(w, weights[name]) for name, w in second.generators.weights().items())
+    third = learn(base=base, settings=replace(settings, mode="full"))
+    assert third.generators.weights().keys() == dict(babbler().model.named_parameters()).keys(), "taken out"
+
+
 def held(pass_1: float, passes, entropy: float = 5.0) -> Held:
     one = Measure(pass_1)
     return Held(

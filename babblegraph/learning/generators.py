@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from babblegraph.errors import BadInput
 from babblegraph.learning.rows import log_p
 from babblegraph.learning.update import Anchor, weights_of
+from babblegraph.lm.base import without_adapters
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.frozen import Frozen
 
@@ -25,20 +27,24 @@ if TYPE_CHECKING:
 
 Weights = dict[str, torch.Tensor]
 NOW, BEFORE = "default", "before"  # adapters: what learns, and what it was before an update
+_put_in: weakref.WeakKeyDictionary[Babbler, Any] = (
+    weakref.WeakKeyDictionary()
+)  # the adapters of a base's last run
 
 
 class Generators:
     """f and g as babblers, and the weights that learn.
 
     With all weights learning, g is a copy of the base. With adapters one set of weights is both: the base is the
-    model with its adapters off, and they are put into the user's own model.
+    model with its adapters off, and they are put into the user's own model. Another run of the same babbler takes
+    them out again and begins from the same base.
 
     Args:
         base: f; its way of sampling is g's too.
         settings: `mode` and what belongs to it.
 
     Raises:
-        BadInput: adapters are asked for and peft is not installed, or f has a base of its own.
+        BadInput: adapters are asked for and peft is not installed, or f has a base or adapters of its own.
     """
 
     def __init__(self, base: Babbler, settings: Settings) -> None:
@@ -46,9 +52,16 @@ class Generators:
             raise BadInput(
                 "the babbler that learns is its own base, got one with a base: make it without one"
             )
+        if base in _put_in:
+            _put_in.pop(base).unload()
+        if without_adapters(base.model) is not None:
+            raise BadInput(
+                "a generator that learns must have no adapters yet, got one with some, which the base would lack: "
+                "merge them into its weights (peft's merge_and_unload), or load it anew"
+            )
         self.adapters: Any = None
         if settings.mode == "lora":
-            self.adapters = _with_adapters(base.model, settings)
+            self.adapters = _put_in[base] = _with_adapters(base.model, settings)
             self.learner: Any = base.model
             self._like = base.again(model=self.learner)
             self.base: Babbler = Frozen(self._like)

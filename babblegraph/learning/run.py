@@ -98,10 +98,10 @@ class Run:
             },
             **(config or {}),
         }
+        self.generators = Generators(base, settings)  # first: where it refuses, no directory is begun
         if directory is not None and self.ranks.first:
             self.levels = directory.begin(told, resume=resume)
         self.levels = self.ranks.gathered(self.levels)[0]
-        self.generators = Generators(base, settings)
         self._weights = {0: self.generators.weights()}  # of the base and of the best level
         self.guard: Guard | None = None
         with quiet_bars():
