@@ -47,6 +47,7 @@ ALONE = {
 PROMPTS = [f"{i}+{j}=" for i in range(1, 6) for j in range(1, 4)]
 ASIDE = ["7+1=", "8+2=", "9+3="]
 FAST = bg.Settings(levels=2, prompts=6, draws=8, epochs=2, batch=8, held_draws=8, learning_rate=3e-3)
+LONG = replace(FAST, levels=10, prompts=2, draws=4, epochs=1, held_draws=2)
 
 
 class Small:
@@ -164,6 +165,51 @@ def test_every_way_to_hold_on_to_the_past_resumes_too(tmp_path, settings):
     assert same_weights(whole, part)
 
 
+@pytest.mark.parametrize("moment", ["babbling", "learning: step 3", "measuring", "save", "summarise"])
+def test_a_run_that_is_interrupted_goes_on_to_the_same_end_when_it_is_iterated_again(
+    tmp_path, monkeypatch, moment
+):
+    """Ctrl-C or a full disk in the middle of a level: in a notebook nobody resumes, the same run goes on."""
+    known = choose(babbler().model)  # the check of the engine is most of so small a run
+    monkeypatch.setattr("babblegraph.lm.babbler.choose", lambda model, engine: known)
+    small = replace(FAST, prompts=2, draws=4, steps=4, batch=1, held_draws=2)
+    whole = learn(settings=small)
+    list(whole)
+    left = {"babbling": 2, "learning: step 3": 1, "measuring": 2, "save": 2, "summarise": 2}[moment]
+
+    def interrupting(what: str, *_: object) -> None:
+        nonlocal left
+        left -= what.startswith(moment)
+        if left == 0 and what.startswith(moment):
+            raise KeyboardInterrupt
+
+    for owner, name in ((generators.Generators, "save"), (directory_room.Directory, "summarise")):
+        plain = getattr(owner, name)
+
+        def call(*args, name=name, plain=plain):
+            interrupting(name)
+            return plain(*args)
+
+        monkeypatch.setattr(owner, name, call)
+    run = learn(settings=small, directory=tmp_path, say=interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        list(run)
+    assert len(run.levels) < 3
+    list(run)
+    assert same_weights(whole, run)
+    assert [level.held for level in run.levels] == [level.held for level in whole.levels]
+    assert len(learn(settings=small, directory=tmp_path, resume=True).levels) == 3
+
+
+def test_between_levels_the_progress_bars_of_transformers_are_the_users_own():
+    from transformers.utils import logging
+
+    assert logging.is_progress_bar_enabled()
+    assert all(
+        logging.is_progress_bar_enabled() for _ in learn(settings=replace(LONG, levels=1), held_out=[])
+    )
+
+
 KILLER = """
     import os, random, signal, sys, time
     import torch
@@ -183,7 +229,6 @@ KILLER = """
         there = [name for name in os.listdir(levels) if name.isdigit()] if os.path.isdir(levels) else []
         print(int(killed), len(there), flush=True)
 """
-LONG = replace(FAST, levels=10, prompts=2, draws=4, epochs=1, held_draws=2)
 
 
 @pytest.mark.slow

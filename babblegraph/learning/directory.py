@@ -115,7 +115,10 @@ class Directory:
         _write(beside / LEVEL, json.dumps(level.to_json(), indent=2, ensure_ascii=False) + "\n")
         for file in [*beside.rglob("*"), beside]:
             _sync(file)
-        os.replace(beside, place)
+        if place.exists():  # an interrupt came just after it was written, and the run made it again
+            shutil.rmtree(beside)
+        else:
+            os.replace(beside, place)
         _sync(self.levels)
         self.summarise(self.done())
 

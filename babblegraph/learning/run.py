@@ -40,7 +40,7 @@ class Run:
     """A run of the cross-entropy method: iterate over it, one level at a time.
 
     Every level is a function of the weights before it, the settings and the seed, so that a run that was
-    interrupted goes on to the same end.
+    interrupted goes on to the same end: when it is resumed, and when it is iterated over again.
 
     Args:
         base: f, from which everything begins.
@@ -102,7 +102,9 @@ class Run:
         if directory is not None and self.ranks.first:
             self.levels = directory.begin(told, resume=resume)
         self.levels = self.ranks.gathered(self.levels)[0]
-        self._weights = {0: self.generators.weights()}  # of the base and of the best level
+        self._weights = {
+            0: self.generators.weights()
+        }  # of the base, the best level and the last that is not refused
         self.guard: Guard | None = None
         with quiet_bars():
             self._restore()
@@ -111,9 +113,19 @@ class Run:
         """Each level that is still to be done, level 0 first: the base, measured."""
         while len(self.levels) <= self.settings.levels:
             with quiet_bars():
-                yield self._next()
+                level = self._next()
+            yield level
 
     def _next(self) -> Level:
+        try:
+            return self._whole()
+        except (
+            BaseException
+        ):  # Ctrl-C or a full disk may come when the weights have moved, half-way or too early
+            self.generators.put(self._weights[self._at])
+            raise
+
+    def _whole(self) -> Level:
         began, number = time.perf_counter(), len(self.levels)
         if number == 0:
             level, lessons, grown = Level(0, next_rate=self.settings.learning_rate), None, None
@@ -127,10 +139,18 @@ class Run:
         self._keep(level, lessons, grown, value)
         return level
 
+    @property
+    def _at(self) -> int:
+        """The level whose weights g has."""
+        if not self.levels:
+            return 0
+        last = self.levels[-1]
+        return last.best if last.alarm else last.number
+
     def _level(self, number: int) -> tuple[Level, Lessons | None, Grown]:
         """Search, choose, learn."""
         settings, before = self.settings, self.levels[-1]
-        now, base = self._scores(before)
+        now, base = self._scores()
         how: dict[str, Any] = {"score": now, "score_base": base, "threshold": self.threshold}
         how |= {"ranks": self.ranks, "say": self.say, "side_by_side": self._side_by_side}
         grown = grow(
@@ -206,10 +226,9 @@ class Run:
             return ""
         return self.guard.judge(level.number, level.held)
 
-    def _scores(self, before: Level) -> tuple[Scorer, Scorer]:
+    def _scores(self) -> tuple[Scorer, Scorer]:
         """What the searches of the current generator and of the base score by: each its own value head, if any."""
-        number = before.best if before.alarm else before.number
-        now = self._head(number, self.generators.current)
+        now = self._head(self._at, self.generators.current)
         if now is None:
             return self.score, self.score
         guided = now.guiding(self.generators.current, self.score)
@@ -225,16 +244,16 @@ class Run:
     def _keep(
         self, level: Level, lessons: Lessons | None, grown: Grown | None, value: Refitted | None
     ) -> None:
-        self.levels.append(level)
         if lessons is not None:
             self._lessons[level.number] = lessons
         if self.directory is not None and self.ranks.first:
             graph = None if grown is None or grown.graph is None else first_trees(grown.graph, SAMPLE)
             self.directory.write(level, self.generators, lessons, graph, value)
         self.ranks.wait()
-        if level.best == level.number:
+        if not level.alarm:
             self._weights[level.number] = self.generators.weights()
-        self._weights = {number: self._weights[number] for number in {0, level.best}}
+        self.levels.append(level)  # from here on it is done
+        self._weights = {n: one for n, one in self._weights.items() if n in (0, level.best, level.number)}
         self._heads.forget_all_but(0, level.best, level.number)
         if level.alarm:
             self.generators.put(self._weights[level.best])
@@ -250,6 +269,7 @@ class Run:
         self._weights[last.best] = self.generators.weights()
         if last.number != last.best and not last.alarm:
             self.generators.load(self.directory.folder(last.number))
+            self._weights[last.number] = self.generators.weights()
 
     def _lessons_of(self, number: int) -> Lessons | None:
         if number not in self._lessons and self.directory is not None:
