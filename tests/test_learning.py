@@ -457,6 +457,31 @@ def test_prompts_that_no_sample_passes_are_drawn_again():
         learn(task=None, value=lambda texts: [0.5] * len(texts), settings=replace(settings, more=4, rho=0.5))
 
 
+def grown_of(prompts, settings, task):
+    how = {"score": Score(task), "score_base": Score(task), "threshold": 1.0, "seed": 1, "ranks": Ranks()}
+    return grow(generators.Generators(babbler(), settings), prompts, settings, say=lambda *_: None, **how)
+
+
+def test_a_prompt_that_passes_in_any_of_its_trees_is_not_drawn_again_and_others_once():
+    """With repetitions of each prompt, and of the base's samples too."""
+    settings = replace(FAST, trees=3, draws=4, more=8, base_share=0.5)
+    found = grown_of(PROMPTS, settings, Rare())
+    leaves, late = found.leaves, found.late
+    passed = {leaves.prompts[p] for p in leaves.prompt[leaves.score >= 1].tolist()}
+    again = [late.prompts[p] for p in late.trees.tolist()]
+    assert passed
+    assert set(again) == set(PROMPTS) - passed
+    assert {again.count(prompt) for prompt in again} == {3}, "each repetition once more"
+
+
+def test_the_share_of_trees_from_the_base_is_what_was_asked_for_whatever_the_sampler():
+    for sampler, trees in (("babble", 4), ("frontier", 4), ("independent", 1)):
+        settings = replace(FAST, sampler=sampler, trees=trees, draws=4, tokens=8, base_share=0.25)
+        leaves = grown_of(PROMPTS[:1], settings, Small()).leaves
+        assert leaves.share[leaves.of_base].sum() == pytest.approx(0.25), sampler
+        assert len(leaves.trees) == max(trees, 2)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0, "trees": 2}],

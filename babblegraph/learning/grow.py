@@ -126,7 +126,7 @@ def _forest(
     samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
     leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
     late = None
-    if settings.more is not None and (failed := _failed(last[0].graph, threshold)):
+    if settings.more is not None and (failed := _failed([one.graph for one in last], threshold)):
         last.append(_search(generators.current, failed, settings, settings.more, score, seed + 2, say))
         late = gather(last[-1].graph, samples=[settings.more])
     failures = sum(int(one.graph.meta.get("scorer_failures", 0)) for one in last)
@@ -141,21 +141,24 @@ def _shares(settings: Settings) -> tuple[int, int]:
     return of_base, total - of_base
 
 
-def _failed(graph: BabbleGraph, threshold: float | None) -> list[Any]:
-    """Prompts without a leaf that passes."""
-    leaves = np.flatnonzero(graph.is_leaf())
-    passed = graph.root[leaves[passing(graph, leaves, threshold)]]
-    return [graph.prompts[i] for i in np.setdiff1d(np.arange(graph.trees), passed).tolist()]
+def _failed(graphs: Sequence[BabbleGraph], threshold: float | None) -> list[Any]:
+    """Prompts without a leaf that passes in any of their trees."""
+    passed = set()
+    for graph in graphs:
+        leaves = np.flatnonzero(graph.is_leaf())
+        found = graph.root[leaves[passing(graph, leaves, threshold)]]
+        passed |= {graph.prompts[i] for i in found.tolist()}
+    return [prompt for prompt in dict.fromkeys(graphs[0].prompts) if prompt not in passed]
 
 
 def _search(
     babbler: Babbler, prompts: Sequence[Any], settings: Settings, n: int, score: Scorer, seed: int, say: Say
 ) -> Round:
-    copies, close = settings.trees, False
+    copies, close = n, False
     if settings.sampler == "independent":
-        strategy = best_of_n(n=n, width=n)
+        strategy, copies = best_of_n(n=n, width=n), settings.trees
     elif settings.sampler == "frontier":
-        strategy, copies, close = frontier(width=settings.draws, keep=settings.keep), n, True
+        strategy, close = frontier(width=settings.draws, keep=settings.keep), True
     else:
         strategy = babble(threshold=None)
     trees = [prompt for prompt in prompts for _ in range(copies)]
