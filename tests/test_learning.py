@@ -766,6 +766,19 @@ def test_another_run_is_not_overwritten_nor_changed_on_the_way(tmp_path):
         learn(directory=tmp_path / "run", resume=True, base=babbler(seed=1))
     with pytest.raises(BadInput, match="prompts"):
         learn(directory=tmp_path / "run", resume=True, prompts=[*PROMPTS[1:], "9+9="])
+    for other in (
+        {"temperature": 0.5},
+        {"max_new_tokens": 3},
+        {"stop": "\n"},
+        {"until": "="},
+        {"end_ids": ()},
+    ):
+        with pytest.raises(BadInput, match=f"got {next(iter(other))} "):
+            learn(directory=tmp_path / "run", resume=True, base=babbler().again(**other))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    del config["run"]["temperature"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert learn(directory=tmp_path / "run", resume=True).levels, "of a version that did not keep it"
     with pytest.raises(BadInput, match="resumed"):
         learn(directory=tmp_path / "none", resume=True)
     (tmp_path / "full").mkdir()

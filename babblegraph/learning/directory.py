@@ -162,7 +162,8 @@ class Directory:
         for part, now in config.items():
             was = saved.get(part)
             if isinstance(now, dict) and isinstance(was, dict):
-                for name in {*now, *was} - {"levels"}:
+                new = {*now} - {*was} if part == "run" else set()  # what versions before did not keep
+                for name in sorted({*now, *was} - {"levels"} - new):
                     if now.get(name) != was.get(name):
                         raise BadInput(
                             f"a run must go on as it began, got {name} {now.get(name)!r} instead of "

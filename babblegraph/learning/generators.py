@@ -164,6 +164,18 @@ class Generators:
             self.adapters.set_adapter(NOW)
 
 
+def ways_of(babbler: Babbler) -> dict[str, Any]:
+    """How a babbler samples, plain, for a run to remember: another way would be another run."""
+    span = babbler.span
+    return babbler.sampling | {
+        "span": span.tokens,
+        "stop": list(span.stop),
+        "until": list(span.until),
+        "end_ids": sorted(span.end_ids),
+        "max_new_tokens": babbler.max_new_tokens,
+    }
+
+
 @contextmanager
 def quiet_bars() -> Iterator[None]:
     """Without transformers' own progress bars, which would be drawn across ours."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.directory import Directory
-from babblegraph.learning.generators import Generators, quiet_bars
+from babblegraph.learning.generators import Generators, quiet_bars, ways_of
 from babblegraph.learning.grow import Grown, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
@@ -95,6 +95,7 @@ class Run:
                 "prompts": told_apart(self.prompts.learn),
                 "held_out": told_apart(self.prompts.held_out),
                 "model": base.fingerprint,
+                **ways_of(base),
             },
             **(config or {}),
         }
