@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.api import prompts_of, score_of, threshold_of
+from babblegraph.errors import BadInput
 from babblegraph.learning import Directory, Run, Settings, preset
 from babblegraph.protocols import Task
 
@@ -67,10 +68,13 @@ def cem(
     >>> [level.number for level in run], run.levels[1].elite > 0
     ([0, 1], True)
     """
-    settings = settings or preset("broad")
+    settings = preset("broad") if settings is None else settings
+    if not isinstance(settings, Settings):
+        raise BadInput(f"settings must be Settings, got {settings!r:.80}: pass Settings(...) or preset(...)")
     threshold = threshold_of(task, threshold)
     texts = _texts(prompts, task, generator)
     if held_out is None:
+        texts = list(dict.fromkeys(texts))  # before a tenth is taken, so that none is on both sides
         n = round(HELD_OUT * len(texts)) if len(texts) >= FEWEST else 0
         texts, aside = texts[: len(texts) - n], texts[len(texts) - n :]
     else:

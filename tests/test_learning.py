@@ -727,6 +727,8 @@ def test_a_constant_reward_skips_the_level_with_the_reason(settings):
         ({"held_out": PROMPTS[:1]}, "held-out"),
         ({"task": None, "held_out": []}, "elite needs"),
         ({"seed": -1}, "seed"),
+        ({"settings": "expert"}, "settings"),
+        ({"settings": {"levels": 1}}, "settings"),
         ({"prompts": [[{"role": "user", "content": "hi"}]], "held_out": []}, "chat"),
     ],
 )
@@ -748,7 +750,7 @@ def test_a_babbler_with_a_base_of_its_own_does_not_learn():
         {"power": 2.0}, {"power": 1.0, "sampler": "babble"},
         {"more": 8, "power": 1.0}, {"more": 0}, {"steps": 0}, {"average": 1.0}, {"kl_base": -1.0}, {"rank": 1},
         {"beta": 0.0}, {"epochs": 1.5}, {"base_share": 1.0}, {"top": 1.5}, {"cap": 2.5}, {"power": 1.0, "draws": 1},
-        {"power": 1.0, "sampler": "frontier", "trees": 1},
+        {"power": 1.0, "sampler": "frontier", "trees": 1}, {"replay": 1.5},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(wrong):
@@ -871,6 +873,12 @@ def test_a_verifier_that_fails_is_told_of():
     assert level.failure == "verify raised ZeroDivisionError: one"
     assert "scoring failed" in level_line(level)
     assert Level.from_json(json.loads(json.dumps(level.to_json()))) == level
+
+
+def test_a_prompt_that_comes_twice_is_not_both_learned_on_and_held_out():
+    twenty = [f"{i}+{j}=" for i in range(1, 5) for j in range(1, 6)]
+    run = learn(prompts=[*twenty, twenty[0]], held_out=None)
+    assert (run.prompts.learn, run.prompts.held_out) == (twenty[:18], twenty[18:])
 
 
 def test_prompts_of_levels_come_round():

@@ -100,6 +100,8 @@ class Settings:
                 )
         if not 0 < self.learning_rate < math.inf:
             raise BadInput(f"learning_rate must be above zero, got {self.learning_rate:g}: 3e-4 is a start")
+        if not isinstance(self.replay, int):
+            raise BadInput(f"replay must be a whole number, got {self.replay!r}: 0 leaves it out")
         for name in ("kl_previous", "kl_base", "replay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(f"{name} must not be negative, got {getattr(self, name):g}: 0 leaves it out")
