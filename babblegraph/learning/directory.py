@@ -81,7 +81,7 @@ class Directory:
             BadInput: one that cannot be read.
         """
         found: list[Level] = []
-        for folder in sorted(self.levels.glob("[0-9]*")):
+        for folder in sorted(self.levels.glob("[0-9]*"), key=lambda one: (len(one.name), one.name)):
             if folder != self.folder(len(found)):
                 raise BadInput(
                     f"a run needs all its levels, got {folder.name} in {str(self.levels)!r} without "
