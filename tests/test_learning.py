@@ -798,6 +798,28 @@ def test_what_others_leave_in_a_run_does_no_harm_and_what_they_take_is_missed(tm
         learn(directory=tmp_path, settings=replace(FAST, levels=1), resume=True)
 
 
+def test_a_run_may_have_more_than_a_thousand_levels(tmp_path):
+    there = directory_room.Directory(tmp_path)
+    for number in range(1002):
+        there.folder(number).mkdir(parents=True)
+        (there.folder(number) / "level.json").write_text(json.dumps(Level(number).to_json()))
+    assert [level.number for level in there.done()] == list(range(1002))
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_model_with_options_of_sampling_beside_greedy_decoding_is_saved(tmp_path, mode):
+    """transformers loads it without a word, as it does many on the hub, and would refuse to save it."""
+    if mode == "lora":
+        pytest.importorskip("peft")
+    base = babbler()
+    base.model.generation_config.update(do_sample=False, temperature=0.7)
+    both = generators.Generators(base, replace(FAST, mode=mode, lora_rank=4))
+    both.save(tmp_path)
+    found = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert found.generation_config.temperature == 0.7
+    assert not base.model.generation_config.do_sample, "the user's own is as it was"
+
+
 @pytest.mark.parametrize("draws", [2, 10, 14, 24, 25, 30])
 def test_at_least_the_share_that_bounds_the_weights_grows_from_the_base(draws):
     of_base, of_current = _shares(bg.Settings(power=1.0, draws=draws))

@@ -125,6 +125,7 @@ class Generators:
         if self.adapters is not None:
             self.adapters.save_pretrained(folder / "adapter", selected_adapters=[NOW])
             model = _on_cpu(self.adapters).merge_and_unload(adapter_names=[NOW])
+        _let_sampling_be_saved(model)
         model.save_pretrained(folder)
         if self.base.tokenizer is not None:
             self.base.tokenizer.save_pretrained(folder)
@@ -188,6 +189,19 @@ def quiet_bars() -> Iterator[None]:
     finally:
         if was:
             logging.enable_progress_bar()
+
+
+def _let_sampling_be_saved(model: Any) -> None:
+    """Turns sampling on where the options that came with a model are of sampling and it is off.
+
+    transformers loads such a model, as many are, and refuses to save it.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is not None and not config.do_sample:
+        try:
+            config.validate(strict=True)
+        except ValueError:
+            config.do_sample = True
 
 
 def _on_cpu(model: Any) -> Any:
