@@ -58,8 +58,8 @@ def cem(
         config: what else the directory is to remember: plain JSON.
 
     Raises:
-        BadInput: no prompts, prompts both learned on and held out, nothing that says who is elite, or a directory
-            with another run.
+        BadInput: no prompts, one that is empty or too long, prompts both learned on and held out, nothing that says
+            who is elite, λ above 0 with truncation, or a directory with another run.
 
     >>> import babblegraph as bg
     >>> few = ["2 3 4>24", "3 5 7>38", "2 5 6>60", "4 5 6>26"]
@@ -68,9 +68,15 @@ def cem(
     >>> [level.number for level in run], run.levels[1].elite > 0
     ([0, 1], True)
     """
+    from babblegraph.lm import Babbler  # which needs torch
+
     settings = preset("broad") if settings is None else settings
     if not isinstance(settings, Settings):
         raise BadInput(f"settings must be Settings, got {settings!r:.80}: pass Settings(...) or preset(...)")
+    if not isinstance(generator, Babbler):
+        raise BadInput(f"a generator that learns must be a Babbler, got {generator!r:.80}: make it one")
+    if resume and directory is None:
+        raise BadInput("only a run in a directory can be resumed, got none: pass directory")
     threshold = threshold_of(task, threshold)
     texts = _texts(prompts, task, generator)
     if held_out is None:

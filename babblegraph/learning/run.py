@@ -16,7 +16,7 @@ from babblegraph.learning.grow import Grown, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
 from babblegraph.learning.level import Level, choose, lessons_of, report, together
-from babblegraph.learning.prompts import Prompts, told_apart
+from babblegraph.learning.prompts import Prompts, check, told_apart
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
@@ -79,6 +79,7 @@ class Run:
     ) -> None:
         _check(threshold, settings, seed)
         self.prompts = Prompts(prompts, held_out, settings.prompts, Rng(seed))
+        check(base, [*self.prompts.learn, *self.prompts.held_out], settings.power)
         self.score, self.settings = score, settings
         self.threshold = None if threshold is None else float(np.float32(threshold))  # as scores are kept
         self._side_by_side = SideBySide()
