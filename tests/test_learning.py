@@ -26,7 +26,7 @@ from babblegraph.learning import generators
 from babblegraph.learning import run as run_room
 from babblegraph.learning.grow import _shares, grow
 from babblegraph.learning.guard import Guard
-from babblegraph.learning.held_out import Held, Measure
+from babblegraph.learning.held_out import Held, Measure, mean_of
 from babblegraph.learning.level import Level
 from babblegraph.learning.level import choose as choose_elite
 from babblegraph.learning.ranks import Ranks
@@ -691,6 +691,16 @@ def test_the_guard_knows_collapse_from_noise():
     assert guard.best_level == 1
 
 
+def test_a_few_prompts_that_agree_prove_nothing():
+    """Two prompts of which half pass fall both by chance in one of sixteen sound levels; of five, in one of 1,024."""
+    for n, alarms in ((2, False), (4, False), (5, True), (50, True)):
+        guard = Guard(held(0.2, [5] * n))
+        assert ("pass@64 fell" in guard.judge(1, held(0.3, [0] * n))) == alarms, n
+    assert mean_of(np.ones(20)) == pytest.approx((1.0, 0.861, 1.0), abs=1e-3), "as none in twenty has failed"
+    assert mean_of(np.zeros(20)) == pytest.approx((0.0, 0.0, 0.139), abs=1e-3)
+    assert mean_of(np.ones(1)) == (1.0, None, None)
+
+
 def test_after_an_alarm_the_best_level_is_back_and_learning_is_slower(tmp_path):
     settings = replace(FAST, levels=3, entropy_drop=0.02, learning_rate=3e-2, epochs=6)
     run = learn(settings=settings, directory=tmp_path / "run")
@@ -873,7 +883,11 @@ def test_without_a_threshold_the_figures_are_scores_and_the_guard_goes_by_them()
     assert base.held.pass_at_1.value == pytest.approx(base.held.score.value)
     assert 0 < base.held.pass_at_1.value < base.held.pass_at_k.value <= 1
     guard = Guard(base.held)
-    worse = base.held._replace(best=tuple(x - 0.2 for x in base.held.best), pass_at_1=Measure(0.1))
+    fell = zip(base.held.best, (0.1, 0.2, 0.3), strict=True)
+    worse = base.held._replace(best=tuple(x - less for x, less in fell), pass_at_1=Measure(0.1))
+    assert guard.judge(1, worse) == "", "of three prompts that is no proof"
+    fell = zip(base.held.best, (0.18, 0.2, 0.22), strict=True)
+    worse = base.held._replace(best=tuple(x - less for x, less in fell), pass_at_1=Measure(0.1))
     assert "the best of 8 fell by 0.2" in guard.judge(1, worse)
     assert guard.judge(2, base.held._replace(pass_at_1=Measure(0.0))) == ""
     assert guard.best_level == 0, "a lower score is not better"

@@ -263,7 +263,8 @@ class Run:
     def _restore(self) -> None:
         """The state after the levels that the directory holds."""
         for level in self.levels:
-            self._judged(level)
+            if not level.alarm:  # what was refused is not judged anew, maybe by another version
+                self._judged(level)
         if not self.levels or self.directory is None:
             return
         last = self.levels[-1]
