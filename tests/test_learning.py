@@ -32,7 +32,7 @@ from babblegraph.learning.level import choose as choose_elite
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.run import Run
 from babblegraph.learning.sample import first_trees
-from babblegraph.learning.update import Anchor
+from babblegraph.learning.update import Anchor, Learned
 from babblegraph.learning.value import refits
 from babblegraph.lm.engine import choose
 from babblegraph.scoring import LearnedValue, Score, function_value
@@ -639,6 +639,38 @@ def test_another_run_of_the_same_base_begins_anew_and_what_it_made_is_no_base():
     assert all(torch.equal(w, weights[name]) for name, w in second.generators.weights().items())
     third = learn(base=base, settings=replace(settings, mode="full"))
     assert third.generators.weights().keys() == dict(babbler().model.named_parameters()).keys(), "taken out"
+
+
+def test_adapters_that_are_averaged_with_the_base_do_so_much_less():
+    pytest.importorskip("peft")
+    settings = replace(FAST, levels=1, restart=True, mode="lora", lora_rank=4, learning_rate=1e-2)
+    runs = [learn(settings=replace(settings, average=share), held_out=[]) for share in (0.0, 0.5)]
+    moves = []
+    for run in runs:
+        list(run)
+        layers = [m for m in run.generators.learner.modules() if hasattr(m, "get_delta_weight")]
+        moves.append(torch.cat([layer.get_delta_weight("default").flatten() for layer in layers]))
+    assert moves[0].norm() > 0.1
+    assert torch.allclose(moves[1], 0.5 * moves[0], atol=1e-6)
+
+
+def test_where_no_rate_helps_the_generator_stays_what_it_was_not_the_base(monkeypatch):
+    """A restart begins from the base; where nothing comes of it, the level before is what is left."""
+    plain, asked = run_room.update, []
+
+    def failing(model, lessons, **options):
+        asked.append(lessons)
+        learned = plain(model, lessons, **options) if len(asked) == 1 else None
+        return learned or Learned(1.0, 1.0, 0, 1e-5, 3)
+
+    monkeypatch.setattr(run_room, "update", failing)
+    run = learn(settings=replace(FAST, restart=True, average=0.3))
+    steps = iter(run)
+    next(steps), next(steps)
+    first = run.generators.weights()
+    assert next(steps).learned.steps == 0
+    assert all(torch.equal(w, first[name]) for name, w in run.generators.weights().items())
+    assert run.levels[2].held == run.levels[1].held
 
 
 def held(pass_1: float, passes, entropy: float = 5.0) -> Held:

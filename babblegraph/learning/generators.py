@@ -165,6 +165,22 @@ class Generators:
             self.adapters.set_adapter(NOW)
 
 
+def averaged(now: Weights, before: Weights, share: float) -> Weights:
+    """The mean of two generators' weights; of adapters that of their factors.
+
+    Where an adapter did nothing before, since one of its factors was zero, the other is left as it is: then their
+    product is the mean of the products, which it is to first order otherwise.
+
+    Args:
+        share: of those before.
+    """
+
+    def alone(name: str) -> bool:
+        return ".lora_A." in name and not before[name.replace(".lora_A.", ".lora_B.")].any()
+
+    return {n: w if alone(n) else (1 - share) * w + share * before[n] for n, w in now.items()}
+
+
 def ways_of(babbler: Babbler) -> dict[str, Any]:
     """How a babbler samples, plain, for a run to remember: another way would be another run."""
     span = babbler.span

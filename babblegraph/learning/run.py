@@ -11,7 +11,7 @@ import numpy as np
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.directory import Directory
-from babblegraph.learning.generators import Generators, quiet_bars, ways_of
+from babblegraph.learning.generators import Generators, averaged, quiet_bars, ways_of
 from babblegraph.learning.grow import Grown, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
@@ -187,9 +187,10 @@ class Run:
             ranks=self.ranks,
             progress=lambda done, of: self.say(f"learning: step {done:,} of {of:,}", done, of),
         )
-        if before is not None:
-            a, now = settings.average, generators.weights()
-            generators.put({name: (1 - a) * now[name] + a * before[name] for name in now})
+        if not learned.steps:
+            generators.put(self._weights[self._at])  # not the base's, from which a restart had begun
+        elif before is not None:
+            generators.put(averaged(generators.weights(), before, settings.average))
         generators.moved()
         return learned
 

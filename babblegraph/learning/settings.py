@@ -51,7 +51,8 @@ class Settings:
         kl_previous, kl_base: α and β of the KL to the generator before and to the base.
         restart: learn from the base at each level, from all levels' elites.
         replay: levels before whose elites are learned once more.
-        average: share of the previous generator's weights in the new one; with `restart` of the base's.
+        average: share of the previous generator's weights in the new one; with `restart` of the base's. Of adapters
+            the factors are averaged, which is the same with `restart`, and to first order without.
         held_draws: samples of each held-out prompt, and k of its pass@k.
         entropy_drop: share of the base's entropy whose loss raises the alarm.
     """
