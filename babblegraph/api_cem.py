@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,5 +105,11 @@ def _texts(prompts: Sequence[Any], task: Any, generator: Babbler) -> list[str]:
     """Prompts as texts, so that each is learned on once; chats as the generator's template writes them."""
     from babblegraph.lm.prompts import written
 
-    found = prompts_of(prompts, task) if len(prompts) else []
+    found = prompts_of(prompts, task)
+    for one in found:
+        chat = isinstance(one, Sequence) and len(one) > 0 and isinstance(one[0], Mapping)
+        if not isinstance(one, str) and not chat:
+            raise BadInput(
+                f"a prompt to learn on must be a text or a chat, got {one!r:.60}: pass what it says"
+            )
     return [one if isinstance(one, str) else written(one, generator.tokenizer) for one in found]

@@ -768,7 +768,12 @@ def test_a_constant_reward_skips_the_level_with_the_reason(settings):
         ({"prompts": []}, "prompts"),
         ({"held_out": PROMPTS[:1]}, "held-out"),
         ({"task": None, "held_out": []}, "elite needs"),
+        ({"prompts": None}, "prompts"),
+        ({"prompts": [[1, 2, 3], [4, 5]]}, "a text or a chat"),
+        ({"prompts": ["1+1=", 3.5]}, "a text or a chat"),
         ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": "a"}, "seed"),
         ({"prompts": [*PROMPTS, " "]}, "empty"),
         ({"prompts": [*PROMPTS, "1" * 128]}, "leave room"),
         ({"held_out": ["1" * 128]}, "leave room"),
@@ -951,7 +956,7 @@ def test_a_verifier_that_fails_is_told_of():
 
 def test_a_prompt_that_comes_twice_is_not_both_learned_on_and_held_out():
     twenty = [f"{i}+{j}=" for i in range(1, 5) for j in range(1, 6)]
-    run = learn(prompts=[*twenty, twenty[0]], held_out=None)
+    run = learn(prompts=iter([*twenty, twenty[0]]), held_out=None)
     assert (run.prompts.learn, run.prompts.held_out) == (twenty[:18], twenty[18:])
 
 
