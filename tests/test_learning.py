@@ -804,6 +804,7 @@ def test_a_babbler_with_a_base_of_its_own_does_not_learn():
         {"more": 8, "power": 1.0}, {"more": 0}, {"steps": 0}, {"average": 1.0}, {"kl_base": -1.0}, {"rank": 1},
         {"beta": 0.0}, {"epochs": 1.5}, {"base_share": 1.0}, {"top": 1.5}, {"cap": 2.5}, {"power": 1.0, "draws": 1},
         {"power": 1.0, "sampler": "frontier", "trees": 1}, {"replay": 1.5},
+        {"rank": 4, "beta": 0.5},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(wrong):

@@ -121,6 +121,10 @@ class Settings:
             )
         if self.beta is not None and not self.beta > 0:
             raise BadInput(f"beta must be above 0, got {self.beta:g}: small ones choose the best only")
+        if self.rank is not None and self.beta is not None:
+            raise BadInput(
+                f"a soft elite is of ranks or of scores, got rank {self.rank} and beta {self.beta:g}: drop one"
+            )
         if self.rank is not None and self.rank < 2:
             raise BadInput(f"rank must be at least 2, got {self.rank}: it is N of the best of N")
 
