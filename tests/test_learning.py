@@ -474,6 +474,19 @@ def test_a_prompt_that_passes_in_any_of_its_trees_is_not_drawn_again_and_others_
     assert {again.count(prompt) for prompt in again} == {3}, "each repetition once more"
 
 
+def test_samples_that_were_drawn_again_count_like_the_first():
+    """Else four samples that fail were half of the weight of 32, and a share ρ would not be reached."""
+    found = grown_of(PROMPTS, replace(FAST, draws=4, more=28), Rare())
+    whole = found.all
+    weight = np.exp(whole.log_share)
+    assert np.bincount(whole.prompt, weight) == pytest.approx(1.0)
+    assert np.bincount(whole.trees, whole.share) == pytest.approx(1.0)
+    again = np.unique(found.late.trees)
+    assert len(again) > 2
+    counts = weight[np.isin(whole.prompt, again)] * 32
+    assert counts == pytest.approx(counts.round()), "whole samples of 32"
+
+
 def test_the_share_of_trees_from_the_base_is_what_was_asked_for_whatever_the_sampler():
     for sampler, trees in (("babble", 4), ("frontier", 4), ("independent", 1)):
         settings = replace(FAST, sampler=sampler, trees=trees, draws=4, tokens=8, base_share=0.25)
