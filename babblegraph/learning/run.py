@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from babblegraph.errors import BadInput
-from babblegraph.given import is_whole
 from babblegraph.learning.directory import Directory
 from babblegraph.learning.generators import Generators, averaged, quiet_bars, ways_of
 from babblegraph.learning.grow import Grown, grow
@@ -105,9 +104,7 @@ class Run:
         if directory is not None and self.ranks.first:
             self.levels = directory.begin(told, resume=resume)
         self.levels = self.ranks.gathered(self.levels)[0]
-        self._weights = {
-            0: self.generators.weights()
-        }  # of the base, the best level and the last that is not refused
+        self._weights = {0: self.generators.weights()}  # of the base, the best level and the last
         self.guard: Guard | None = None
         with quiet_bars():
             self._restore()
@@ -122,9 +119,7 @@ class Run:
     def _next(self) -> Level:
         try:
             return self._whole()
-        except (
-            BaseException
-        ):  # Ctrl-C or a full disk may come when the weights have moved, half-way or too early
+        except BaseException:  # of Ctrl-C, or a full disk, when the weights have moved, half-way or wholly
             self.generators.put(self._weights[self._at])
             raise
 
@@ -288,7 +283,7 @@ class Run:
 
 
 def _check(threshold: float | None, settings: Settings, seed: int) -> None:
-    if not is_whole(seed) or seed < 0:
+    if not isinstance(seed, int | np.integer) or seed < 0:
         raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
     if settings.more is not None and threshold is None:
         raise BadInput(
