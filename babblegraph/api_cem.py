@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.api import prompts_of, score_of, threshold_of
+from babblegraph.errors import BadInput
 from babblegraph.learning import Directory, Run, Settings, preset
 from babblegraph.protocols import Task
 
@@ -57,8 +58,8 @@ def cem(
         config: what else the directory is to remember: plain JSON.
 
     Raises:
-        BadInput: no prompts, prompts both learned on and held out, nothing that says who is elite, or a directory
-            with another run.
+        BadInput: no prompts, one that is empty or too long, prompts both learned on and held out, nothing that says
+            who is elite, λ above 0 with truncation, or a directory with another run.
 
     >>> import babblegraph as bg
     >>> few = ["2 3 4>24", "3 5 7>38", "2 5 6>60", "4 5 6>26"]
@@ -67,10 +68,19 @@ def cem(
     >>> [level.number for level in run], run.levels[1].elite > 0
     ([0, 1], True)
     """
-    settings = settings or preset("broad")
+    from babblegraph.lm import Babbler  # which needs torch
+
+    settings = preset("broad") if settings is None else settings
+    if not isinstance(settings, Settings):
+        raise BadInput(f"settings must be Settings, got {settings!r:.80}: pass Settings(...) or preset(...)")
+    if not isinstance(generator, Babbler):
+        raise BadInput(f"a generator that learns must be a Babbler, got {generator!r:.80}: make it one")
+    if resume and directory is None:
+        raise BadInput("only a run in a directory can be resumed, got none: pass directory")
     threshold = threshold_of(task, threshold)
     texts = _texts(prompts, task, generator)
     if held_out is None:
+        texts = list(dict.fromkeys(texts))  # before a tenth is taken, so that none is on both sides
         n = round(HELD_OUT * len(texts)) if len(texts) >= FEWEST else 0
         texts, aside = texts[: len(texts) - n], texts[len(texts) - n :]
     else:
@@ -95,5 +105,11 @@ def _texts(prompts: Sequence[Any], task: Any, generator: Babbler) -> list[str]:
     """Prompts as texts, so that each is learned on once; chats as the generator's template writes them."""
     from babblegraph.lm.prompts import written
 
-    found = prompts_of(prompts, task) if len(prompts) else []
+    found = prompts_of(prompts, task)
+    for one in found:
+        chat = isinstance(one, Sequence) and len(one) > 0 and isinstance(one[0], Mapping)
+        if not isinstance(one, str) and not chat:
+            raise BadInput(
+                f"a prompt to learn on must be a text or a chat, got {one!r:.60}: pass what it says"
+            )
     return [one if isinstance(one, str) else written(one, generator.tokenizer) for one in found]

@@ -102,6 +102,30 @@ def test_training_says_when_nothing_is_held_out(home, capsys):
         assert ("no prompts are held out" in capsys.readouterr().err) == said
 
 
+def test_who_interrupts_a_run_that_has_not_begun_is_not_told_to_go_on_with_it(home, capsys, monkeypatch):
+    def interrupted(plan):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("babblegraph.cli.build.generator", interrupted)
+    given = [
+        "--prompts",
+        "prompts.txt",
+        "--value",
+        "worth.py:vowels",
+        "--top",
+        "1",
+        "--out",
+        "run",
+        "--quiet",
+    ]
+    assert train(*given) == 130
+    assert "the run had not begun" in capsys.readouterr().err
+    (home / "run").mkdir()
+    (home / "run" / "config.json").write_text("{}")
+    assert train(*given) == 130
+    assert "kept: babblegraph train --resume run" in capsys.readouterr().err
+
+
 LOUD = """print("loaded")
 
 class Loud:

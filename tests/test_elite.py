@@ -18,6 +18,7 @@ from babblegraph.learning.leaves import Leaves, gather, joined, log_weights
 from babblegraph.learning.soft import exponential, rank
 from babblegraph.loop import search
 from babblegraph.protocols import ALL
+from babblegraph.randomness import Rng
 from babblegraph.strategies import best_of_n, frontier
 
 FALSE_ALARM_Z = 4.9  # two-sided odds of 1e-6
@@ -130,6 +131,33 @@ def test_the_k_best_texts_of_each_prompt():
     assert two.weight.tolist() == [0.5, 0.5]
 
 
+def test_of_ties_at_the_kth_best_some_are_taken_and_what_is_better_always():
+    seeds = [Rng(seed) for seed in range(20)]
+    tied = leaves_of([0.9, 0.5, 0.5, 0.5, 0.1], unbiased=False)
+    found = [elite(tied, top=2, rng=rng) for rng in seeds]
+    assert all(0 in one.leaf and len(one.leaf) == 2 for one in found)
+    assert {i for one in found for i in one.leaf.tolist()} == {0, 1, 2, 3}
+    assert all(one.weight.tolist() == [0.5, 0.5] for one in found), "each of the best counts the same"
+    above = leaves_of([0.9, 0.8, 0.7, 0.1], unbiased=False)
+    assert all(elite(above, top=1, threshold=0.5, rng=rng).leaf.tolist() == [0] for rng in seeds)
+
+
+def test_weighted_ties_at_the_kth_best_stand_for_those_that_are_left_out():
+    log_f = np.log([0.5, 0.2, 0.1, 0.1, 0.1])
+    leaves = leaves_of([0.9, 0.5, 0.5, 0.5, 0.1], log_f=log_f, log_g=np.zeros(5))
+    runs = np.zeros((800, 5))
+    for seed in range(len(runs)):
+        one = elite(leaves, power=1.0, top=2, rng=Rng(seed))
+        runs[seed, one.leaf] = one.weight
+    assert runs.mean(0) == pytest.approx([5 / 9, 2 / 9, 1 / 9, 1 / 9, 0], abs=0.04)
+
+
+def test_fewer_texts_than_k_above_the_lowest_score_are_the_best_ones_all_the_same():
+    leaves = leaves_of([0, 0, 0, 1], unbiased=False)
+    assert elite(leaves, top=2, threshold=1.0).leaf.tolist() == [3]
+    assert elite(leaves, top=2, pooled=True).skipped == (LOWEST,)
+
+
 def test_why_a_prompt_has_no_elite():
     nan = np.nan
     score = [0, 0, 1, 1, 0.5, 0.5, nan, nan, 0, 1]
@@ -150,8 +178,6 @@ def test_a_constant_score_gives_an_empty_elite_and_no_weight_that_is_no_number()
 
 def test_a_cap_thins_without_bias():
     """Each text's mean weight over many thinnings is its weight without: z-test, odds 1e-6 over all texts."""
-    from babblegraph.randomness import Rng
-
     draw = np.random.default_rng(0)
     log_f = draw.normal(size=12)
     leaves = leaves_of(np.r_[np.zeros(2), np.ones(10)], log_f=log_f, log_g=np.zeros(12))

@@ -186,6 +186,26 @@ def test_the_recipe_trains_saves_and_measures_a_model(tmp_path, monkeypatch, cap
     assert "weak on purpose" in (tmp_path / "first" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("script", "wrong"),
+    [
+        (recipe, ["--out", "no", "--steps", "0"]),
+        (recipe, ["--out", "no", "--seed", "-1"]),
+        (recipe, ["--out", "no", "--threads", "0"]),
+        (evaluate, ["--model", "no", "--copies", "0"]),
+        (evaluate, ["--model", "no", "--puzzles", "1.5"]),
+        (evaluate, ["--model", "no"]),
+    ],
+)
+def test_what_the_recipe_cannot_do_is_said_before_it_begins(script, wrong, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        script.main(wrong)
+    assert ended.value.code == 2
+    assert ", got" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_shipped_figures_are_inside_the_promise():
     metrics = json.loads((MODEL / "metrics.json").read_text())
     assert metrics["puzzles"] >= 1000

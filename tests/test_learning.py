@@ -26,13 +26,13 @@ from babblegraph.learning import generators
 from babblegraph.learning import run as run_room
 from babblegraph.learning.grow import _shares, grow
 from babblegraph.learning.guard import Guard
-from babblegraph.learning.held_out import Held, Measure
+from babblegraph.learning.held_out import Held, Measure, mean_of
 from babblegraph.learning.level import Level
 from babblegraph.learning.level import choose as choose_elite
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.run import Run
 from babblegraph.learning.sample import first_trees
-from babblegraph.learning.update import Anchor
+from babblegraph.learning.update import Anchor, Learned
 from babblegraph.learning.value import refits
 from babblegraph.lm.engine import choose
 from babblegraph.scoring import LearnedValue, Score, function_value
@@ -47,6 +47,7 @@ ALONE = {
 PROMPTS = [f"{i}+{j}=" for i in range(1, 6) for j in range(1, 4)]
 ASIDE = ["7+1=", "8+2=", "9+3="]
 FAST = bg.Settings(levels=2, prompts=6, draws=8, epochs=2, batch=8, held_draws=8, learning_rate=3e-3)
+LONG = replace(FAST, levels=10, prompts=2, draws=4, epochs=1, held_draws=2)
 
 
 class Small:
@@ -164,6 +165,51 @@ def test_every_way_to_hold_on_to_the_past_resumes_too(tmp_path, settings):
     assert same_weights(whole, part)
 
 
+@pytest.mark.parametrize("moment", ["babbling", "learning: step 3", "measuring", "save", "summarise"])
+def test_a_run_that_is_interrupted_goes_on_to_the_same_end_when_it_is_iterated_again(
+    tmp_path, monkeypatch, moment
+):
+    """Ctrl-C or a full disk in the middle of a level: in a notebook nobody resumes, the same run goes on."""
+    known = choose(babbler().model)  # the check of the engine is most of so small a run
+    monkeypatch.setattr("babblegraph.lm.babbler.choose", lambda model, engine: known)
+    small = replace(FAST, prompts=2, draws=4, steps=4, batch=1, held_draws=2)
+    whole = learn(settings=small)
+    list(whole)
+    left = {"babbling": 2, "learning: step 3": 1, "measuring": 2, "save": 2, "summarise": 2}[moment]
+
+    def interrupting(what: str, *_: object) -> None:
+        nonlocal left
+        left -= what.startswith(moment)
+        if left == 0 and what.startswith(moment):
+            raise KeyboardInterrupt
+
+    for owner, name in ((generators.Generators, "save"), (directory_room.Directory, "summarise")):
+        plain = getattr(owner, name)
+
+        def call(*args, name=name, plain=plain):
+            interrupting(name)
+            return plain(*args)
+
+        monkeypatch.setattr(owner, name, call)
+    run = learn(settings=small, directory=tmp_path, say=interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        list(run)
+    assert len(run.levels) < 3
+    list(run)
+    assert same_weights(whole, run)
+    assert [level.held for level in run.levels] == [level.held for level in whole.levels]
+    assert len(learn(settings=small, directory=tmp_path, resume=True).levels) == 3
+
+
+def test_between_levels_the_progress_bars_of_transformers_are_the_users_own():
+    from transformers.utils import logging
+
+    assert logging.is_progress_bar_enabled()
+    assert all(
+        logging.is_progress_bar_enabled() for _ in learn(settings=replace(LONG, levels=1), held_out=[])
+    )
+
+
 KILLER = """
     import os, random, signal, sys, time
     import torch
@@ -183,7 +229,6 @@ KILLER = """
         there = [name for name in os.listdir(levels) if name.isdigit()] if os.path.isdir(levels) else []
         print(int(killed), len(there), flush=True)
 """
-LONG = replace(FAST, levels=10, prompts=2, draws=4, epochs=1, held_draws=2)
 
 
 @pytest.mark.slow
@@ -412,6 +457,44 @@ def test_prompts_that_no_sample_passes_are_drawn_again():
         learn(task=None, value=lambda texts: [0.5] * len(texts), settings=replace(settings, more=4, rho=0.5))
 
 
+def grown_of(prompts, settings, task):
+    how = {"score": Score(task), "score_base": Score(task), "threshold": 1.0, "seed": 1, "ranks": Ranks()}
+    return grow(generators.Generators(babbler(), settings), prompts, settings, say=lambda *_: None, **how)
+
+
+def test_a_prompt_that_passes_in_any_of_its_trees_is_not_drawn_again_and_others_once():
+    """With repetitions of each prompt, and of the base's samples too."""
+    settings = replace(FAST, trees=3, draws=4, more=8, base_share=0.5)
+    found = grown_of(PROMPTS, settings, Rare())
+    leaves, late = found.leaves, found.late
+    passed = {leaves.prompts[p] for p in leaves.prompt[leaves.score >= 1].tolist()}
+    again = [late.prompts[p] for p in late.trees.tolist()]
+    assert passed
+    assert set(again) == set(PROMPTS) - passed
+    assert {again.count(prompt) for prompt in again} == {3}, "each repetition once more"
+
+
+def test_samples_that_were_drawn_again_count_like_the_first():
+    """Else four samples that fail were half of the weight of 32, and a share ρ would not be reached."""
+    found = grown_of(PROMPTS, replace(FAST, draws=4, more=28), Rare())
+    whole = found.all
+    weight = np.exp(whole.log_share)
+    assert np.bincount(whole.prompt, weight) == pytest.approx(1.0)
+    assert np.bincount(whole.trees, whole.share) == pytest.approx(1.0)
+    again = np.unique(found.late.trees)
+    assert len(again) > 2
+    counts = weight[np.isin(whole.prompt, again)] * 32
+    assert counts == pytest.approx(counts.round()), "whole samples of 32"
+
+
+def test_the_share_of_trees_from_the_base_is_what_was_asked_for_whatever_the_sampler():
+    for sampler, trees in (("babble", 4), ("frontier", 4), ("independent", 1)):
+        settings = replace(FAST, sampler=sampler, trees=trees, draws=4, tokens=8, base_share=0.25)
+        leaves = grown_of(PROMPTS[:1], settings, Small()).leaves
+        assert leaves.share[leaves.of_base].sum() == pytest.approx(0.25), sampler
+        assert len(leaves.trees) == max(trees, 2)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0, "trees": 2}],
@@ -539,6 +622,70 @@ def test_adapters_serve_as_generator_and_base(tmp_path):
     assert torch.equal(resumed.generators.learner(ids).logits, run.generators.learner(ids).logits)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # by peft itself
+@pytest.mark.parametrize("settings", [FAST, replace(FAST, mode="lora", lora_rank=4)])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_generator_with_adapters_of_its_own_does_not_learn(tmp_path, settings, wrapped):
+    """With adapters off the base would not be the generator given, and a level's folder would lack what they do."""
+    peft = pytest.importorskip("peft")
+    given = babbler()
+    own = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    wrapper = peft.get_peft_model(given.model, own)
+    given = bg.Babbler(wrapper if wrapped else given.model, given.tokenizer, span=2, max_new_tokens=4)
+    with pytest.raises(BadInput, match="no adapters yet"):
+        learn(base=given, settings=settings, directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_of_the_same_base_begins_anew_and_what_it_made_is_no_base():
+    pytest.importorskip("peft")
+    base, settings = babbler(), replace(FAST, levels=1, prompts=2, epochs=1, mode="lora", lora_rank=4)
+    first = learn(base=base, settings=settings, held_out=[])
+    list(first)
+    made = first.generators.current
+    weights = first.generators.weights()
+    for mode in ("lora", "full"):
+        with pytest.raises(BadInput, match="no adapters yet"):
+            learn(base=made, settings=replace(settings, mode=mode))
+    second = learn(base=base, settings=settings, held_out=[])
+    list(second)
+    assert all(torch.equal(w, weights[name]) for name, w in second.generators.weights().items())
+    third = learn(base=base, settings=replace(settings, mode="full"))
+    assert third.generators.weights().keys() == dict(babbler().model.named_parameters()).keys(), "taken out"
+
+
+def test_adapters_that_are_averaged_with_the_base_do_so_much_less():
+    pytest.importorskip("peft")
+    settings = replace(FAST, levels=1, restart=True, mode="lora", lora_rank=4, learning_rate=1e-2)
+    runs = [learn(settings=replace(settings, average=share), held_out=[]) for share in (0.0, 0.5)]
+    moves = []
+    for run in runs:
+        list(run)
+        layers = [m for m in run.generators.learner.modules() if hasattr(m, "get_delta_weight")]
+        moves.append(torch.cat([layer.get_delta_weight("default").flatten() for layer in layers]))
+    assert moves[0].norm() > 0.1
+    assert torch.allclose(moves[1], 0.5 * moves[0], atol=1e-6)
+
+
+def test_where_no_rate_helps_the_generator_stays_what_it_was_not_the_base(monkeypatch):
+    """A restart begins from the base; where nothing comes of it, the level before is what is left."""
+    plain, asked = run_room.update, []
+
+    def failing(model, lessons, **options):
+        asked.append(lessons)
+        learned = plain(model, lessons, **options) if len(asked) == 1 else None
+        return learned or Learned(1.0, 1.0, 0, 1e-5, 3)
+
+    monkeypatch.setattr(run_room, "update", failing)
+    run = learn(settings=replace(FAST, restart=True, average=0.3))
+    steps = iter(run)
+    next(steps), next(steps)
+    first = run.generators.weights()
+    assert next(steps).learned.steps == 0
+    assert all(torch.equal(w, first[name]) for name, w in run.generators.weights().items())
+    assert run.levels[2].held == run.levels[1].held
+
+
 def held(pass_1: float, passes, entropy: float = 5.0) -> Held:
     one = Measure(pass_1)
     return Held(
@@ -589,6 +736,16 @@ def test_the_guard_knows_collapse_from_noise():
     assert guard.best_level == 1
 
 
+def test_a_few_prompts_that_agree_prove_nothing():
+    """Two prompts of which half pass fall both by chance in one of sixteen sound levels; of five, in one of 1,024."""
+    for n, alarms in ((2, False), (4, False), (5, True), (50, True)):
+        guard = Guard(held(0.2, [5] * n))
+        assert ("pass@64 fell" in guard.judge(1, held(0.3, [0] * n))) == alarms, n
+    assert mean_of(np.ones(20)) == pytest.approx((1.0, 0.861, 1.0), abs=1e-3), "as none in twenty has failed"
+    assert mean_of(np.zeros(20)) == pytest.approx((0.0, 0.0, 0.139), abs=1e-3)
+    assert mean_of(np.ones(1)) == (1.0, None, None)
+
+
 def test_after_an_alarm_the_best_level_is_back_and_learning_is_slower(tmp_path):
     settings = replace(FAST, levels=3, entropy_drop=0.02, learning_rate=3e-2, epochs=6)
     run = learn(settings=settings, directory=tmp_path / "run")
@@ -624,7 +781,20 @@ def test_a_constant_reward_skips_the_level_with_the_reason(settings):
         ({"prompts": []}, "prompts"),
         ({"held_out": PROMPTS[:1]}, "held-out"),
         ({"task": None, "held_out": []}, "elite needs"),
+        ({"prompts": None}, "prompts"),
+        ({"prompts": [[1, 2, 3], [4, 5]]}, "a text or a chat"),
+        ({"prompts": ["1+1=", 3.5]}, "a text or a chat"),
         ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": "a"}, "seed"),
+        ({"prompts": [*PROMPTS, " "]}, "empty"),
+        ({"prompts": [*PROMPTS, "1" * 128]}, "leave room"),
+        ({"held_out": ["1" * 128]}, "leave room"),
+        ({"base": babbler().again(top_k=5), "settings": replace(FAST, power=1.0)}, "truncation"),
+        ({"base": babbler().model}, "Babbler"),
+        ({"resume": True}, "directory"),
+        ({"settings": "expert"}, "settings"),
+        ({"settings": {"levels": 1}}, "settings"),
         ({"prompts": [[{"role": "user", "content": "hi"}]], "held_out": []}, "chat"),
     ],
 )
@@ -646,7 +816,8 @@ def test_a_babbler_with_a_base_of_its_own_does_not_learn():
         {"power": 2.0}, {"power": 1.0, "sampler": "babble"},
         {"more": 8, "power": 1.0}, {"more": 0}, {"steps": 0}, {"average": 1.0}, {"kl_base": -1.0}, {"rank": 1},
         {"beta": 0.0}, {"epochs": 1.5}, {"base_share": 1.0}, {"top": 1.5}, {"cap": 2.5}, {"power": 1.0, "draws": 1},
-        {"power": 1.0, "sampler": "frontier", "trees": 1},
+        {"power": 1.0, "sampler": "frontier", "trees": 1}, {"replay": 1.5},
+        {"rank": 4, "beta": 0.5},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(wrong):
@@ -664,6 +835,19 @@ def test_another_run_is_not_overwritten_nor_changed_on_the_way(tmp_path):
         learn(directory=tmp_path / "run", resume=True, base=babbler(seed=1))
     with pytest.raises(BadInput, match="prompts"):
         learn(directory=tmp_path / "run", resume=True, prompts=[*PROMPTS[1:], "9+9="])
+    for other in (
+        {"temperature": 0.5},
+        {"max_new_tokens": 3},
+        {"stop": "\n"},
+        {"until": "="},
+        {"end_ids": ()},
+    ):
+        with pytest.raises(BadInput, match=f"got {next(iter(other))} "):
+            learn(directory=tmp_path / "run", resume=True, base=babbler().again(**other))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    del config["run"]["temperature"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert learn(directory=tmp_path / "run", resume=True).levels, "of a version that did not keep it"
     with pytest.raises(BadInput, match="resumed"):
         learn(directory=tmp_path / "none", resume=True)
     (tmp_path / "full").mkdir()
@@ -679,6 +863,28 @@ def test_what_others_leave_in_a_run_does_no_harm_and_what_they_take_is_missed(tm
     shutil.rmtree(tmp_path / "levels" / "000")
     with pytest.raises(BadInput, match=r"got 001 in .* without 000"):
         learn(directory=tmp_path, settings=replace(FAST, levels=1), resume=True)
+
+
+def test_a_run_may_have_more_than_a_thousand_levels(tmp_path):
+    there = directory_room.Directory(tmp_path)
+    for number in range(1002):
+        there.folder(number).mkdir(parents=True)
+        (there.folder(number) / "level.json").write_text(json.dumps(Level(number).to_json()))
+    assert [level.number for level in there.done()] == list(range(1002))
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_model_with_options_of_sampling_beside_greedy_decoding_is_saved(tmp_path, mode):
+    """transformers loads it without a word, as it does many on the hub, and would refuse to save it."""
+    if mode == "lora":
+        pytest.importorskip("peft")
+    base = babbler()
+    base.model.generation_config.update(do_sample=False, temperature=0.7)
+    both = generators.Generators(base, replace(FAST, mode=mode, lora_rank=4))
+    both.save(tmp_path)
+    found = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert found.generation_config.temperature == 0.7
+    assert not base.model.generation_config.do_sample, "the user's own is as it was"
 
 
 @pytest.mark.parametrize("draws", [2, 10, 14, 24, 25, 30])
@@ -728,7 +934,11 @@ def test_without_a_threshold_the_figures_are_scores_and_the_guard_goes_by_them()
     assert base.held.pass_at_1.value == pytest.approx(base.held.score.value)
     assert 0 < base.held.pass_at_1.value < base.held.pass_at_k.value <= 1
     guard = Guard(base.held)
-    worse = base.held._replace(best=tuple(x - 0.2 for x in base.held.best), pass_at_1=Measure(0.1))
+    fell = zip(base.held.best, (0.1, 0.2, 0.3), strict=True)
+    worse = base.held._replace(best=tuple(x - less for x, less in fell), pass_at_1=Measure(0.1))
+    assert guard.judge(1, worse) == "", "of three prompts that is no proof"
+    fell = zip(base.held.best, (0.18, 0.2, 0.22), strict=True)
+    worse = base.held._replace(best=tuple(x - less for x, less in fell), pass_at_1=Measure(0.1))
     assert "the best of 8 fell by 0.2" in guard.judge(1, worse)
     assert guard.judge(2, base.held._replace(pass_at_1=Measure(0.0))) == ""
     assert guard.best_level == 0, "a lower score is not better"
@@ -756,6 +966,12 @@ def test_a_verifier_that_fails_is_told_of():
     assert level.failure == "verify raised ZeroDivisionError: one"
     assert "scoring failed" in level_line(level)
     assert Level.from_json(json.loads(json.dumps(level.to_json()))) == level
+
+
+def test_a_prompt_that_comes_twice_is_not_both_learned_on_and_held_out():
+    twenty = [f"{i}+{j}=" for i in range(1, 5) for j in range(1, 6)]
+    run = learn(prompts=iter([*twenty, twenty[0]]), held_out=None)
+    assert (run.prompts.learn, run.prompts.held_out) == (twenty[:18], twenty[18:])
 
 
 def test_prompts_of_levels_come_round():

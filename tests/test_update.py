@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_models import character_tokenizer, tiny_llama
+from tiny_models import character_tokenizer, family_model, tiny_llama
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.rows import Passes, by_length, log_p, logits_of, pad
@@ -141,6 +141,26 @@ def test_an_anchor_holds_the_generator_back(model):
         return float(((a.exp() * (a - g)).sum(-1) * batch.learned).sum())
 
     assert moved(3.0) < 0.7 * moved(0.0)
+
+
+def test_dropout_autocast_and_no_grad_around_it_change_nothing():
+    """A user's own training may have left the base in training mode, and a script may turn gradients off."""
+    tokenizer = character_tokenizer()
+    plain = family_model("gpt2", tokenizer)
+    texts = lessons([3, 4, 5, 6], [3, 4, 7, 8])
+    training = copy.deepcopy(plain).train()
+    assert np.array_equal(*(log_p(m, texts.tokens, texts.start) for m in (plain, training)))
+    frozen = copy.deepcopy(plain).requires_grad_(False)
+    learners = copy.deepcopy(plain), copy.deepcopy(training)
+    update(learners[0], texts, steps=2, anchors=(Anchor(frozen, 1.0),), rng=Rng(0))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        anchor = Anchor(copy.deepcopy(frozen).train(), 1.0)
+        update(learners[1], texts, steps=2, anchors=(anchor,), rng=Rng(0))
+    pairs = list(zip(*(learner.parameters() for learner in learners), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert all(p.grad is None for p in learners[0].parameters()), "no memory is left behind"
+    assert training.training
+    assert anchor.model.training
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit(model):

@@ -236,8 +236,11 @@ def _run(
                 for level in run:
                     output.done(level, directory)
             except KeyboardInterrupt:
-                go_on = f"babblegraph train --resume {shlex.quote(str(directory))}"
-                output.tell(f"stopped; all finished levels are kept: {go_on}")
+                go_on = (
+                    f"all finished levels are kept: babblegraph train --resume {shlex.quote(str(directory))}"
+                )
+                begun = (directory / "config.json").is_file()
+                output.tell(f"stopped; {go_on if begun else 'the run had not begun'}")
                 return INTERRUPTED
     return DONE
 

@@ -4,6 +4,7 @@ Everything comes from forward play and from the strict verifier; no solver is in
 `train` split alone.
 """
 
+import argparse
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,18 @@ LONGEST_ROW = 112
 COUNTS = (3, 3, *[4] * 17, 5)  # numbers in a puzzle, in the proportions they are trained in
 LARGEST = 20
 TARGETS = range(10, 101)
+
+
+def positive(text: str) -> int:
+    """Read an option of the scripts here that counts something."""
+    return whole(text, least=1)
+
+
+def whole(text: str, least: int = 0) -> int:
+    """Read an option that is a whole number from `least` on; argparse says what is wrong with any other."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+    return int(text)
 
 
 @dataclass

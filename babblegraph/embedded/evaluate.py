@@ -35,10 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Sample, score, and write the figures down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="directory of the model")
-    parser.add_argument("--puzzles", type=int, default=PUZZLES)
-    parser.add_argument("--copies", type=int, default=COPIES, help="attempts a puzzle")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--puzzles", type=data.positive, default=PUZZLES)
+    parser.add_argument("--copies", type=data.positive, default=COPIES, help="attempts a puzzle")
+    parser.add_argument("--threads", type=data.positive, default=2)
     options = parser.parse_args(arguments)
+    if not (options.model / "config.json").is_file():
+        parser.error(f"--model must be the directory of a model, got {str(options.model)!r}: train it first")
     torch.set_num_threads(options.threads)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
     start = time.perf_counter()

@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, save the model and its tokenizer, and note how long it took in `training.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory for the model")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help="fewer steps make a weaker model")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=data.whole, default=0)
+    parser.add_argument("--steps", type=data.positive, default=STEPS, help="fewer steps make a weaker model")
+    parser.add_argument("--threads", type=data.positive, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ class Directory:
             BadInput: one that cannot be read.
         """
         found: list[Level] = []
-        for folder in sorted(self.levels.glob("[0-9]*")):
+        for folder in sorted(self.levels.glob("[0-9]*"), key=lambda one: (len(one.name), one.name)):
             if folder != self.folder(len(found)):
                 raise BadInput(
                     f"a run needs all its levels, got {folder.name} in {str(self.levels)!r} without "
@@ -115,7 +115,10 @@ class Directory:
         _write(beside / LEVEL, json.dumps(level.to_json(), indent=2, ensure_ascii=False) + "\n")
         for file in [*beside.rglob("*"), beside]:
             _sync(file)
-        os.replace(beside, place)
+        if place.exists():  # an interrupt came just after it was written, and the run made it again
+            shutil.rmtree(beside)
+        else:
+            os.replace(beside, place)
         _sync(self.levels)
         self.summarise(self.done())
 
@@ -159,7 +162,8 @@ class Directory:
         for part, now in config.items():
             was = saved.get(part)
             if isinstance(now, dict) and isinstance(was, dict):
-                for name in {*now, *was} - {"levels"}:
+                new = {*now} - {*was} if part == "run" else set()  # what versions before did not keep
+                for name in sorted({*now, *was} - {"levels"} - new):
                     if now.get(name) != was.get(name):
                         raise BadInput(
                             f"a run must go on as it began, got {name} {now.get(name)!r} instead of "

@@ -69,7 +69,7 @@ def elite(
         power: λ of the target f^λ g^(1−λ) 1[S ≥ γ]; 1 is the cross-entropy method, 0 expert iteration.
         threshold: the final γ, which is never exceeded.
         rho: the share of each prompt's weight that is to be elite, in (0, 1).
-        top: instead, the k best texts of each prompt.
+        top: instead, the k best texts of each prompt; of ties at the k-th some by chance.
         pooled: whether ρ or k are of the whole batch, with one γ for all prompts, each of which counts the same.
         soft: a factor that grows with the score, beside or instead of the threshold; see `learning.soft`.
         flat: give every distinct text of a prompt the same weight; by default where weights mean nothing.
@@ -92,16 +92,20 @@ def elite(
     log_w = np.zeros(len(leaves)) if flat else log_weights(leaves, power)
     members = leaves.of_prompts()
     gamma = _thresholds(leaves, members, now, threshold, rho, top, pooled)
-    cap = top if cap is None and not pooled else cap  # of ties at the k-th best
+    each_best = top is not None and not pooled
     chosen, weights, skipped = [], [], []
     for p, ids in enumerate(members):
-        reason, passes = _passing(leaves.score[ids], gamma[p], threshold, lowest_too)
+        reason, passes = _passing(leaves.score[ids], gamma[p], threshold, lowest_too, each_best)
         logs = log_w[ids]
         if soft is not None and passes.any():
             logs = logs + soft(np.nan_to_num(leaves.score[ids], nan=-np.inf), now[ids])
         some, logs = _distinct(leaves, ids[passes & (logs > -np.inf)], logs[passes & (logs > -np.inf)], flat)
+        uniform = (rng or Rng(0)).generator(p).random(2)
+        if each_best and top is not None and len(some) > top:
+            keep, log_pi = _best(leaves.score[some], logs, top, uniform[0])
+            some, logs = some[keep], logs[keep] - (0.0 if flat else log_pi[keep])
         if cap is not None and len(some) > cap:
-            keep, log_pi = fearnhead_clifford(logs, cap, (rng or Rng(0)).generator(p).random())
+            keep, log_pi = fearnhead_clifford(logs, cap, uniform[0 if top is None else 1])
             some, logs = some[keep], logs[keep] - log_pi[keep]
         skipped.append("" if len(some) else reason or NONE)
         chosen.append(some)
@@ -174,9 +178,12 @@ def _reached(leaves: Leaves, ids: Ids, log_w: Floats, rho: float | None, top: in
 
 
 def _passing(
-    score: Floats, gamma: float, threshold: float | None, lowest_too: bool
+    score: Floats, gamma: float, threshold: float | None, lowest_too: bool, each_best: bool
 ) -> tuple[str, NDArray[np.bool_]]:
-    """Which of a prompt's leaves reach γ and are above its lowest score; why none, in a few words."""
+    """Which of a prompt's leaves reach γ and are above its lowest score; why none, in a few words.
+
+    Fewer than k texts above the lowest are the best ones all the same.
+    """
     nobody = np.zeros(len(score), np.bool_)
     if np.isnan(gamma):
         return UNFINISHED, nobody
@@ -186,9 +193,18 @@ def _passing(
     low, high = float(np.nanmin(score)), float(np.nanmax(score))
     if low == high:
         return SAME if threshold is None or low >= threshold else NONE, nobody
-    if np.isfinite(gamma) and gamma <= low:
+    if np.isfinite(gamma) and gamma <= low and not each_best:
         return LOWEST, nobody
     return "", passing & (score > low)
+
+
+def _best(score: Floats, log_w: Floats, k: int, uniform: float) -> tuple[NDArray[np.bool_], Floats]:
+    """Which texts are the k best, and log π of each, since of ties at the k-th chance takes some."""
+    last = np.sort(score)[-k]
+    keep, tied, log_pi = score > last, np.flatnonzero(score == last), np.zeros(len(score))
+    some, log_pi[tied] = fearnhead_clifford(log_w[tied], k - int(keep.sum()), uniform)
+    keep[tied] = some
+    return keep, log_pi
 
 
 def _distinct(leaves: Leaves, ids: Ids, log_w: Floats, flat: bool) -> tuple[Ids, Floats]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from babblegraph.errors import BadInput
 from babblegraph.learning.rows import log_p
 from babblegraph.learning.update import Anchor, weights_of
+from babblegraph.lm.base import without_adapters
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.frozen import Frozen
 
@@ -25,20 +27,24 @@ if TYPE_CHECKING:
 
 Weights = dict[str, torch.Tensor]
 NOW, BEFORE = "default", "before"  # adapters: what learns, and what it was before an update
+_put_in: weakref.WeakKeyDictionary[Babbler, Any] = (
+    weakref.WeakKeyDictionary()
+)  # the adapters of a base's last run
 
 
 class Generators:
     """f and g as babblers, and the weights that learn.
 
     With all weights learning, g is a copy of the base. With adapters one set of weights is both: the base is the
-    model with its adapters off, and they are put into the user's own model.
+    model with its adapters off, and they are put into the user's own model. Another run of the same babbler takes
+    them out again and begins from the same base.
 
     Args:
         base: f; its way of sampling is g's too.
         settings: `mode` and what belongs to it.
 
     Raises:
-        BadInput: adapters are asked for and peft is not installed, or f has a base of its own.
+        BadInput: adapters are asked for and peft is not installed, or f has a base or adapters of its own.
     """
 
     def __init__(self, base: Babbler, settings: Settings) -> None:
@@ -46,9 +52,16 @@ class Generators:
             raise BadInput(
                 "the babbler that learns is its own base, got one with a base: make it without one"
             )
+        if base in _put_in:
+            _put_in.pop(base).unload()
+        if without_adapters(base.model) is not None:
+            raise BadInput(
+                "a generator that learns must have no adapters yet, got one with some, which the base would lack: "
+                "merge them into its weights (peft's merge_and_unload), or load it anew"
+            )
         self.adapters: Any = None
         if settings.mode == "lora":
-            self.adapters = _with_adapters(base.model, settings)
+            self.adapters = _put_in[base] = _with_adapters(base.model, settings)
             self.learner: Any = base.model
             self._like = base.again(model=self.learner)
             self.base: Babbler = Frozen(self._like)
@@ -112,6 +125,7 @@ class Generators:
         if self.adapters is not None:
             self.adapters.save_pretrained(folder / "adapter", selected_adapters=[NOW])
             model = _on_cpu(self.adapters).merge_and_unload(adapter_names=[NOW])
+        _let_sampling_be_saved(model)
         model.save_pretrained(folder)
         if self.base.tokenizer is not None:
             self.base.tokenizer.save_pretrained(folder)
@@ -151,6 +165,34 @@ class Generators:
             self.adapters.set_adapter(NOW)
 
 
+def averaged(now: Weights, before: Weights, share: float) -> Weights:
+    """The mean of two generators' weights; of adapters that of their factors.
+
+    Where an adapter did nothing before, since one of its factors was zero, the other is left as it is: then their
+    product is the mean of the products, which it is to first order otherwise.
+
+    Args:
+        share: of those before.
+    """
+
+    def alone(name: str) -> bool:
+        return ".lora_A." in name and not before[name.replace(".lora_A.", ".lora_B.")].any()
+
+    return {n: w if alone(n) else (1 - share) * w + share * before[n] for n, w in now.items()}
+
+
+def ways_of(babbler: Babbler) -> dict[str, Any]:
+    """How a babbler samples, plain, for a run to remember: another way would be another run."""
+    span = babbler.span
+    return babbler.sampling | {
+        "span": span.tokens,
+        "stop": list(span.stop),
+        "until": list(span.until),
+        "end_ids": sorted(span.end_ids),
+        "max_new_tokens": babbler.max_new_tokens,
+    }
+
+
 @contextmanager
 def quiet_bars() -> Iterator[None]:
     """Without transformers' own progress bars, which would be drawn across ours."""
@@ -163,6 +205,19 @@ def quiet_bars() -> Iterator[None]:
     finally:
         if was:
             logging.enable_progress_bar()
+
+
+def _let_sampling_be_saved(model: Any) -> None:
+    """Turns sampling on where the options that came with a model are of sampling and it is off.
+
+    transformers loads such a model, as many are, and refuses to save it.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is not None and not config.do_sample:
+        try:
+            config.validate(strict=True)
+        except ValueError:
+            config.do_sample = True
 
 
 def _on_cpu(model: Any) -> Any:

@@ -39,6 +39,7 @@ class Grown(NamedTuple):
         failures: how often the verifier or the value failed.
         failure: the first of these, in one line.
         late: leaves of prompts that were drawn again since none of theirs had passed; None where nothing was.
+        late_share: of these in all samples of such a prompt.
     """
 
     leaves: Leaves
@@ -47,11 +48,18 @@ class Grown(NamedTuple):
     failures: int = 0
     failure: str = ""
     late: Leaves | None = None
+    late_share: float = 0.0
 
     @property
     def all(self) -> Leaves:
-        """What the elite is chosen from."""
-        return self.leaves if self.late is None else joined([self.leaves, self.late], self.leaves.prompts)
+        """What the elite is chosen from; every sample of a prompt counts the same, whenever it was drawn."""
+        if self.late is None:
+            return self.leaves
+        both = joined([self.leaves, self.late], self.leaves.prompts)
+        late = np.arange(len(both.trees)) >= len(self.leaves.trees)
+        again = np.isin(both.trees, both.trees[late])
+        part = np.where(again, np.where(late, self.late_share, 1 - self.late_share), 1.0)
+        return replace(both, share=part * both.share, log_share=both.log_share + np.log(part)[both.tree])
 
 
 def grow(
@@ -105,6 +113,7 @@ def _together(parts: Sequence[Grown], prompts: Sequence[Any]) -> Grown:
         sum(one.failures for one in parts),
         next((one.failure for one in parts if one.failure), ""),
         joined(late, prompts) if late else None,
+        max(one.late_share for one in parts),
     )
 
 
@@ -125,13 +134,15 @@ def _forest(
         last.append(_search(generators.base, prompts, settings, of_base, score_base, seed + 1, say))
     samples = [of_current, of_base][: len(last)] if settings.sampler == "independent" else None
     leaves = _weighed(gather(*(one.graph for one in last), samples=samples), generators, settings)
-    late = None
-    if settings.more is not None and (failed := _failed(last[0].graph, threshold)):
+    late, late_share = None, 0.0
+    if settings.more is not None and (failed := _failed([one.graph for one in last], threshold)):
         last.append(_search(generators.current, failed, settings, settings.more, score, seed + 2, say))
         late = gather(last[-1].graph, samples=[settings.more])
+        late_share = settings.more / (settings.draws + settings.more)
     failures = sum(int(one.graph.meta.get("scorer_failures", 0)) for one in last)
     first = next((str(some["error"]) for one in last for some in one.graph.failures), "")
-    return Grown(leaves, sum(one.spent.sampled for one in last), last[0].graph, failures, first, late)
+    tokens = sum(one.spent.sampled for one in last)
+    return Grown(leaves, tokens, last[0].graph, failures, first, late, late_share)
 
 
 def _shares(settings: Settings) -> tuple[int, int]:
@@ -141,21 +152,24 @@ def _shares(settings: Settings) -> tuple[int, int]:
     return of_base, total - of_base
 
 
-def _failed(graph: BabbleGraph, threshold: float | None) -> list[Any]:
-    """Prompts without a leaf that passes."""
-    leaves = np.flatnonzero(graph.is_leaf())
-    passed = graph.root[leaves[passing(graph, leaves, threshold)]]
-    return [graph.prompts[i] for i in np.setdiff1d(np.arange(graph.trees), passed).tolist()]
+def _failed(graphs: Sequence[BabbleGraph], threshold: float | None) -> list[Any]:
+    """Prompts without a leaf that passes in any of their trees."""
+    passed = set()
+    for graph in graphs:
+        leaves = np.flatnonzero(graph.is_leaf())
+        found = graph.root[leaves[passing(graph, leaves, threshold)]]
+        passed |= {graph.prompts[i] for i in found.tolist()}
+    return [prompt for prompt in dict.fromkeys(graphs[0].prompts) if prompt not in passed]
 
 
 def _search(
     babbler: Babbler, prompts: Sequence[Any], settings: Settings, n: int, score: Scorer, seed: int, say: Say
 ) -> Round:
-    copies, close = settings.trees, False
+    copies, close = n, False
     if settings.sampler == "independent":
-        strategy = best_of_n(n=n, width=n)
+        strategy, copies = best_of_n(n=n, width=n), settings.trees
     elif settings.sampler == "frontier":
-        strategy, copies, close = frontier(width=settings.draws, keep=settings.keep), n, True
+        strategy, close = frontier(width=settings.draws, keep=settings.keep), True
     else:
         strategy = babble(threshold=None)
     trees = [prompt for prompt in prompts for _ in range(copies)]

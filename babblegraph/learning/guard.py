@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from babblegraph.intervals import student_mean
-from babblegraph.learning.held_out import Held
+from babblegraph.learning.held_out import Held, mean_of
 
 
 @dataclass
@@ -29,7 +28,8 @@ class Guard:
         """Why this level must not be gone on with; empty where it may, and then it is the best if pass@1 is.
 
         pass@k alarms when the whole 95 % interval of its loss against the best level, paired by prompt, is below
-        zero: one sound level in forty does so by chance. Without a threshold both are of scores.
+        zero: about one sound level in forty does so by chance. Two to four prompts that all fall alike are no proof.
+        Without a threshold both are of scores.
         """
         if reason := self._collapsed(held):
             return reason
@@ -43,9 +43,9 @@ class Guard:
         least = (1 - self.entropy_drop) * self.base.entropy
         if held.entropy < least:
             return f"the entropy fell to {held.entropy:.3g} nats, below {least:.3g}"
-        change, interval = student_mean(np.array(held.best) - np.array(self.best.best))
-        if interval is not None and interval[1] < 0:
-            fell, least, best = -change, -interval[1], f"level {self.best_level}"
+        change = mean_of(np.array(held.best) - np.array(self.best.best), least=-1.0)
+        if change.high is not None and change.high < 0:
+            fell, least, best = -change.value, -change.high, f"level {self.best_level}"
             if held.threshold is None:
                 return f"the best of {held.k} fell by {fell:.3g}, at least {least:.3g}, below {best}"
             return f"pass@{held.k} fell by {100 * fell:.1f} points, at least {100 * least:.1f}, below {best}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Budget
 from babblegraph.graph import BabbleGraph
-from babblegraph.intervals import student_mean
+from babblegraph.intervals import agreeing, student_mean
 from babblegraph.loop import Round, search
 from babblegraph.side_by_side import SideBySide
 from babblegraph.strategies import best_of_n, together
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from babblegraph.protocols import Scorer
 
 UNBOUNDED = 1 << 40  # tokens: samples end by themselves
+SAME = 1e-9  # numbers nearer than that, such as differences of scores, are equal
 
 
 class Measure(NamedTuple):
@@ -139,9 +140,14 @@ def passing(graph: BabbleGraph, leaves: NDArray[np.intp], threshold: float | Non
     return graph.reaches(threshold, leaves)
 
 
-def mean_of(each: NDArray[np.float64]) -> Measure:
-    """A mean with Student's interval over prompts."""
+def mean_of(each: NDArray[np.float64], least: float = 0.0) -> Measure:
+    """A mean over prompts, whose numbers lie between `least` and 1, with Student's interval.
+
+    Where all prompts say the same, another kind may have gone unseen: that is no interval of width zero.
+    """
     value, interval = student_mean(each)
+    if interval is not None and np.ptp(each) <= SAME:
+        interval = agreeing(value, min(least, value), max(1.0, value), len(each))
     return Measure(value, *(interval or (None, None)))
 
 

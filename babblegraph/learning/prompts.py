@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from babblegraph.errors import BadInput
+from babblegraph.estimates import truncation
 from babblegraph.randomness import Rng
+
+if TYPE_CHECKING:
+    from babblegraph.lm import Babbler
 
 BATCH = 3  # word of random keys, beside those of `learning.run`
 
@@ -23,6 +27,22 @@ def told_apart(prompts: Sequence[Any]) -> str:
     """
     digest = hashlib.blake2b(json.dumps([str(one) for one in prompts]).encode(), digest_size=3)
     return f"{len(prompts)}, {digest.hexdigest()}"
+
+
+def check(base: Babbler, prompts: Sequence[Any], power: float) -> None:
+    """Refuses what a search would refuse only when its level comes, and again each time the run is resumed.
+
+    Args:
+        base: the generator.
+        prompts: all that it is to learn on or to be measured on.
+        power: λ.
+
+    Raises:
+        BadInput: a prompt that is empty or leaves no room in the context, or λ above 0 with truncation.
+    """
+    reason = truncation(base.start(prompts), "g")
+    if power > 0 and reason:
+        raise BadInput(f"λ above 0 needs unbiased weights, got λ = {power:g} and none: {reason}")
 
 
 class Prompts:

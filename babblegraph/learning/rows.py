@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,24 @@ def logits_of(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+@contextmanager
+def as_sampled(*models: torch.nn.Module) -> Iterator[None]:
+    """Within this block models compute what they do in a search: without dropout and autocast, whatever is around."""
+    training = [module for model in models for module in model.modules() if module.training]
+    kinds = {p.device.type for model in models for p in model.parameters()}
+    on = [kind for kind in kinds if torch.is_autocast_enabled(kind)]
+    with ExitStack() as stack:
+        for kind in on:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+
 class Passes(AtOnce):
     """Passes over texts of about one length.
 
@@ -103,7 +122,8 @@ def log_p(model: PreTrainedModel, tokens: Sequence[NDArray[Any]], start: NDArray
         each = logits_of(model, batch).log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0].double()
         found[some] = (each * batch.learned).sum(-1).cpu().numpy()
 
-    Passes(model).over(tokens, run)
+    with as_sampled(model):
+        Passes(model).over(tokens, run)
     return found
 
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.directory import Directory
-from babblegraph.learning.generators import Generators, quiet_bars
+from babblegraph.learning.generators import Generators, averaged, quiet_bars, ways_of
 from babblegraph.learning.grow import Grown, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
 from babblegraph.learning.level import Level, choose, lessons_of, report, together
-from babblegraph.learning.prompts import Prompts, told_apart
+from babblegraph.learning.prompts import Prompts, check, told_apart
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.sample import first_trees
 from babblegraph.learning.settings import Settings
@@ -40,7 +40,7 @@ class Run:
     """A run of the cross-entropy method: iterate over it, one level at a time.
 
     Every level is a function of the weights before it, the settings and the seed, so that a run that was
-    interrupted goes on to the same end.
+    interrupted goes on to the same end: when it is resumed, and when it is iterated over again.
 
     Args:
         base: f, from which everything begins.
@@ -79,6 +79,7 @@ class Run:
     ) -> None:
         _check(threshold, settings, seed)
         self.prompts = Prompts(prompts, held_out, settings.prompts, Rng(seed))
+        check(base, [*self.prompts.learn, *self.prompts.held_out], settings.power)
         self.score, self.settings = score, settings
         self.threshold = None if threshold is None else float(np.float32(threshold))  # as scores are kept
         self._side_by_side = SideBySide()
@@ -95,14 +96,15 @@ class Run:
                 "prompts": told_apart(self.prompts.learn),
                 "held_out": told_apart(self.prompts.held_out),
                 "model": base.fingerprint,
+                **ways_of(base),
             },
             **(config or {}),
         }
+        self.generators = Generators(base, settings)  # first: where it refuses, no directory is begun
         if directory is not None and self.ranks.first:
             self.levels = directory.begin(told, resume=resume)
         self.levels = self.ranks.gathered(self.levels)[0]
-        self.generators = Generators(base, settings)
-        self._weights = {0: self.generators.weights()}  # of the base and of the best level
+        self._weights = {0: self.generators.weights()}  # of the base, the best level and the last
         self.guard: Guard | None = None
         with quiet_bars():
             self._restore()
@@ -111,9 +113,17 @@ class Run:
         """Each level that is still to be done, level 0 first: the base, measured."""
         while len(self.levels) <= self.settings.levels:
             with quiet_bars():
-                yield self._next()
+                level = self._next()
+            yield level
 
     def _next(self) -> Level:
+        try:
+            return self._whole()
+        except BaseException:  # of Ctrl-C, or a full disk, when the weights have moved, half-way or wholly
+            self.generators.put(self._weights[self._at])
+            raise
+
+    def _whole(self) -> Level:
         began, number = time.perf_counter(), len(self.levels)
         if number == 0:
             level, lessons, grown = Level(0, next_rate=self.settings.learning_rate), None, None
@@ -127,10 +137,18 @@ class Run:
         self._keep(level, lessons, grown, value)
         return level
 
+    @property
+    def _at(self) -> int:
+        """The level whose weights g has."""
+        if not self.levels:
+            return 0
+        last = self.levels[-1]
+        return last.best if last.alarm else last.number
+
     def _level(self, number: int) -> tuple[Level, Lessons | None, Grown]:
         """Search, choose, learn."""
         settings, before = self.settings, self.levels[-1]
-        now, base = self._scores(before)
+        now, base = self._scores()
         how: dict[str, Any] = {"score": now, "score_base": base, "threshold": self.threshold}
         how |= {"ranks": self.ranks, "say": self.say, "side_by_side": self._side_by_side}
         grown = grow(
@@ -165,9 +183,10 @@ class Run:
             ranks=self.ranks,
             progress=lambda done, of: self.say(f"learning: step {done:,} of {of:,}", done, of),
         )
-        if before is not None:
-            a, now = settings.average, generators.weights()
-            generators.put({name: (1 - a) * now[name] + a * before[name] for name in now})
+        if not learned.steps:
+            generators.put(self._weights[self._at])  # not the base's, from which a restart had begun
+        elif before is not None:
+            generators.put(averaged(generators.weights(), before, settings.average))
         generators.moved()
         return learned
 
@@ -206,10 +225,9 @@ class Run:
             return ""
         return self.guard.judge(level.number, level.held)
 
-    def _scores(self, before: Level) -> tuple[Scorer, Scorer]:
+    def _scores(self) -> tuple[Scorer, Scorer]:
         """What the searches of the current generator and of the base score by: each its own value head, if any."""
-        number = before.best if before.alarm else before.number
-        now = self._head(number, self.generators.current)
+        now = self._head(self._at, self.generators.current)
         if now is None:
             return self.score, self.score
         guided = now.guiding(self.generators.current, self.score)
@@ -225,16 +243,16 @@ class Run:
     def _keep(
         self, level: Level, lessons: Lessons | None, grown: Grown | None, value: Refitted | None
     ) -> None:
-        self.levels.append(level)
         if lessons is not None:
             self._lessons[level.number] = lessons
         if self.directory is not None and self.ranks.first:
             graph = None if grown is None or grown.graph is None else first_trees(grown.graph, SAMPLE)
             self.directory.write(level, self.generators, lessons, graph, value)
         self.ranks.wait()
-        if level.best == level.number:
+        if not level.alarm:
             self._weights[level.number] = self.generators.weights()
-        self._weights = {number: self._weights[number] for number in {0, level.best}}
+        self.levels.append(level)  # from here on it is done
+        self._weights = {n: one for n, one in self._weights.items() if n in (0, level.best, level.number)}
         self._heads.forget_all_but(0, level.best, level.number)
         if level.alarm:
             self.generators.put(self._weights[level.best])
@@ -242,7 +260,8 @@ class Run:
     def _restore(self) -> None:
         """The state after the levels that the directory holds."""
         for level in self.levels:
-            self._judged(level)
+            if not level.alarm:  # what was refused is not judged anew, maybe by another version
+                self._judged(level)
         if not self.levels or self.directory is None:
             return
         last = self.levels[-1]
@@ -250,6 +269,7 @@ class Run:
         self._weights[last.best] = self.generators.weights()
         if last.number != last.best and not last.alarm:
             self.generators.load(self.directory.folder(last.number))
+            self._weights[last.number] = self.generators.weights()
 
     def _lessons_of(self, number: int) -> Lessons | None:
         if number not in self._lessons and self.directory is not None:
@@ -263,8 +283,8 @@ class Run:
 
 
 def _check(threshold: float | None, settings: Settings, seed: int) -> None:
-    if seed < 0:
-        raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
     if settings.more is not None and threshold is None:
         raise BadInput(
             f"more samples are drawn until one passes a threshold, got more {settings.more} and none: give one"

@@ -51,7 +51,8 @@ class Settings:
         kl_previous, kl_base: α and β of the KL to the generator before and to the base.
         restart: learn from the base at each level, from all levels' elites.
         replay: levels before whose elites are learned once more.
-        average: share of the previous generator's weights in the new one; with `restart` of the base's.
+        average: share of the previous generator's weights in the new one; with `restart` of the base's. Of adapters
+            the factors are averaged, which is the same with `restart`, and to first order without.
         held_draws: samples of each held-out prompt, and k of its pass@k.
         entropy_drop: share of the base's entropy whose loss raises the alarm.
     """
@@ -100,6 +101,8 @@ class Settings:
                 )
         if not 0 < self.learning_rate < math.inf:
             raise BadInput(f"learning_rate must be above zero, got {self.learning_rate:g}: 3e-4 is a start")
+        if not isinstance(self.replay, int):
+            raise BadInput(f"replay must be a whole number, got {self.replay!r}: 0 leaves it out")
         for name in ("kl_previous", "kl_base", "replay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(f"{name} must not be negative, got {getattr(self, name):g}: 0 leaves it out")
@@ -118,6 +121,10 @@ class Settings:
             )
         if self.beta is not None and not self.beta > 0:
             raise BadInput(f"beta must be above 0, got {self.beta:g}: small ones choose the best only")
+        if self.rank is not None and self.beta is not None:
+            raise BadInput(
+                f"a soft elite is of ranks or of scores, got rank {self.rank} and beta {self.beta:g}: drop one"
+            )
         if self.rank is not None and self.rank < 2:
             raise BadInput(f"rank must be at least 2, got {self.rank}: it is N of the best of N")
 

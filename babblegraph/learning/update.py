@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from babblegraph.errors import BadInput
 from babblegraph.learning.optimiser import Optimiser
 from babblegraph.learning.ranks import Ranks
-from babblegraph.learning.rows import Passes, logits_of, pad
+from babblegraph.learning.rows import Passes, as_sampled, logits_of, pad
 from babblegraph.randomness import Rng
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ def update(
     before = weights_of(model)
     for retry in range(RETRIES + 1):
         rate = learning_rate / 2**retry
-        first, last = _descend(
-            model, lessons, rate, steps, batch, anchors, weight_decay, rng, ranks, progress
-        )
+        with as_sampled(model, *(anchor.model for anchor in anchors)), torch.enable_grad():
+            first, last = _descend(
+                model, lessons, rate, steps, batch, anchors, weight_decay, rng, ranks, progress
+            )
         if math.isfinite(last) and last <= first and _finite(model):
             return Learned(first, last, steps, rate, retry)
         model.load_state_dict(before, strict=False)
@@ -184,6 +185,7 @@ def _descend(
         optimiser.step(rate * _schedule(done, steps))
         if progress is not None:
             progress(done + 1, steps)
+    optimiser.zero_grad()  # as much memory as the weights, which a search has use for
     return before, _measured(model, lessons, weight, ranks, passes)
 
 
