@@ -74,7 +74,7 @@ class Generators:
     def current(self) -> Babbler:
         """g as it is now."""
         if self._current is None:
-            self._current = self._like.again(model=self.learner)
+            self._current = self._like = self._like.again(model=self.learner)  # which is checked once
         return self._current
 
     def as_base(self) -> AbstractContextManager[Any]:
