@@ -171,7 +171,7 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_end_when_it_is_iterated_a
 ):
     """Ctrl-C or a full disk in the middle of a level: in a notebook nobody resumes, the same run goes on."""
     known = choose(babbler().model)  # the check of the engine is most of so small a run
-    monkeypatch.setattr("babblegraph.lm.babbler.choose", lambda model, engine: known)
+    monkeypatch.setattr("babblegraph.lm.way.choose", lambda model, engine: known)
     small = replace(FAST, prompts=2, draws=4, steps=4, batch=1, held_draws=2)
     whole = learn(settings=small)
     list(whole)
@@ -288,7 +288,7 @@ def kill_at(moment: int, patch: pytest.MonkeyPatch) -> list[str]:
 def test_a_run_that_dies_between_any_two_writes_goes_on_to_the_same_end(tmp_path, monkeypatch):
     """Every moment at which the disk is in another state, one after the other, half-written files among them."""
     known = choose(babbler().model)  # the check of the engine is most of so small a run
-    monkeypatch.setattr("babblegraph.lm.babbler.choose", lambda model, engine: known)
+    monkeypatch.setattr("babblegraph.lm.way.choose", lambda model, engine: known)
     tiny = replace(LONG, levels=1)
     whole = learn(settings=tiny, held_out=[])
     list(whole)
