@@ -9,6 +9,8 @@ from tiny_models import byte_tokenizer, tiny_llama, with_loud_weights
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
 )
@@ -37,6 +39,9 @@ def classifier(family, labels, reads=48):
     sizes = SMALL | {"max_position_embeddings": reads}
     if family == "bert":
         model = BertForSequenceClassification(BertConfig(num_labels=labels, **sizes, **special))
+    elif family == "gpt2":
+        config = GPT2Config(num_labels=labels, **{n: s for n, s in sizes.items() if n[0] != "i"}, **special)
+        model = GPT2ForSequenceClassification(config)
     else:
         config = LlamaConfig(num_labels=labels, num_key_value_heads=1, **sizes, **special)
         model = LlamaForSequenceClassification(config)
@@ -80,9 +85,10 @@ def test_a_saved_classifier_values_each_text_as_if_alone(family, labels, graph, 
     assert meter.read().forwarded == meter.read().sampled == 0
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])  # positions from rotations, and counted ones
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_on_either_side_does_not_matter(side, graph):
-    tokenizer, model, ids = byte_tokenizer(), classifier("llama", 1), np.arange(graph.size)
+def test_padding_on_either_side_does_not_matter(family, side, graph):
+    tokenizer, model, ids = byte_tokenizer(), classifier(family, 1), np.arange(graph.size)
     tokenizer.padding_side = side
     values = RewardModelValue(model, tokenizer)(graph, ids, Meter(Budget(tokens=1), graph.trees))
     np.testing.assert_allclose(values, one_by_one(model, graph, ids)[0], atol=1e-5)
