@@ -21,6 +21,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.tokens import TokenBytes
 from babblegraph.scoring.reward_model import RewardModelValue
+from babblegraph.scoring.rewards import filled
 
 TOKENIZER = byte_tokenizer()
 TEXTS = [" there was", " a good little robot.\n", " 🙂", "!", " The numbers are 1 2 3 4 5 6 7 8 9 10."]
@@ -112,6 +113,22 @@ def test_a_padding_id_that_differs_from_the_tokenizers_does_not_matter(graph):
     model.config.pad_token_id = 7  # a checkpoint may say so; the tokenizer does the padding
     values = RewardModelValue(model, TOKENIZER)(graph, ids, Meter(Budget(tokens=1), graph.trees))
     np.testing.assert_allclose(values, twins, atol=1e-5)
+
+
+@pytest.mark.parametrize("known_to", ["the model", "nobody"])
+def test_a_text_that_ends_with_the_end_of_text_is_read_there_where_there_is_no_padding(known_to):
+    tokenizer, pad, model = byte_tokenizer(), TOKENIZER.pad_token_id, classifier("llama", 1)
+    tokenizer.pad_token = None
+    if known_to == "nobody":
+        tokenizer.bos_token = "<turn>"
+    model.config.pad_token_id = pad if known_to == "the model" else None
+    texts = [("Once", f"{text}<eos>") for text in TEXTS]
+    twins = [model(**tokenizer(p + t, return_tensors="pt")).logits.item() for p, t in texts]
+    np.testing.assert_allclose(RewardModelValue(model, tokenizer)._rewards(texts)[0], twins, atol=1e-5)
+
+
+def test_a_prompt_that_speaks_of_templates_is_laid_out_as_it_is():
+    assert filled("{prompt}\n{text}", TOKENIZER, "Fill in {text}.", "{prompt}") == "Fill in {text}.\n{prompt}"
 
 
 def test_a_text_longer_than_the_model_reads_costs_its_node_only(graph):
