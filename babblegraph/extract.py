@@ -22,6 +22,10 @@ _ANSWER = re.compile(r"\banswer\b(?:[^.\n]{0,60}?\bis\b|[\s*]*[:=])[\s:*`]*", re
 _BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_OF_UNITS = re.compile(
+    r"(?<=[A-Za-z])\^\{?[23]\}?"
+)  # square metres; behind a letter that is no unit it counts
+_MARKS = " .,;:?\"'*"  # around an answer
 _DROPPED = re.compile(
     r"\\(?:left|right|displaystyle)(?![A-Za-z])|\^\{?\\circ\}?|\\[()\[\]!%$]|[$%€£¥°`]|\*\*"
 )
@@ -80,7 +84,7 @@ def last_number(text: str) -> str | None:
     >>> last_number("He pays $1,250.50."), last_number("none")
     ('1,250.50', None)
     """
-    found = _NUMBER.findall(plain(text))
+    found = _NUMBER.findall(_OF_UNITS.sub("", plain(text)))
     return found[-1] if found else None
 
 
@@ -112,7 +116,9 @@ def canonical(answer: str) -> str:
     number = as_number(answer)
     if number is not None:
         return _written(number)
-    text = " ".join(plain(answer).casefold().split()).strip(" .,;:!?\"'*")
+    text = " ".join(plain(answer).casefold().split()).lstrip(f"{_MARKS}!").rstrip(_MARKS)
+    if re.search(r"[^\W\d_]{2}\s*!+$", text):  # behind a word; behind a number or a letter it is a factorial
+        text = text.rstrip("! ")
     text = re.sub(r"\s*([^\w\s])\s*", r"\1", text)
     alone = re.fullmatch(r"\((\w+)\)", text)
     return alone[1] if alone else text
@@ -127,7 +133,7 @@ def as_number(answer: str) -> Fraction | None:
     >>> as_number("x = 1 1/2"), as_number("3,000 apples"), as_number("2x"), as_number("3 and 4")
     (Fraction(3, 2), Fraction(3000, 1), None, None)
     """
-    text = plain(answer.rpartition("=")[2]).strip()
+    text = _OF_UNITS.sub("", plain(answer.rpartition("=")[2])).strip()
     found = _NUMBER.match(text)
     if found is None or len(found[0]) > MOST_DIGITS or not _BEHIND.fullmatch(text, found.end()):
         return None
@@ -146,12 +152,12 @@ def plain(text: str) -> str:
     r"""A text without what only says how it is set: dollars, per cent, bold, \text, \frac{a}{b} as a/b.
 
     >>> plain(r"$2\frac{1}{2}\text{ m}^2$ **and** 1{,}000")
-    '2 1/2 m and 1,000'
+    '2 1/2 m^2 and 1,000'
     """
     text = text.replace("{,}", ",").replace("\\,", "").replace("\\ ", " ").replace("\\;", " ")
     text = _WRAPPED.sub(r"\1", text)
     text = _FRACTION.sub(r"\1/\2", re.sub(r"(?<=\d)(?=\\[dtc]?frac)", " ", text))
-    return re.sub(r"(?<=[A-Za-z])\^\{?[23]\}?", "", _DROPPED.sub("", text))
+    return _DROPPED.sub("", text)
 
 
 def _written(number: Fraction) -> str:

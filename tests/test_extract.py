@@ -83,6 +83,22 @@ def test_a_text_that_means_harm_is_read_in_no_time(text):
     [ballot(text) for ballot in BALLOTS.values()]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("x^2", "x"), ("x^2+1", "x^3+1"), ("n^{3}", "n^2"), ("5!", "5"), ("n !", "n"), ("(n+1)!", "(n+1)")],
+)
+def test_powers_and_factorials_are_no_decoration(one, other):
+    assert not same(one, other)
+    assert not same(f"\\boxed{{{one}}}", other)
+
+
+def test_squares_of_units_and_exclamations_are():
+    assert same("12 m^2", "12")
+    assert last_number("12 cm^{3} of it") == "12"
+    assert same("Paris !", "paris")
+    assert same('"Paris!"', "Paris")
+
+
 def test_nothing_said_is_no_answer():
     for text in ("", "\n \n", "hm", "\\boxed{"):
         assert last_number(text) is None
