@@ -156,8 +156,16 @@ def plain(text: str) -> str:
     """
     text = text.replace("{,}", ",").replace("\\,", "").replace("\\ ", " ").replace("\\;", " ")
     text = _WRAPPED.sub(r"\1", text)
-    text = _FRACTION.sub(r"\1/\2", re.sub(r"(?<=\d)(?=\\[dtc]?frac)", " ", text))
+    text = _FRACTION.sub(_one_line, re.sub(r"(?<=\d)(?=\\[dtc]?frac)", " ", text))
     return _DROPPED.sub("", text)
+
+
+def _one_line(fraction: re.Match[str]) -> str:
+    r"""`a/b`, with brackets where it would mean something else without: `(x+1)/2`, `1/(2x)`."""
+    above, below = (part.strip() for part in fraction.groups())
+    one = re.fullmatch(r"\([^()]*\)|[-+−]?(?:[\d.,]+|\\?[^\W\d_]+)", below)
+    sum_of_some = re.search(r".[-+−±]", re.sub(r"\([^()]*\)", "x", above))
+    return f"{f'({above})' if sum_of_some else above}/{below if one else f'({below})'}"
 
 
 def _written(number: Fraction) -> str:

@@ -99,6 +99,24 @@ def test_squares_of_units_and_exclamations_are():
     assert same('"Paris!"', "Paris")
 
 
+@pytest.mark.parametrize(
+    ("fraction", "line"),
+    [
+        ("\\frac{x+1}{2}", "(x+1)/2"),
+        ("\\frac{(x+1)}{2}", "(x+1)/2"),
+        ("\\frac{(x+1)(y+2)}{2}", "(x+1)(y+2)/2"),
+        ("\\frac{1}{2x}", "1/(2x)"),
+        ("\\frac{-1}{x - 1}", "-1/(x-1)"),
+        ("\\frac{2\\pi}{3}", "2\\pi/3"),
+        ("\\frac{\\pi}{n}", "\\pi/n"),
+        ("\\frac{60 km}{hour}", "60"),
+    ],
+)
+def test_a_fraction_on_one_line_means_the_same(fraction, line):
+    assert same(fraction, line)
+    assert not same(fraction, line.replace("(", "").replace(")", "")) or "(" not in line
+
+
 def test_nothing_said_is_no_answer():
     for text in ("", "\n \n", "hm", "\\boxed{"):
         assert last_number(text) is None
