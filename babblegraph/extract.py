@@ -19,6 +19,11 @@ _NUMBER = re.compile(
 )
 _BEHIND = re.compile(rf"(?:\s*[-/]?\s*(?:[^\W\d_]{{2,}}|[{UNITS}])\b\.?)*[\s.]*")  # units and words
 _ANSWER = re.compile(r"\banswer\b(?:[^.\n]{0,60}?\bis\b|[\s*]*[:=])[\s:*`]*", re.IGNORECASE)
+_GOES_ON = (
+    re.compile(  # behind a number that is only the beginning of an answer, such as 2x, 3:30, 2 + 3i, 1.5e3
+        rf"\s*(?:[+*×·^/]|\\)|[:(]|[-−](?:\d|[^\W\d_]\b)|[eE][-+−]?\d|(?![{UNITS}]\b)(?![A-Z])[^\W\d_]\b"
+    )
+)
 _BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
@@ -46,15 +51,12 @@ def final_answer(text: str) -> str | None:
     if marked and (line := behind.strip().partition("\n")[0].strip()):
         return line
     if said := list(_ANSWER.finditer(text)):
-        phrase = re.split(r"\n|\.(?=\s|$)|,? because\b", text[said[-1].end() :].strip(), maxsplit=1)[
-            0
-        ].strip()
+        behind = text[said[-1].end() :].strip()
+        phrase = re.split(r"\n|\.(?=\s|$)|,? because\b", behind, maxsplit=1)[0].strip()
         result = plain(phrase.rpartition("=")[2]).strip()
-        first = _NUMBER.match(result)
+        number = _NUMBER.match(result)
         if phrase:
-            return (
-                first[0] if first and result[first.end() : first.end() + 1] not in tuple(":*×^+") else phrase
-            )
+            return number[0] if number and not _GOES_ON.match(result, number.end()) else phrase
     return last_number(text)
 
 
