@@ -15,7 +15,7 @@ UNITS = "mghsL"  # of one letter; any other letter behind a number is a variable
 
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-+−])?(?<![A-Za-z_\d.])"  # a minus between two things is no sign, x2 no number
-    r"(?:\d+\s+\d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?)"
+    r"(?:\d+[^\S\n\r]+\d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?)"
 )
 _BEHIND = re.compile(rf"(?:\s*[-/]?\s*(?:[^\W\d_]{{2,}}|[{UNITS}])\b\.?)*[\s.]*")  # units and words
 _ANSWER = re.compile(r"\banswer\b(?:[^.\n]{0,60}?\bis\b|[\s*]*[:=])[\s:*`]*", re.IGNORECASE)
@@ -141,13 +141,13 @@ def as_number(answer: str) -> Fraction | None:
         return None
     digits = found[0].replace(",", "").replace("−", "-").lstrip("+")
     over, _, under = digits.partition("/")
-    whole, _, over = over.strip().rpartition(" ")
+    *whole, over = over.split()
     if under and not int(under):
         return None
-    part = Fraction(over.strip()) / (int(under) if under else 1)
+    part = Fraction(over) / (int(under) if under else 1)
     if not whole:
         return part
-    return Fraction(whole.strip()) + (-part if whole.startswith("-") else part)
+    return Fraction(whole[0]) + (-part if whole[0].startswith("-") else part)
 
 
 def plain(text: str) -> str:

@@ -39,6 +39,9 @@ from babblegraph.extract import (
         ("- 5 apples\n- 7 pears", "7"),
         ("it falls to −5 degrees", "-5"),
         ("12 / 16 of it", "3/4"),
+        ("in 5\n3/4 of it", "3/4"),  # two lines are no mixed number
+        ("it takes 5\t3/4 hours", "5.75"),
+        ("it takes 5\u00a03/4 hours", "5.75"),
         ("It costs 2.50 per kg.", "2.5"),
         ("The answer is (B).", "b"),
         ("The answer is $2\\pi$.", "2\\pi"),
