@@ -17,7 +17,7 @@ _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-+−])?(?<![A-Za-z_\d.])"  # a minus between two things is no sign, x2 no number
     r"(?:\d+[^\S\n\r]+\d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?)"
 )
-_BEHIND = re.compile(rf"(?:\s*[-/]?\s*(?:[^\W\d_]{{2,}}|[{UNITS}])\b\.?)*[\s.]*")  # units and words
+_BEHIND = re.compile(rf"(?:\s*+(?:[-/]\s*+)?(?:[^\W\d_]{{2,}}|[{UNITS}])\b\.?)*+[\s.]*")  # units and words
 _ANSWER = re.compile(r"\banswer\b(?:[^.\n]{0,60}?\bis\b|[\s*]*[:=])[\s:*`]*", re.IGNORECASE)
 _GOES_ON = (
     re.compile(  # behind a number that is only the beginning of an answer, such as 2x, 3:30, 2 + 3i, 1.5e3

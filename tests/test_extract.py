@@ -97,7 +97,15 @@ def test_what_is_not_the_answer_does_not_pass(text, answer):
 
 
 @pytest.mark.parametrize(
-    "text", ["9" * 10_000, "\\boxed{" * 2000, "1 " * 5000, "answer is " * 2000, "1,000" * 2000]
+    "text",
+    [
+        "9" * 10_000,
+        "\\boxed{" * 2000,
+        "1 " * 5000,
+        "answer is " * 2000,
+        "1,000" * 2000,
+        ("5 " + "kg " * 4000 + "!") * 2,
+    ],
 )
 def test_a_text_that_means_harm_is_read_in_no_time(text):
     same(final_answer(text), "1")
@@ -136,6 +144,14 @@ def test_squares_of_units_and_exclamations_are():
 def test_a_fraction_on_one_line_means_the_same(fraction, line):
     assert same(fraction, line)
     assert not same(fraction, line.replace("(", "").replace(")", "")) or "(" not in line
+
+
+def test_a_number_with_many_words_behind_it_is_read_in_no_time():
+    """Twenty-five words took half a minute, and each more twice as long."""
+    for words in ("apples and " * 2000 + "7", "kg  " * 2000 + "!", "km - " * 2000):
+        assert not same(f"\\boxed{{5 {words}}}", "5")
+        assert as_number(f"5 {words}") is None
+    assert as_number("5 " + "apples and " * 2000 + "pears") == 5
 
 
 def test_nothing_said_is_no_answer():
