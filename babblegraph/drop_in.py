@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 from babblegraph.api import babble, budget_of
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
+from babblegraph.given import is_whole
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.lm.babbler import Babbler
 from babblegraph.lm.constraint import Batch
@@ -38,6 +39,8 @@ HARMLESS = {
     "use_cache",
     "past_key_values",
 }
+# to draw, that are no processors
+OTHER_WAYS = ("penalty_alpha", "dola_layers", "constraints", "force_words_ids")
 NOT_KEPT = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 # what the next call need not find out again, copies of weights included; neither side holds the model
 _ways: weakref.WeakKeyDictionary[PreTrainedModel, Way] = weakref.WeakKeyDictionary()
@@ -83,7 +86,7 @@ def generate(
     `num_return_sequences`; every logits processor and stopping criterion is honoured, and must be a function of its
     arguments alone. A search always draws: `do_sample` only says whether temperature, top-k, top-p and the like
     take part (and transformers wants it for more than one sequence), and the seed decides, not torch's generator.
-    `num_beams` must be 1.
+    `num_beams` must be 1, and contrastive search, DoLa and forced words are refused.
 
     transformers keeps `tokenizer`, `stop_strings`, `streamer` and `assistant_model` from custom functions. Where
     texts are needed, the tokenizer is loaded from the model's folder or cache, never from the network; or give it by
@@ -122,8 +125,8 @@ def generate(
     ':24'
     """
     _refuse(model, input_ids, generation_config, model_kwargs)
-    if seed < 0:
-        raise BadInput(f"a seed must not be negative, got {seed}: use 0 or above")
+    if not is_whole(seed) or seed < 0:
+        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
     copies = int(generation_config.num_return_sequences or 1)
     mask = _mask(input_ids, model_kwargs.get("attention_mask"))
     _refuse_positions(model_kwargs.get("position_ids"), mask)
@@ -170,6 +173,11 @@ def _refuse(
         )
     if (config.num_beams or 1) > 1:
         raise BadInput(f"num_beams must be 1, got {config.num_beams}: the strategy decides what is kept")
+    for name in OTHER_WAYS:
+        if (given := getattr(config, name, None)) not in (None, 0):
+            raise BadInput(
+                f"{name} is another way to generate than a search, got {given!r:.40}: leave it out"
+            )
     if config.return_dict_in_generate:
         for name in NOT_KEPT:
             if getattr(config, name, None):
@@ -186,7 +194,12 @@ def _refuse(
 
 def _mask(input_ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Which tokens of the prompts count, of the shape of `input_ids`; transformers drops a mask of ones."""
-    return torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
+    counts = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
+    if (empty := (~counts.any(-1)).nonzero()).numel():
+        raise BadInput(
+            f"a prompt must have at least one token, got none in row {int(empty[0])}: mend its attention_mask"
+        )
+    return counts
 
 
 def _refuse_positions(given: torch.Tensor | None, mask: torch.Tensor) -> None:

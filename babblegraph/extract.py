@@ -15,13 +15,22 @@ UNITS = "mghsL"  # of one letter; any other letter behind a number is a variable
 
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-+−])?(?<![A-Za-z_\d.])"  # a minus between two things is no sign, x2 no number
-    r"(?:\d+\s+\d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?)"
+    r"(?:\d+[^\S\n\r]+\d+/\d+|(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?)"
 )
-_BEHIND = re.compile(rf"(?:\s*[-/]?\s*(?:[^\W\d_]{{2,}}|[{UNITS}])\b\.?)*[\s.]*")  # units and words
+_BEHIND = re.compile(rf"(?:\s*+(?:[-/]\s*+)?(?:[^\W\d_]{{2,}}|[{UNITS}])\b\.?)*+[\s.]*")  # units and words
 _ANSWER = re.compile(r"\banswer\b(?:[^.\n]{0,60}?\bis\b|[\s*]*[:=])[\s:*`]*", re.IGNORECASE)
+_GOES_ON = (
+    re.compile(  # behind a number that is only the beginning of an answer, such as 2x, 3:30, 2 + 3i, 1.5e3
+        rf"\s*(?:[+*×·^/]|\\)|[:(]|[-−](?:\d|[^\W\d_]\b)|[eE][-+−]?\d|(?![{UNITS}]\b)(?![A-Z])[^\W\d_]\b"
+    )
+)
 _BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_OF_UNITS = re.compile(
+    r"(?<=[A-Za-z])\^\{?[23]\}?"
+)  # square metres; behind a letter that is no unit it counts
+_MARKS = " .,;:?\"'*"  # around an answer
 _DROPPED = re.compile(
     r"\\(?:left|right|displaystyle)(?![A-Za-z])|\^\{?\\circ\}?|\\[()\[\]!%$]|[$%€£¥°`]|\*\*"
 )
@@ -42,15 +51,12 @@ def final_answer(text: str) -> str | None:
     if marked and (line := behind.strip().partition("\n")[0].strip()):
         return line
     if said := list(_ANSWER.finditer(text)):
-        phrase = re.split(r"\n|\.(?=\s|$)|,? because\b", text[said[-1].end() :].strip(), maxsplit=1)[
-            0
-        ].strip()
+        behind = text[said[-1].end() :].strip()
+        phrase = re.split(r"\n|\.(?=\s|$)|,? because\b", behind, maxsplit=1)[0].strip()
         result = plain(phrase.rpartition("=")[2]).strip()
-        first = _NUMBER.match(result)
+        number = _NUMBER.match(result)
         if phrase:
-            return (
-                first[0] if first and result[first.end() : first.end() + 1] not in tuple(":*×^+") else phrase
-            )
+            return number[0] if number and not _GOES_ON.match(result, number.end()) else phrase
     return last_number(text)
 
 
@@ -80,7 +86,7 @@ def last_number(text: str) -> str | None:
     >>> last_number("He pays $1,250.50."), last_number("none")
     ('1,250.50', None)
     """
-    found = _NUMBER.findall(plain(text))
+    found = _NUMBER.findall(_OF_UNITS.sub("", plain(text)))
     return found[-1] if found else None
 
 
@@ -112,7 +118,9 @@ def canonical(answer: str) -> str:
     number = as_number(answer)
     if number is not None:
         return _written(number)
-    text = " ".join(plain(answer).casefold().split()).strip(" .,;:!?\"'*")
+    text = " ".join(plain(answer).casefold().split()).lstrip(f"{_MARKS}!").rstrip(_MARKS)
+    if re.search(r"[^\W\d_]{2}\s*!+$", text):  # behind a word; behind a number or a letter it is a factorial
+        text = text.rstrip("! ")
     text = re.sub(r"\s*([^\w\s])\s*", r"\1", text)
     alone = re.fullmatch(r"\((\w+)\)", text)
     return alone[1] if alone else text
@@ -127,31 +135,39 @@ def as_number(answer: str) -> Fraction | None:
     >>> as_number("x = 1 1/2"), as_number("3,000 apples"), as_number("2x"), as_number("3 and 4")
     (Fraction(3, 2), Fraction(3000, 1), None, None)
     """
-    text = plain(answer.rpartition("=")[2]).strip()
+    text = _OF_UNITS.sub("", plain(answer.rpartition("=")[2])).strip()
     found = _NUMBER.match(text)
     if found is None or len(found[0]) > MOST_DIGITS or not _BEHIND.fullmatch(text, found.end()):
         return None
     digits = found[0].replace(",", "").replace("−", "-").lstrip("+")
     over, _, under = digits.partition("/")
-    whole, _, over = over.strip().rpartition(" ")
+    *whole, over = over.split()
     if under and not int(under):
         return None
-    part = Fraction(over.strip()) / (int(under) if under else 1)
+    part = Fraction(over) / (int(under) if under else 1)
     if not whole:
         return part
-    return Fraction(whole.strip()) + (-part if whole.startswith("-") else part)
+    return Fraction(whole[0]) + (-part if whole[0].startswith("-") else part)
 
 
 def plain(text: str) -> str:
     r"""A text without what only says how it is set: dollars, per cent, bold, \text, \frac{a}{b} as a/b.
 
     >>> plain(r"$2\frac{1}{2}\text{ m}^2$ **and** 1{,}000")
-    '2 1/2 m and 1,000'
+    '2 1/2 m^2 and 1,000'
     """
     text = text.replace("{,}", ",").replace("\\,", "").replace("\\ ", " ").replace("\\;", " ")
     text = _WRAPPED.sub(r"\1", text)
-    text = _FRACTION.sub(r"\1/\2", re.sub(r"(?<=\d)(?=\\[dtc]?frac)", " ", text))
-    return re.sub(r"(?<=[A-Za-z])\^\{?[23]\}?", "", _DROPPED.sub("", text))
+    text = _FRACTION.sub(_one_line, re.sub(r"(?<=\d)(?=\\[dtc]?frac)", " ", text))
+    return _DROPPED.sub("", text)
+
+
+def _one_line(fraction: re.Match[str]) -> str:
+    r"""`a/b`, with brackets where it would mean something else without: `(x+1)/2`, `1/(2x)`."""
+    above, below = (part.strip() for part in fraction.groups())
+    one = re.fullmatch(r"\([^()]*\)|[-+−]?(?:[\d.,]+|\\?[^\W\d_]+)", below)
+    sum_of_some = re.search(r".[-+−±]", re.sub(r"\([^()]*\)", "x", above))
+    return f"{f'({above})' if sum_of_some else above}/{below if one else f'({below})'}"
 
 
 def _written(number: Fraction) -> str:

@@ -33,7 +33,7 @@ def votes(
         graph: of any search.
         answer: what of a text is compared, such as its last line; None abstains.
         tree: of which prompt.
-        weighted: whether a vote counts as much as its leaf's score, instead of one.
+        weighted: whether a vote counts as much as its leaf's score, instead of one; nothing where that is below 0.
 
     Returns:
         The answers by falling share; ties by the best text's log-probability.
@@ -94,7 +94,7 @@ def _voters(graph: BabbleGraph, among: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 def _weight(graph: BabbleGraph, node: int, weighted: bool) -> float:
     votes = float(graph.count[node])
-    return votes * float(np.nan_to_num(graph.score[node])) if weighted else votes
+    return votes * max(float(np.nan_to_num(graph.score[node])), 0.0) if weighted else votes
 
 
 def _worth(graph: BabbleGraph, node: int) -> tuple[float, float]:

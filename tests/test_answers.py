@@ -62,6 +62,8 @@ def test_a_prompt_without_a_question_is_refused_before_anything_is_drawn():
         ({}, "need a question"),
         ({" ": "1"}, "a question must not be empty"),
         ({"a?": " "}, "an answer must not be empty"),
+        ({"a?": None}, "an answer must be a text or a number, got None"),
+        ({"a?": float("nan")}, "an answer must be a text or a number, got nan"),
         ({"a b?": "1", "a  b?": "2"}, "has one answer, got '1' and '2'"),
         ([("a?", "1"), ("a?", "one")], "has one answer"),
     ],
@@ -89,6 +91,8 @@ def test_one_question_may_be_there_twice_and_of_a_solution_only_the_answer_count
         ("\\boxed{42}", False),
         ("####\n", False),
         ("\\boxed{4\n", False),
+        ("\\boxed{\\frac{1}{2}\n", False),  # a brace of its own is closed, the box is not
+        ("#### " * 3000, False),
         ("the answer is 42\n", False),  # it may be taken back
     ],
 )

@@ -135,6 +135,10 @@ def said(capsys, *arguments, status):
         (["train-value", "--out", "x", "--threshold", "nan"], "--threshold must be a number from 0 to 1"),
         (["train-value", "--out", "x", "--copies", HUGE], "--copies must be at most 2,147,483,647"),
         (["train-value", "--out", "x", "--seed", HUGE], "--seed must be at most"),
+        *(
+            (["train-value", "--task", t, "--out", "x"], "give a file with --prompts")
+            for t in ("chain", "queens")
+        ),
         (["search", "-n", "0"], "--width must be above zero"),
         (["search", "--task", "contdown"], "did you mean 'countdown'"),
         (["search", "--strategy", "bable"], "did you mean 'babble'"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -409,7 +410,9 @@ def test_a_value_is_learned_on_chats_too(capsys, models, problems, tmp_path, mon
         raise BadInput("that will do")
 
     monkeypatch.setattr("babblegraph.scoring.collect.collect", collect)
-    given = ["train-value", "--out", tmp_path / "v", "--task", "answers", "--prompts", problems]
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text(f"{Path(problems).read_text('utf-8')}\n" * 2, "utf-8")
+    given = ["train-value", "--out", tmp_path / "v", "--task", "answers", "--prompts", twice]
     how = ["--model", models / "lm-chat", "--chat", "--system", "Be brief."]
     assert "that will do" in said(capsys, *given, *how, status=2).err
     first = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": SIX}]

@@ -96,6 +96,13 @@ def test_of_several_prompts_the_one_that_is_asked_for_is_estimated(tmp_path, cap
     assert (both["prompt"], both["value"]) == ("2 prompts, their mean", 0.25)
 
 
+@pytest.mark.parametrize("option", ["--task=chain", "--model=x", "--temperature=0.5", "--seed=0", "--stop=a"])
+def test_a_saved_graph_takes_no_options_of_how_to_grow_one(saved, capsys, option):
+    assert main(["estimate", "--graph", str(saved), "--threshold", "0", option]) == 2
+    name = option.partition("=")[0]
+    assert f"--graph is estimated from as it was grown, got {name} too: drop one" in capsys.readouterr().err
+
+
 def test_pass_at_k_and_the_ratio_are_there_for_the_asking(saved, capsys):
     more = ["--threshold", "0", "--pass-at", "3", "--ratio"]
     assert main(["estimate", "--graph", str(saved), *more]) == 0

@@ -129,6 +129,16 @@ def test_pagerank_equals_networkx_and_dense_algebra(seed):
     np.testing.assert_allclose(found, dense, atol=1e-8)
 
 
+@pytest.mark.parametrize("damping", [0.95, 0.99, 0.999])
+def test_a_walk_that_hardly_ever_restarts_arrives_too(damping):
+    n, home = 60, np.eye(60)[0]
+    links = np.stack([np.arange(n - 1), np.arange(1, n)], 1)
+    there = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) == 1
+    step = there / there.sum(1, keepdims=True)
+    dense = np.linalg.solve(np.eye(n) - damping * step.T, (1 - damping) * home)
+    np.testing.assert_allclose(personalised(n, links, home, damping), dense, atol=1e-6)
+
+
 def test_pagerank_of_a_graph_is_in_the_unit_interval_and_highest_where_elite_leaves_are():
     graph = stateful_forest(2)
     found = pagerank(0.5)(graph)

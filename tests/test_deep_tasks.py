@@ -233,3 +233,11 @@ def test_more_boards_than_there_are_is_said_and_does_not_go_on_for_ever():
     assert len(prompts) == 8
     with pytest.raises(BadInput, match="got 9 of 4 rows with 1 given and found"):
         list(boards("train", 9, seed=0, size=4, given=1))
+
+
+def test_more_chains_than_there_are_are_said_and_do_not_go_on_for_ever():
+    with pytest.raises(BadInput, match="got 3000 of 1 steps and found"):
+        list(chains("test", 3000, seed=0, steps=1))
+    for steps in (0, 27):
+        with pytest.raises(BadInput, match=f"1 to 26 steps, got {steps}"):
+            next(chains("test", 1, seed=0, steps=steps))

@@ -304,6 +304,11 @@ def test_the_model_is_left_as_it_was(llama, padded):
         ({"guidance_scale": 2.0}, "UnbatchedClassifierFreeGuidanceLogitsProcessor"),
         ({"inputs_embeds": torch.zeros(2, 7, 64)}, "token"),
         ({"seed": -1}, "seed"),
+        ({"seed": "a"}, "seed .* got 'a'"),
+        ({"seed": 1.5}, r"seed .* got 1\.5"),
+        ({"penalty_alpha": 0.6}, r"penalty_alpha is another way .* got 0\.6"),
+        ({"dola_layers": "low"}, "dola_layers is another way"),
+        ({"force_words_ids": [[5]]}, "force_words_ids is another way"),
         ({"budget": 0}, "budget"),
     ],
 )
@@ -312,6 +317,12 @@ def test_what_a_search_cannot_do_is_refused_in_one_line(options, message, llama,
     with pytest.raises(BadInput, match=message) as caught:
         searched(llama, padded, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_that_is_all_padding_is_refused_by_its_row(llama, padded):
+    nothing = padded | {"attention_mask": torch.stack([padded["attention_mask"][0], torch.zeros(7).long()])}
+    with pytest.raises(BadInput, match="at least one token, got none in row 1"):
+        searched(llama, nothing)
 
 
 def test_positions_of_ones_own_are_refused_and_those_that_a_search_counts_are_not(llama, padded):

@@ -39,8 +39,23 @@ from babblegraph.extract import (
         ("- 5 apples\n- 7 pears", "7"),
         ("it falls to −5 degrees", "-5"),
         ("12 / 16 of it", "3/4"),
+        ("in 5\n3/4 of it", "3/4"),  # two lines are no mixed number
+        ("it takes 5\t3/4 hours", "5.75"),
+        ("it takes 5\u00a03/4 hours", "5.75"),
         ("It costs 2.50 per kg.", "2.5"),
         ("The answer is (B).", "b"),
+        ("The answer is $2\\pi$.", "2\\pi"),
+        ("The answer is 2x + 3.", "2x+3"),
+        ("The answer is 2 + 3i", "2+3i"),
+        ("The answer is 1/2x", "1/2x"),
+        ("The answer is 3\\sqrt{2}.", "3\\sqrt{2}"),
+        ("The answer is 3 × 10^5", "3×10^5"),
+        ("The answer is 1.5e3", "1.5e3"),
+        ("The answer is 5/day.", "5"),
+        ("The answer is 5kg.", "5"),
+        ("The answer is 12V.", "12"),
+        ("The answer is 20°C", "20"),
+        ("The answer is 12 (twelve) apples", "12"),
         ("The answer is B because 3 > 2.", "B"),
         ("Answer: the  Eiffel tower!", "The Eiffel Tower"),
         ("\\boxed{(1, 2)}", "(1,2)"),
@@ -61,6 +76,12 @@ def test_the_answer_of_a_text_is_found(text, answer):
         ("\\boxed{2x}", "2"),
         ("\\boxed{2\\pi}", "2"),
         ("The answer is 6*7.", "67"),
+        ("The answer is 2\\pi.", "2"),
+        ("The answer is 2x + 3.", "2"),
+        ("The answer is 5 + 3x.", "5"),
+        ("The answer is 5-3.", "5"),
+        ("The answer is 2(x+1).", "2"),
+        ("The answer is 1.5e3.", "1.5"),
         ("10-5", "-5"),
         ("\\boxed{0.33}", "1/3"),
         ("The answer is [1,2).", "(1,2]"),
@@ -76,11 +97,61 @@ def test_what_is_not_the_answer_does_not_pass(text, answer):
 
 
 @pytest.mark.parametrize(
-    "text", ["9" * 10_000, "\\boxed{" * 2000, "1 " * 5000, "answer is " * 2000, "1,000" * 2000]
+    "text",
+    [
+        "9" * 10_000,
+        "\\boxed{" * 2000,
+        "1 " * 5000,
+        "answer is " * 2000,
+        "1,000" * 2000,
+        ("5 " + "kg " * 4000 + "!") * 2,
+    ],
 )
 def test_a_text_that_means_harm_is_read_in_no_time(text):
     same(final_answer(text), "1")
     [ballot(text) for ballot in BALLOTS.values()]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("x^2", "x"), ("x^2+1", "x^3+1"), ("n^{3}", "n^2"), ("5!", "5"), ("n !", "n"), ("(n+1)!", "(n+1)")],
+)
+def test_powers_and_factorials_are_no_decoration(one, other):
+    assert not same(one, other)
+    assert not same(f"\\boxed{{{one}}}", other)
+
+
+def test_squares_of_units_and_exclamations_are():
+    assert same("12 m^2", "12")
+    assert last_number("12 cm^{3} of it") == "12"
+    assert same("Paris !", "paris")
+    assert same('"Paris!"', "Paris")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "line"),
+    [
+        ("\\frac{x+1}{2}", "(x+1)/2"),
+        ("\\frac{(x+1)}{2}", "(x+1)/2"),
+        ("\\frac{(x+1)(y+2)}{2}", "(x+1)(y+2)/2"),
+        ("\\frac{1}{2x}", "1/(2x)"),
+        ("\\frac{-1}{x - 1}", "-1/(x-1)"),
+        ("\\frac{2\\pi}{3}", "2\\pi/3"),
+        ("\\frac{\\pi}{n}", "\\pi/n"),
+        ("\\frac{60 km}{hour}", "60"),
+    ],
+)
+def test_a_fraction_on_one_line_means_the_same(fraction, line):
+    assert same(fraction, line)
+    assert not same(fraction, line.replace("(", "").replace(")", "")) or "(" not in line
+
+
+def test_a_number_with_many_words_behind_it_is_read_in_no_time():
+    """Twenty-five words took half a minute, and each more twice as long."""
+    for words in ("apples and " * 2000 + "7", "kg  " * 2000 + "!", "km - " * 2000):
+        assert not same(f"\\boxed{{5 {words}}}", "5")
+        assert as_number(f"5 {words}") is None
+    assert as_number("5 " + "apples and " * 2000 + "pears") == 5
 
 
 def test_nothing_said_is_no_answer():

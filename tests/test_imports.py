@@ -95,7 +95,7 @@ ALLOWED: dict[str, set[str]] = {
     "embedded": {"tasks", "lm", "errors"},
     "api": {"loop", "given", "strategies", "scoring", "tasks", "lm", "estimates", "outcome"} | BASE,
     "api_estimate": {"api", "given", "loop", "strategies", "scoring", "estimates", "splitting"} | BASE,
-    "drop_in": {"api", "lm", "scoring"} | BASE,
+    "drop_in": {"given", "api", "lm", "scoring"} | BASE,
     "learning": {
         "loop",
         "strategies",

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import byte_tokenizer, counting_real_tokens, plain_logits, tiny_llama, tiny_model
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
@@ -249,3 +251,20 @@ def test_words_that_cannot_be_told_apart_are_refused(babbler, good, bad, message
     with pytest.raises(BadInput, match=message) as caught:
         JudgeValue(babbler, template, good, bad)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", ["{text}\nThis is:\n", "{text} This is", "{text}"])
+def test_words_are_read_as_they_stand_behind_a_text_not_as_if_one_began_there(template):
+    """Alone, a tokenizer like Llama 2's gives every text a space to begin with."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = trainers.BpeTrainer(special_tokens=["<eos>"], initial_alphabet=["1", "x"])
+    core.train_from_iterator(["good bad", "\nThis is:\n"] * 9, special)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>")
+    judge = JudgeValue(Babbler(tiny_llama(tokenizer), tokenizer), template, "good", "bad")
+    space = " " * (template == "{text} This is")
+    for word, (first,) in (("good", judge.good), ("bad", judge.bad)):
+        text = tokenizer(f"x{template.removeprefix('{text}')}{space}{word}")["input_ids"]
+        start = tokenizer("x")["input_ids"]
+        assert text[: len(start)] == start
+        assert text[len(start) :][: len(judge.after) + 1] == [*judge.after, first]

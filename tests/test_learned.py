@@ -153,6 +153,18 @@ def test_features_are_those_of_the_value_whoever_else_is_asked_about(collected):
     np.testing.assert_allclose(together[:, -1], graph.log_q[ids], rtol=1e-6)
 
 
+def test_states_beyond_half_precision_make_no_head_of_nan(monkeypatch):
+    babbler = babbler_of()
+    hidden = babbler.hidden
+    loud = lambda *asked: type(found := hidden(*asked))(*(part * 1e6 for part in found))  # noqa: E731
+    monkeypatch.setattr(babbler, "hidden", loud)
+    prompts = [f"{a} 2>" for a in range(10)]
+    data = collect(babbler, prompts, Score(Digits()), layers=(1, 3), copies=8)
+    assert torch.isfinite(data.features).all()
+    fitted = fit(data, hidden=4, epochs=1, held_out=0.3)
+    assert all(torch.isfinite(t).all() for t in fitted.head.state_dict().values())
+
+
 def synthetic(seed, prompts=300, draws=6):
     """A two-step game: features show a hidden quality; a text passes with a probability that is known."""
     draw = np.random.default_rng(seed)

@@ -13,6 +13,8 @@ from babblegraph.errors import BadInput
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 from babblegraph.scoring import LookaheadValue
+from babblegraph.status import Flag
+from babblegraph.tasks import Blind
 
 TOKENIZER = character_tokenizer()
 
@@ -105,6 +107,32 @@ def test_texts_that_are_cut_off_count_with_the_value_where_they_stand(grown):
     assert ahead.max() == pytest.approx(2)
     nothing = LookaheadValue(babbler, task=Digits(), rollouts=3, spans=1)(graph, ids, meter_of(graph))
     np.testing.assert_array_equal(nothing, 0)
+
+
+def test_what_fails_on_a_rollout_is_told_of_the_node_it_began_at(grown):
+    class Failing(Digits):
+        def verify(self, prompt, text):
+            raise ValueError("no")
+
+    babbler, graph = grown
+    ids = np.arange(2, graph.size)
+    LookaheadValue(babbler, task=Failing(), rollouts=8, spans=6)(graph, ids, meter_of(graph))
+    assert graph.meta["scorer_failures"] > 1
+    assert graph.failures[0]["error"] == "verify raised ValueError: no"
+    assert {f["node"] for f in graph.failures} == set(np.flatnonzero(graph.flags & Flag.SCORER_FAILED))
+
+
+def test_where_a_task_does_not_verify_the_value_scores_finished_texts(grown):
+    babbler, graph = grown
+    value = LookaheadValue(babbler, task=Blind(Digits()), value=lambda texts: [0.7] * len(texts), spans=9)
+    ids = np.arange(2, graph.size)
+    found = value(graph, ids, meter_of(graph))
+    alive = ["=" not in graph.text(i) for i in ids]
+    assert not graph.failures
+    assert (found > 0).any()
+    assert (found[alive] <= 0.7 + 1e-6).all()
+    with pytest.raises(BadInput, match="a lookahead needs a task or a value"):
+        LookaheadValue(babbler, task=Blind(Digits()))
 
 
 def test_a_search_can_use_it(grown):

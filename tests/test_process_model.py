@@ -88,6 +88,12 @@ def test_the_separator_is_the_reward_models_own(steps_graph):
     np.testing.assert_allclose(value(steps_graph, ids, meter_of(steps_graph)), twins, atol=1e-5)
 
 
+def test_blank_lines_are_no_steps_whatever_they_are_made_of(steps_graph):
+    value = ProcessModelValue(token_classifier("llama", 1), TOKENIZER)
+    assert value._laid_out("1+1?", "a\n \n\t\nb\n") == value._laid_out("1+1?", "a\nb\n")
+    assert value._laid_out("1+1?", " \n")[1] == []
+
+
 def test_a_text_that_is_too_long_fails_alone(steps_graph):
     long = TOKENIZER(" good" * 60)["input_ids"]
     (node,) = steps_graph.add(Born.of_spans([0], spans=[long], log_q=[-1.0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,5 @@ def test_prompts_with_one_outcome_have_no_area():
     found = reliability([0.1, 0.2], [1.0, 1.0], [1, 1], [0, 0])
     assert np.isnan(found.auc)
     assert found.prompts == 0
+    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert (plain["auc"], plain["skill"], plain["brier"]) == (None, None, found.brier)

@@ -9,6 +9,8 @@ from tiny_models import byte_tokenizer, tiny_llama, with_loud_weights
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
 )
@@ -19,6 +21,7 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.tokens import TokenBytes
 from babblegraph.scoring.reward_model import RewardModelValue
+from babblegraph.scoring.rewards import filled
 
 TOKENIZER = byte_tokenizer()
 TEXTS = [" there was", " a good little robot.\n", " 🙂", "!", " The numbers are 1 2 3 4 5 6 7 8 9 10."]
@@ -37,6 +40,9 @@ def classifier(family, labels, reads=48):
     sizes = SMALL | {"max_position_embeddings": reads}
     if family == "bert":
         model = BertForSequenceClassification(BertConfig(num_labels=labels, **sizes, **special))
+    elif family == "gpt2":
+        config = GPT2Config(num_labels=labels, **{n: s for n, s in sizes.items() if n[0] != "i"}, **special)
+        model = GPT2ForSequenceClassification(config)
     else:
         config = LlamaConfig(num_labels=labels, num_key_value_heads=1, **sizes, **special)
         model = LlamaForSequenceClassification(config)
@@ -80,9 +86,10 @@ def test_a_saved_classifier_values_each_text_as_if_alone(family, labels, graph, 
     assert meter.read().forwarded == meter.read().sampled == 0
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])  # positions from rotations, and counted ones
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_on_either_side_does_not_matter(side, graph):
-    tokenizer, model, ids = byte_tokenizer(), classifier("llama", 1), np.arange(graph.size)
+def test_padding_on_either_side_does_not_matter(family, side, graph):
+    tokenizer, model, ids = byte_tokenizer(), classifier(family, 1), np.arange(graph.size)
     tokenizer.padding_side = side
     values = RewardModelValue(model, tokenizer)(graph, ids, Meter(Budget(tokens=1), graph.trees))
     np.testing.assert_allclose(values, one_by_one(model, graph, ids)[0], atol=1e-5)
@@ -106,6 +113,22 @@ def test_a_padding_id_that_differs_from_the_tokenizers_does_not_matter(graph):
     model.config.pad_token_id = 7  # a checkpoint may say so; the tokenizer does the padding
     values = RewardModelValue(model, TOKENIZER)(graph, ids, Meter(Budget(tokens=1), graph.trees))
     np.testing.assert_allclose(values, twins, atol=1e-5)
+
+
+@pytest.mark.parametrize("known_to", ["the model", "nobody"])
+def test_a_text_that_ends_with_the_end_of_text_is_read_there_where_there_is_no_padding(known_to):
+    tokenizer, pad, model = byte_tokenizer(), TOKENIZER.pad_token_id, classifier("llama", 1)
+    tokenizer.pad_token = None
+    if known_to == "nobody":
+        tokenizer.bos_token = "<turn>"
+    model.config.pad_token_id = pad if known_to == "the model" else None
+    texts = [("Once", f"{text}<eos>") for text in TEXTS]
+    twins = [model(**tokenizer(p + t, return_tensors="pt")).logits.item() for p, t in texts]
+    np.testing.assert_allclose(RewardModelValue(model, tokenizer)._rewards(texts)[0], twins, atol=1e-5)
+
+
+def test_a_prompt_that_speaks_of_templates_is_laid_out_as_it_is():
+    assert filled("{prompt}\n{text}", TOKENIZER, "Fill in {text}.", "{prompt}") == "Fill in {text}.\n{prompt}"
 
 
 def test_a_text_longer_than_the_model_reads_costs_its_node_only(graph):

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 import babblegraph as bg
 from babblegraph.born import Born
@@ -97,6 +98,8 @@ def test_expensive_values_are_not_asked_about_what_is_already_decided():
         (lambda: [1, 2], "[1, 2]"),
         (lambda: "good", "good"),
         (lambda: None, "None"),
+        (lambda: 10**400, "1000"),
+        (lambda: torch.ones(1, requires_grad=True)[0] * 7, "7."),
     ],
 )
 def test_a_value_function_that_fails_on_one_text_costs_that_node_only(bad, message):
@@ -111,6 +114,31 @@ def test_a_value_function_that_fails_on_one_text_costs_that_node_only(bad, messa
     assert graph.meta["scorer_failures"] == 1
     assert graph.failures[0]["text"] == "pb"
     assert message in graph.failures[0]["error"]
+
+
+@pytest.mark.parametrize("how", [{"dtype": torch.bfloat16}, {"requires_grad": True}], ids=str)
+def test_a_value_may_be_any_tensor(how):
+    graph, ids, meter = words("a", "b")
+    for value in (
+        lambda texts: torch.full((len(texts),), 0.5, **how),
+        lambda graph, ids, meter: torch.full((len(ids),), 0.5, **how),
+    ):
+        np.testing.assert_array_equal(function_value(value)(graph, ids, meter), 0.5)
+    assert not graph.failures
+
+
+def test_a_function_that_empties_its_list_of_texts_fails_and_the_search_goes_on():
+    graph, ids, meter = words("a", "b")
+    values = function_value(lambda texts: [0.5 for _ in iter(texts.pop, "pa")])(graph, ids, meter)
+    assert np.isnan(values).all()
+    assert graph.meta["scorer_failures"] == 2
+
+
+def test_a_function_of_nodes_whose_values_are_no_probabilities_says_so():
+    graph, ids, meter = words("a", "b", "c")
+    Score(value=function_value(lambda graph, ids, meter: np.array([1 + 1e-9, -3.0, 4.5])))(graph, ids, meter)
+    np.testing.assert_array_equal(graph.value[ids], [1.0, np.nan, np.nan])
+    assert [f["error"] for f in graph.failures] == [f"a value must be in [0, 1], got {v}" for v in (-3, 4.5)]
 
 
 def test_a_value_of_the_wrong_length_costs_only_the_nodes_it_cannot_answer():

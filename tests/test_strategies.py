@@ -264,6 +264,14 @@ def test_votes_are_counted_as_plain_python_counts_them():
             assert [v.share for v in found] == sorted((v.share for v in found), reverse=True)
 
 
+def test_no_answer_wins_by_how_bad_its_texts_are():
+    graph = BabbleGraph(["?"], [[0]], {0: b"?", 1: b"a", 2: b"b"})
+    ids = graph.add(Born.of_spans([0, 0, 0], [[1], [2], [1, 2]], [-1.0, -2.0, -3.0], Status.LEAF_END))
+    for scores, winner in (([-1, -3, -3], ("a", 0.0)), ([0.5, -3, 0.1], ("a", pytest.approx(5 / 6)))):
+        graph.score[ids] = scores
+        assert votes(graph, lambda text: text[-1], weighted=True)[0][:2] == winner
+
+
 def test_who_abstains_and_who_is_dead_has_no_vote():
     graph = BabbleGraph(["?"], [[0]], {0: b"?", 1: b"a", 2: b"b"})
     status = [Status.LEAF_END, Status.LEAF_DEAD, Status.FRONTIER]

@@ -28,7 +28,7 @@ from babblegraph.cli.declared import (
     ValueFunction,
 )
 from babblegraph.cli.lines import complain, one_line
-from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed
+from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed, flag
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
 
 TREES, TOKENS, WIDTH, KEEP, DRAWS = 32, 1000, 4, 16, "multinomial"
+
+OF_GROWING = (
+    *("task", "model", "value", "reward_model", "judge", "good", "bad", "seconds"),
+    *("span", "stop", "max_new_tokens", "temperature", "seed"),
+)
 
 
 def estimate(
@@ -145,6 +150,9 @@ def estimate(
         strategy="frontier",
     )
     options.check()
+    for name in OF_GROWING if graph is not None else ():
+        if getattr(options, name) not in (None, ()):
+            raise BadInput(f"--graph is estimated from as it was grown, got {flag(name)} too: drop one")
     with aside(json):
         searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
     if save is not None:

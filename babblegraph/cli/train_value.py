@@ -113,14 +113,16 @@ def train_value(
 
 
 def _prompts(plan: Any, file: str | None, count: int | None, seed: int) -> list[Any]:
-    """Training prompts, each once, as the model reads them."""
+    """Training prompts, each once, as the model reads them: one that comes twice could be held out and learned from."""
+    from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known
+
     if file is not None:
         from babblegraph.api import prompts_of
         from babblegraph.cli.loading import read_prompts
         from babblegraph.cli.values import said
 
         found = prompts_of(said(read_prompts(file), plan), plan.task)
-    elif plan.model == "embedded":
+    elif plan.model == EMBEDDED and known(plan.task) == EMBEDDED_TASK:
         import random
 
         from babblegraph.embedded.data import training_puzzles
@@ -128,8 +130,7 @@ def _prompts(plan: Any, file: str | None, count: int | None, seed: int) -> list[
         found = training_puzzles(random.Random(seed), count or PROMPTS)
     else:
         raise BadInput("a value is learned on training prompts, got none: give a file with --prompts")
-    once = list(dict.fromkeys(found)) if all(isinstance(p, str) for p in found) else list(found)
-    return once[:count]
+    return list({repr(prompt): prompt for prompt in found}.values())[:count]
 
 
 def _reporter(say: Any, total: int) -> Any:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from babblegraph.lm.babbler import Babbler
     from babblegraph.protocols import Scorer
 
+LARGEST = torch.finfo(torch.float16).max
+
 
 class Collected(NamedTuple):
     """Examples with their features. Row i may be the parent of later rows of its prompt."""
@@ -93,14 +95,14 @@ def features_of(
     """What a value is read from, [F, D].
 
     Hidden states of some layers after a node's last token, their means over its span, those after its prompt, its
-    depth, and the log-probability of its span.
+    depth, and the log-probability of its span. All are cut where half precision ends: some models have a few numbers
+    beyond it, which would be infinite as they are kept, and make a head of NaN.
     """
     states = babbler.hidden(graph, ids, layers, meter)
     log_q = graph.log_q[ids] - graph.log_q[np.maximum(graph.parent[ids], 0)]
     numbers = np.stack([graph.depth[ids], log_q], 1).astype(np.float32)
-    return torch.cat(
-        [*(part.flatten(1) for part in states), torch.as_tensor(numbers, device=states.last.device)], 1
-    )
+    parts = [*(part.flatten(1) for part in states), torch.as_tensor(numbers, device=states.last.device)]
+    return torch.cat(parts, 1).clamp(-LARGEST, LARGEST)
 
 
 def _rolled(

@@ -16,6 +16,8 @@ from babblegraph.protocols import ValueFunction
 from babblegraph.scoring.contain import note_failure, raised
 from babblegraph.scoring.time_limit import SECONDS, NoLimit, TimeLimit, TimeUp, limited
 
+ROUNDING = 1e-6  # by which a value may lie outside of [0, 1]
+
 
 def function_value(function: Callable[..., Any], *, seconds: float | None = SECONDS) -> ValueFunction:
     """Wraps `f(texts)`, or `f(graph, ids, meter)`, so that a failure costs only the nodes concerned.
@@ -25,8 +27,9 @@ def function_value(function: Callable[..., Any], *, seconds: float | None = SECO
     are marked: the texts are then tried one by one. It runs in a thread of its own; see `TimeLimit` for what becomes
     of a call that hangs. After the first that does, texts are no longer put together.
 
-    A function of three arguments may return NaN where it does not know; when it raises, or returns the wrong
-    number of values, it is asked node by node. It has no time limit, since it may run a model.
+    A function of three arguments may return NaN where it does not know; a value outside [0, 1] marks its node. When
+    it raises, or returns the wrong number of values, it is asked node by node. It has no time limit, since it may
+    run a model.
 
     Args:
         function: of one argument (texts) or of three (graph, ids, meter).
@@ -51,7 +54,7 @@ def function_value(function: Callable[..., Any], *, seconds: float | None = SECO
         nonlocal hung
         if not hung and len(texts) > 1:
             try:
-                values = _as_numbers(call(function, texts), len(texts))
+                values = _as_numbers(call(function, list(texts)), len(texts))  # it may change its list
                 if values is not None and _fine(values).all():
                     return values
             except TimeUp:
@@ -70,7 +73,7 @@ def _of_nodes(function: Callable[..., Any]) -> ValueFunction:
         try:
             values = _as_numbers(function(graph, ids, meter), len(ids))
             if values is not None:
-                return values
+                return _inside(graph, ids, values)
         except BadInput:  # what the user has to mend
             raise
         except THEIRS:  # which node it was, the calls one by one will tell
@@ -81,6 +84,14 @@ def _of_nodes(function: Callable[..., Any]) -> ValueFunction:
         )
 
     return value
+
+
+def _inside(graph: BabbleGraph, ids: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values in [0, 1]; NaN, and a failure, for one that lies outside by more than rounding."""
+    outside = (values < -ROUNDING) | (values > 1 + ROUNDING)
+    for i, value in zip(ids[outside].tolist(), values[outside].tolist(), strict=True):
+        note_failure(graph, i, f"a value must be in [0, 1], got {value:g}", graph.prompt(i) + graph.text(i))
+    return np.where(outside, np.nan, np.clip(values, 0.0, 1.0))
 
 
 def _one(
@@ -107,8 +118,10 @@ def _one(
 
 def _as_numbers(result: Any, n: int) -> NDArray[np.float64] | None:
     try:
+        if hasattr(result, "detach"):  # a tensor: numpy takes none with gradients, on a GPU or in bfloat16
+            result = result.detach().cpu().double()
         values = np.asarray(result, np.float64)
-    except (TypeError, ValueError):
+    except Exception:  # it is somebody else's object, and raises whatever it likes
         return None
     return values if values.shape == (n,) else None
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from babblegraph.lm.babbler import Babbler
 
 Ids = NDArray[np.intp]
+TEXT = "1"  # stands for the text that words stand behind
 PUSHED = ("forwarded", "prefilled", "scored")  # tokens that went through the model
 
 
@@ -56,9 +57,8 @@ class JudgeValue:
         self.babbler, self.frozen = _base(babbler) if frozen else babbler, frozen
         self._held: weakref.WeakKeyDictionary[BabbleGraph, Ids] = weakref.WeakKeyDictionary()
         before, after = _around(template)
-        self.before, self.after = self._ids(before), self._ids(after)
-        spaced = bool(after) and not after[-1].isspace()
-        both_sides = [self._word_ids(words, spaced) for words in (good, bad)]
+        self.before, self.after = self._ids(before), self._ids(after, TEXT)
+        both_sides = [self._word_ids(words, after) for words in (good, bad)]
         shared = _shared_beginning([ids for side in both_sides for ids in side])
         self.after += shared  # such as a space that is a token of its own
         self.good, self.bad = (sorted({ids[len(shared)] for ids in side}) for side in both_sides)
@@ -101,14 +101,22 @@ class JudgeValue:
         good, bad = (torch.logsumexp(logits[:, words].double(), -1) for words in (self.good, self.bad))
         return torch.sigmoid(good - bad).cpu().numpy()
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.babbler.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    def _ids(self, text: str, behind: str = "") -> list[int]:
+        """Tokens of a text as it stands behind another: alone, some tokenizers let it begin with a space."""
+        before, whole = (
+            list(self.babbler.tokenizer(some, add_special_tokens=False)["input_ids"]) if some else []
+            for some in (behind, behind + text)
+        )
+        if whole[: len(before)] != before:  # the two run into each other
+            return self._ids(text)
+        return whole[len(before) :]
 
-    def _word_ids(self, words: Sequence[str], spaced: bool) -> list[list[int]]:
+    def _word_ids(self, words: Sequence[str], after: str) -> list[list[int]]:
         words = [words] if isinstance(words, str) else list(words)
+        spaced = bool(after) and not after[-1].isspace()
         found = []
         for word in words:
-            ids = self._ids(" " + word if spaced and not word.startswith(" ") else word)
+            ids = self._ids(" " + word if spaced and not word.startswith(" ") else word, TEXT + after)
             if not ids:
                 raise BadInput(f"a judge's word must have at least one token, got {word!r}: choose another")
             found.append(ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.protocols import Chosen, Draws
+from babblegraph.protocols import Chosen, Draws, verifies
 from babblegraph.randomness import Rng
+from babblegraph.scoring.contain import note_failure
 from babblegraph.scoring.function import function_value
 from babblegraph.scoring.score import Score
 
@@ -28,18 +30,19 @@ class LookaheadValue:
 
     A continuation that is finished counts with its score, one that is cut off with the value where it stands.
     The rollouts' tokens are counted like any others, sampled ones too: a lookahead is no gift. Their random
-    numbers are keyed by the seed and the node's text.
+    numbers are keyed by the seed and the node's text. Where the task or the value fails on a rollout, it is worth 0 and
+    its node marked.
 
     Args:
         generator: what babbles; it must take token ids as prompts, as `Babbler` does.
         task: scores finished texts, marks dead ones.
-        value: of texts that are cut off, and of all where there is no task; a cut-off text is worth 0 without.
+        value: of texts that are cut off, and of all where no task verifies; a cut-off text is worth 0 without.
         rollouts: how many from each node.
         spans: how many spans each goes on, at most.
         seed: of the rollouts.
 
     Raises:
-        BadInput: neither a task nor a value, or a number below one.
+        BadInput: neither a task that verifies nor a value, or a number below one.
 
     Source: design/scoring.md, "Value", 5.
     """
@@ -54,7 +57,7 @@ class LookaheadValue:
         spans: int = 4,
         seed: int = 0,
     ) -> None:
-        if task is None and value is None:
+        if not verifies(task) and value is None:
             raise BadInput("a lookahead needs a task or a value, got neither: what is a rollout worth?")
         if rollouts < 1 or spans < 1:
             raise BadInput(f"rollouts and spans must be at least 1, got {rollouts} and {spans}: raise them")
@@ -74,6 +77,8 @@ class LookaheadValue:
         ]
         own = Meter(Budget(seconds=np.inf), ahead.trees)
         self._roll(ahead, own)
+        for failure in ahead.failures:
+            note_failure(graph, ids[ahead.root[failure["node"]]], failure["error"], failure["text"])
         for name in COUNTED:
             meter.count(name, graph.root[ids], own.counts[name])
         ends = np.setdiff1d(np.arange(ahead.trees, ahead.size), ahead.parent)  # nothing was drawn below
@@ -122,8 +127,9 @@ class _Continued:
     def __init__(self, task: Task) -> None:
         self._task = task
 
-    def verify(self, prompt: Any, text: str) -> float:  # a `_Began`, as all prompts are here
-        return self._whole("verify")(prompt, text)
+    @property
+    def verify(self) -> Any:  # of a `_Began` and a text; None where the task has none
+        return self._whole("verify") if verifies(self._task) else None
 
     def __getattr__(self, name: str) -> Any:
         if name == "seconds":
@@ -135,6 +141,7 @@ class _Continued:
     def _whole(self, name: str) -> Callable[[_Began, str], Any]:
         asked = getattr(self._task, name)
 
+        @wraps(asked)  # a failure is told by its name
         def whole(prompt: _Began, text: str) -> Any:
             return asked(prompt.prompt, prompt.text + text)
 

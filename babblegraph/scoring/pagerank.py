@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from babblegraph.status import Status
 if TYPE_CHECKING:
     from babblegraph.scoring.node_states import NodeStates
 
-TOLERANCE, STEPS = 1e-9, 200
+TOLERANCE = 1e-9
 
 
 def pagerank(
@@ -74,6 +75,8 @@ def personalised(
         links: pairs of nodes, [E, 2]; each counts once, whatever its direction and however often it is named.
         restart: weights of the places where the walk begins again, [N].
         damping: the chance that it goes on.
+
+    Complexity: O(E) a step, and log(1e-9) / log(damping) steps at most: 130 for 0.85, 2,100 for 0.99.
     """
     low, high = links.min(1, initial=size), links.max(1, initial=0)
     a, b = np.divmod(np.unique(low.astype(np.int64) * size + high), size)
@@ -82,7 +85,8 @@ def personalised(
     degree = np.bincount(here, minlength=size)
     home = restart / restart.sum()
     rank = home.copy()
-    for _ in range(STEPS):
+    steps = math.ceil(math.log(TOLERANCE / 2) / math.log(damping))  # each leaves that share of the error
+    for _ in range(steps):
         leaving = np.divide(rank, degree, out=np.zeros(size), where=degree > 0)
         step = np.bincount(there, leaving[here], minlength=size)
         lost = rank[degree == 0].sum()  # a place without links sends the walk home

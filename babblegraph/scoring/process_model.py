@@ -108,7 +108,7 @@ class ProcessModelValue(rewards.Pretrained):
             tokens = list(self.tokenizer(self.template.replace("{prompt}", prompt))["input_ids"])
         after = list(self.tokenizer(self.separator, add_special_tokens=False)["input_ids"])
         ends = []
-        for step in filter(None, text.split(self.steps)):
+        for step in filter(str.strip, text.split(self.steps)):  # a blank line is none
             tokens += [*self.tokenizer(step, add_special_tokens=False)["input_ids"], *after]
             ends.append(len(tokens) - 1)
         return tokens, ends

@@ -32,8 +32,9 @@ class Reliability(NamedTuple):
     nodes: int
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return self._asdict() | {"bins": [list(b) for b in self.bins]}
+        """As plain JSON, which has no NaN: None instead."""
+        figures = {name: None if isinstance(x, float) and x != x else x for name, x in self._asdict().items()}
+        return figures | {"bins": [list(b) for b in self.bins]}
 
 
 def reliability(
@@ -77,7 +78,7 @@ def reliability(
         auc=float(areas[both].mean()) if both.any() else float("nan"),
         prompts=int(both.sum()),
         brier=brier,
-        skill=1 - _brier(v[there], y[there], w[there]) / known if known > 0 else float("nan"),
+        skill=float(1 - _brier(v[there], y[there], w[there]) / known) if known > 0 else float("nan"),
         skill_base=1 - brier / base if base > 0 else float("nan"),
         calibration_error=float(error),
         bins=found,

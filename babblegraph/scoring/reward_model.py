@@ -57,6 +57,9 @@ class RewardModelValue(rewards.Pretrained):
         self.model, self.tokenizer, self.scale = model.eval(), tokenizer, scale
         self.template = rewards.check_template(template, tokenizer)
         self.batch_size = batch_size if tokenizer.pad_token is not None else 1
+        # on the left it would shift the positions that most models count; XLNet counts none, and reads the last place
+        reads_last = getattr(model.config, "summary_type", None) == "last"
+        self._side = tokenizer.padding_side if reads_last else "right"
 
     def __call__(self, graph: BabbleGraph, ids: NDArray[np.intp], meter: Meter) -> NDArray[np.float64]:
         """Values of nodes, [M] in [0, 1], NaN where a text is longer than the model reads, or it gives no numbers.
@@ -97,7 +100,8 @@ class RewardModelValue(rewards.Pretrained):
         found, readable = np.full(len(texts), np.nan), np.flatnonzero(lengths <= self.max_length)
         for at in range(0, len(readable), self.batch_size):
             batch = readable[at : at + self.batch_size]
-            inputs = self._read([laid_out[i] for i in batch], return_tensors="pt", padding=len(batch) > 1)
+            padded = {"return_tensors": "pt", "padding": len(batch) > 1, "padding_side": self._side}
+            inputs = self._read([laid_out[i] for i in batch], **padded)
             logits = self.model(**inputs.to(self.model.device)).logits.double()
             found[batch] = rewards.rewards_of(logits).cpu().numpy()
         return found, lengths

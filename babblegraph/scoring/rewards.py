@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -81,10 +82,14 @@ class Pretrained:
 
 def prepared(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Makes padding safe, and says how many tokens a text may have: cut off, its end would count for nothing."""
+    config = model.config.get_text_config()
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id  # decoders find the last token by it
-    longest = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+        own = None if config.pad_token_id is None else tokenizer.convert_ids_to_tokens(config.pad_token_id)
+        # the last one only for want of others: a text may end with it, and is then read one token too early
+        tokenizer.pad_token = own or tokenizer.unk_token or tokenizer.bos_token or tokenizer.eos_token
+    for each in (model.config, config):  # decoders find the last token by it
+        each.pad_token_id = tokenizer.pad_token_id
+    longest = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     return int(min(tokenizer.model_max_length, longest))
 
 
@@ -107,7 +112,8 @@ def filled(template: str, tokenizer: PreTrainedTokenizerBase, prompt: str, text:
     if template == CHAT:
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
         return str(tokenizer.apply_chat_template(messages, tokenize=False))
-    return template.replace("{prompt}", prompt).replace("{text}", text)
+    parts = {"{prompt}": prompt, "{text}": text}  # put in at once: a prompt may say {text} itself
+    return re.sub(r"\{prompt\}|\{text\}", lambda place: parts[place[0]], template)
 
 
 def rewards_of(logits: torch.Tensor) -> torch.Tensor:

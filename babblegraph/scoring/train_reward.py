@@ -186,7 +186,7 @@ def _classifier(
 def _ids(
     tokenizer: PreTrainedTokenizerBase, template: str, comparisons: Sequence[Comparison], longest: int
 ) -> list[dict[str, list[int]]]:
-    """Both texts of each comparison as tokens; pairs that differ only beyond what the model reads are left out."""
+    """Both texts of each comparison as tokens; those with a text longer than the model reads are left out."""
     special = template != rewards.CHAT
     found = []
     for prompt, chosen, rejected in comparisons:

@@ -2,17 +2,12 @@ r"""Problems with known answers: the last answer of a text is compared with the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from babblegraph.errors import BadInput
-from babblegraph.extract import final_answer, same
-
-_ENDED = re.compile(
-    r"^.*(?:####[^\n]*\S|\\boxed\{.*\}).*\n", re.MULTILINE
-)  # a whole line that gives an answer
+from babblegraph.extract import boxed, final_answer, same
 
 
 class Answers:
@@ -38,7 +33,8 @@ class Answers:
             generator ends it. Leave it out for generators that think aloud and box what they try.
 
     Raises:
-        BadInput: no question, an empty question or answer, or one question with two answers.
+        BadInput: no question, an empty question or answer, an answer that is neither text nor number, or one question
+            with two answers.
 
     >>> task = Answers({"What is 6 times 7?": "42", "Half of a half?": "1/4"})
     >>> task.verify("Q: What is 6 times 7?\nA:", "6*7 = 42, so the answer is 42.")
@@ -66,6 +62,10 @@ class Answers:
         self.answers: dict[str, str] = {}  # question, its white space single -> answer
         self._known: dict[str, str | None] = {}  # prompt -> its question
         for question, answer in pairs:
+            if answer is None or isinstance(answer, bool) or answer != answer:
+                raise BadInput(
+                    f"an answer must be a text or a number, got {answer!r} for {question!r:.60}: fill it in"
+                )
             self._add(question, f"{Decimal(str(answer)):f}" if isinstance(answer, float) else str(answer))
         if not self.answers:
             raise BadInput("answers need a question, got none: give {question: answer}")
@@ -89,7 +89,7 @@ class Answers:
 
     def done(self, prompt: str, text: str) -> bool:
         """Whether a whole line has given an answer, where texts end there."""
-        return self.ends and _ENDED.search(text) is not None
+        return self.ends and any(map(_answers, text.split("\n")[:-1]))
 
     def expected(self, prompt: str) -> str:
         """The answer to the question that a prompt contains.
@@ -119,6 +119,11 @@ class Answers:
         if not same(self.answers.setdefault(key, given), given):
             both = f"{self.answers[key]!r:.20} and {given!r:.20}"
             raise BadInput(f"a question has one answer, got {both} for {question!r:.60}: keep one of them")
+
+
+def _answers(line: str) -> bool:
+    """Whether a line has a ####, with something behind it, or a closed box."""
+    return bool(line.partition("####")[2].strip()) or boxed(line) is not None
 
 
 def _single_spaced(text: Any) -> str:

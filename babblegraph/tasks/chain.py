@@ -18,6 +18,7 @@ from babblegraph.errors import BadInput
 CLOCK = 100
 MOST_STEPS = len(ascii_lowercase)
 SPLITS = ("train", "validation", "test")
+PATIENCE = 20_000  # draws in a row without a new chain
 
 
 class Chain:
@@ -124,7 +125,7 @@ def chains(split: str, n: int, seed: int, *, steps: int = 20) -> Iterator[str]:
     """Yield distinct chains of one split, decided by a hash of the chain: train 80 %, validation and test 10 %.
 
     Raises:
-        BadInput: The split is unknown.
+        BadInput: The split is unknown, a number of steps that no chain has, or more chains than there are.
 
     Example:
         >>> len(set(chains("test", 3, seed=0)))
@@ -132,12 +133,21 @@ def chains(split: str, n: int, seed: int, *, steps: int = 20) -> Iterator[str]:
     """
     if split not in SPLITS:
         raise BadInput(f"a split is one of {', '.join(SPLITS)}, got {split!r}; choose one of them")
-    rng, seen = random.Random(seed), set[str]()
+    if not 1 <= steps <= MOST_STEPS:
+        raise BadInput(f"a chain has 1 to {MOST_STEPS} steps, got {steps}; choose in between")
+    rng, seen, idle = random.Random(seed), set[str](), 0
     while len(seen) < n:
         prompt = random_chain(rng, steps)
+        idle += 1
         if prompt not in seen and split_of(prompt) == split:
             seen.add(prompt)
+            idle = 0
             yield prompt
+        elif idle >= PATIENCE:
+            raise BadInput(
+                f"so many chains must exist, got {n} of {steps} steps and found {len(seen)}: "
+                "ask for fewer, or for longer ones"
+            )
 
 
 def random_chain(rng: random.Random, steps: int) -> str:
