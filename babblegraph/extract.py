@@ -19,10 +19,9 @@ _NUMBER = re.compile(
 )
 _BEHIND = re.compile(rf"(?:\s*+(?:[-/]\s*+)?(?:[^\W\d_]{{2,}}|[{UNITS}])\b\.?)*+[\s.]*")  # units and words
 _ANSWER = re.compile(r"\banswer\b(?:[^.\n]{0,60}?\bis\b|[\s*]*[:=])[\s:*`]*", re.IGNORECASE)
-_GOES_ON = (
-    re.compile(  # behind a number that is only the beginning of an answer, such as 2x, 3:30, 2 + 3i, 1.5e3
-        rf"\s*(?:[+*×·^/]|\\)|[:(]|[-−](?:\d|[^\W\d_]\b)|[eE][-+−]?\d|(?![{UNITS}]\b)(?![A-Z])[^\W\d_]\b"
-    )
+# behind a number that is only the beginning of an answer, such as 2x, 3:30, 2 + 3i, 1.5e3
+_GOES_ON = re.compile(
+    rf"\s*(?:[+*×·^/]|\\)|[:(]|[-−](?:\d|[^\W\d_]\b)|[eE][-+−]?\d|(?![{UNITS}]\b)(?![A-Z])[^\W\d_]\b"
 )
 _BRACES = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")

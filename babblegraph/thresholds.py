@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from babblegraph.errors import BadInput
-from babblegraph.estimates import UNDER, Estimate, expectation, why_not
+from babblegraph.estimates import UNDER, Estimate, expectation
 from babblegraph.graph import BabbleGraph
+from babblegraph.why_not import why_not
 
 Ids = NDArray[np.intp]
 

@@ -8,10 +8,10 @@ import torch
 from transformers import BatchEncoding
 
 import babblegraph as bg
-from babblegraph.estimates import why_not
 from babblegraph.scoring import JudgeValue, likelihood
 from babblegraph.status import Gate, Status
 from babblegraph.strategies import STRATEGIES, best_of_n, frontier
+from babblegraph.why_not import why_not
 
 
 @pytest.fixture

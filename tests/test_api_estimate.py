@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import babblegraph as bg
-from babblegraph.estimates import why_not
 from babblegraph.ordering import by_value
 from babblegraph.scoring import likelihood
 from babblegraph.strategies import best_of_n, frontier
+from babblegraph.why_not import why_not
 
 
 @pytest.fixture

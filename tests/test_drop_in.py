@@ -19,12 +19,12 @@ import babblegraph as bg
 from babblegraph import drop_in
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.estimates import why_not
 from babblegraph.lm import packed, selfcheck
 from babblegraph.protocols import Chosen
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
 from babblegraph.strategies import best_of_n
+from babblegraph.why_not import why_not
 
 PROMPTS = ["1+2=3\n4", "7*8"]  # the second one is padded on the left
 

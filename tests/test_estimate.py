@@ -14,7 +14,7 @@ from table_lm import TableLM
 from babblegraph.born import Born
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.estimates import Estimate, expectation, probability, why_not
+from babblegraph.estimates import Estimate, expectation, probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.intervals import log_odds, none_in, pass_at_k, ratios, stratified, student, t_quantile
 from babblegraph.loop import search
@@ -22,6 +22,7 @@ from babblegraph.protocols import ALL
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
 from babblegraph.strategies import frontier
+from babblegraph.why_not import why_not
 
 
 class TableTask:

@@ -9,13 +9,14 @@ from test_estimate import TableTask
 
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.estimates import probability, why_not
+from babblegraph.estimates import probability
 from babblegraph.loop import search
 from babblegraph.protocols import Draws
 from babblegraph.scoring import Score
 from babblegraph.status import Status
 from babblegraph.strategies import frontier
 from babblegraph.strategies.common import log_priority
+from babblegraph.why_not import why_not
 
 
 def rounds_of(lm, strategy, trees=6, tokens=10**6, close=False, value=None, seed=0):

@@ -47,8 +47,9 @@ ALLOWED: dict[str, set[str]] = {
     "closing": {"prune", "protocols", "graph", "budget", "randomness", "status"},
     "intervals": {"errors"},
     "doubts": set(),
+    "why_not": {"graph", "status"},
     "ordering": {"graph", "errors"},
-    "thresholds": {"estimates", "graph", "errors"},
+    "thresholds": {"estimates", "why_not", "graph", "errors"},
     "particles": {"protocols", "graph", "budget", "randomness", "errors"},
     "splitting": {
         "particles",
@@ -63,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "estimates": {
         "doubts",
+        "why_not",
         "given",
         "intervals",
         "protocols",
@@ -102,6 +104,7 @@ ALLOWED: dict[str, set[str]] = {
         "scoring",
         "lm",
         "estimates",
+        "why_not",
         "thresholds",
         "intervals",
         "resample",
@@ -111,7 +114,17 @@ ALLOWED: dict[str, set[str]] = {
     }
     | BASE,
     "api_cem": {"api", "learning", "lm"} | BASE,
-    "view": {"loop", "outcome", "estimates", "learning", "subtrees", "step_text", "history", "compare"}
+    "view": {
+        "loop",
+        "outcome",
+        "estimates",
+        "why_not",
+        "learning",
+        "subtrees",
+        "step_text",
+        "history",
+        "compare",
+    }
     | BASE,
     "explore": {"view", "history", "subtrees", "step_text"} | BASE,
     "cli": {EVERYTHING},
@@ -151,6 +164,7 @@ LIGHT = {
     "closing",
     "intervals",
     "doubts",
+    "why_not",
     "estimates",
     "ordering",
     "thresholds",

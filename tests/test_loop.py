@@ -12,7 +12,7 @@ from table_lm import TableLM
 
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.estimates import probability, why_not
+from babblegraph.estimates import probability
 from babblegraph.graph_file import load
 from babblegraph.loop import search
 from babblegraph.protocols import ALL, Chosen, Strategy
@@ -20,6 +20,7 @@ from babblegraph.randomness import text_key
 from babblegraph.scoring import Score
 from babblegraph.status import Flag, Status
 from babblegraph.strategies import adaptive, babble, best_of_n, frontier, stochastic_beam, together
+from babblegraph.why_not import why_not
 
 Z = 5.7
 

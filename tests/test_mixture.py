@@ -18,7 +18,7 @@ from tiny_models import counting_real_tokens, plain_logits, tiny_model
 
 import babblegraph as bg
 from babblegraph.errors import BadInput
-from babblegraph.estimates import expectation, why_not
+from babblegraph.estimates import expectation
 from babblegraph.lm import Babbler
 from babblegraph.lm.mixture import mixed
 from babblegraph.protocols import ALL, Chosen
@@ -26,6 +26,7 @@ from babblegraph.randomness import Rng
 from babblegraph.scoring import likelihood
 from babblegraph.splitting import multilevel
 from babblegraph.strategies import frontier
+from babblegraph.why_not import why_not
 
 PROMPTS = ["3 5>8\n", "7"]
 

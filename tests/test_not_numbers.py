@@ -13,13 +13,13 @@ from tiny_models import plain_logits, tiny_llama
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.estimates import why_not
 from babblegraph.graph import NO_PARENT
 from babblegraph.lm import Babbler
 from babblegraph.lm.invert import BLOCK, Inverse
 from babblegraph.protocols import Draws
 from babblegraph.scoring import JudgeValue
 from babblegraph.strategies import best_of_n, frontier, token_beam
+from babblegraph.why_not import why_not
 
 BAD = 3  # what follows this token is NaN
 

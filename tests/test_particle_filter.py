@@ -13,10 +13,10 @@ import pytest
 from table_lm import TableLM
 from test_loop import TableTask, noisy_value, run, tree_sums, z_score
 
-from babblegraph.estimates import why_not
 from babblegraph.status import Status
 from babblegraph.strategies import particle_filter
 from babblegraph.strategies.resamplers import multinomial, residual, systematic
+from babblegraph.why_not import why_not
 
 SHARES = [
     [1.0],

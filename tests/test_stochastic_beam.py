@@ -9,7 +9,7 @@ from test_estimate import TableTask
 
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.estimates import probability, why_not
+from babblegraph.estimates import probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.lm.race import GUMBEL, _exponential, below
 from babblegraph.loop import search
@@ -20,6 +20,7 @@ from babblegraph.scoring import Score
 from babblegraph.status import Gate, Status
 from babblegraph.strategies import best_of_n, stochastic_beam
 from babblegraph.strategies.stops import stopping
+from babblegraph.why_not import why_not
 
 
 def rounds_of(lm, width, prompts=("p",), tokens=10**6, close=False, seed=0, graph=None):

@@ -15,7 +15,6 @@ from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
 from babblegraph.cli import output
 from babblegraph.errors import BadInput
-from babblegraph.estimates import why_not
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import search
 from babblegraph.randomness import Rng
@@ -26,6 +25,7 @@ from babblegraph.strategies.best_first import log_promise
 from babblegraph.strategies.common import log_priority
 from babblegraph.strategies.stops import converged, leads, reached, stopping
 from babblegraph.votes import margins, votes
+from babblegraph.why_not import why_not
 
 COLUMNS = ("parent", "log_q", "log_inclusion", "status", "gate", "key", "count", "draws", "value")
 NAMES = list(STRATEGIES)

@@ -10,7 +10,6 @@ from test_loop import TableTask, noisy_value
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.estimates import why_not
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import search
 from babblegraph.randomness import Rng
@@ -18,6 +17,7 @@ from babblegraph.scoring import Score, novelty
 from babblegraph.status import Status
 from babblegraph.strategies import STRATEGIES, best_of_n, frontier, stochastic_beam, together, with_restarts
 from babblegraph.strategies.stops import reached, stopping
+from babblegraph.why_not import why_not
 
 PUZZLES = ["2 3 4>24", "3 5 7>38", "2 5 6>60", "4 5 6>26", "1 2 3>6", "2 2 6>24"]
 

@@ -224,9 +224,10 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
 def _print(
     graph: BabbleGraph, prompt: str | None, threshold: float | None, ratio: bool, k: int | None, json: bool
 ) -> int:
-    from babblegraph.estimates import probability, why_not
+    from babblegraph.estimates import probability
     from babblegraph.outcome import failed
     from babblegraph.passes import pass_at
+    from babblegraph.why_not import why_not
 
     if reason := why_not(graph):
         raise BadInput(f"an estimate needs unbiased weights of finished texts, got none: {reason}")

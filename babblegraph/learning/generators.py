@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 Weights = dict[str, torch.Tensor]
 NOW, BEFORE = "default", "before"  # adapters: what learns, and what it was before an update
-_put_in: weakref.WeakKeyDictionary[Babbler, Any] = (
-    weakref.WeakKeyDictionary()
-)  # the adapters of a base's last run
+# the adapters of a base's last run
+_put_in: weakref.WeakKeyDictionary[Babbler, Any] = weakref.WeakKeyDictionary()
 
 
 class Generators:

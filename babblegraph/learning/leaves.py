@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
-from babblegraph.estimates import truncation, why_not
 from babblegraph.graph import BabbleGraph
+from babblegraph.why_not import truncation, why_not
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from babblegraph.errors import BadInput
-from babblegraph.estimates import truncation
 from babblegraph.randomness import Rng
+from babblegraph.why_not import truncation
 
 if TYPE_CHECKING:
     from babblegraph.lm import Babbler

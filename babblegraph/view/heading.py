@@ -6,7 +6,7 @@ import numpy as np
 from rich.text import Text
 
 from babblegraph.budget import Budget, Spent
-from babblegraph.estimates import probability, why_not
+from babblegraph.estimates import probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.outcome import Tally, settled
 from babblegraph.status import Status
@@ -28,6 +28,7 @@ from babblegraph.view.signs import (
     Signs,
 )
 from babblegraph.view.text import fit_figures
+from babblegraph.why_not import why_not
 
 ENDS = (  # of branches, before what is still open
     *(Status.LEAF_DEAD, Status.PRUNED, Status.MERGED, Status.LEAF_END, Status.LEAF_LENGTH),
