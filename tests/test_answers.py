@@ -176,6 +176,7 @@ def test_who_cannot_mark_is_told_so():
         mark(graph, Raises())
 
 
+@pytest.mark.slow
 def test_a_blind_task_lets_the_value_score_its_leaves_and_keeps_the_rest():
     task = bg.Countdown()
     blind = Blind(task)

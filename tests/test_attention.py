@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from tiny_models import FAMILIES, SIZES, PlainLogits, family_model, plain_logits, tiny_model
 
 from babblegraph.budget import Budget, Meter
@@ -79,7 +80,7 @@ def sharing(request, monkeypatch):
     monkeypatch.setitem(layout.LEAST, "cpu", request.param)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(["llama", "gemma3"], FAMILIES))
 def test_a_forest_equals_plain_forward_on_every_node(family, sharing, characters):
     babbler = Babbler(family_model(family, characters), characters, span=4, stop=" ", max_new_tokens=20)
     assert worst_error(babbler, seed=1) < LIMIT

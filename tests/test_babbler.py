@@ -132,6 +132,7 @@ def common_pairs(babbler, how_many):
     return [pair for pair, _ in pairs.most_common(how_many)]
 
 
+@pytest.mark.slow
 def test_a_node_ends_with_the_token_that_completes_its_stop_string(folder):
     plain = Babbler.from_pretrained(folder, span=30, max_new_tokens=60)
     crossed = 0

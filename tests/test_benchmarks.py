@@ -42,6 +42,7 @@ def quick(tmp_path_factory):
     return path, json.loads(path.read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_all_decoders_do_the_same_work_and_agree_with_plain_forward(quick):
     rows = quick[1]["rows"]
     assert [(r["kind"], r["decoder"]) for r in rows] == [
@@ -55,6 +56,7 @@ def test_all_decoders_do_the_same_work_and_agree_with_plain_forward(quick):
         assert row["r"] > 1  # t* is a bound
 
 
+@pytest.mark.slow
 def test_prompts_that_begin_alike_are_counted_as_what_they_share(tmp_path, capsys):
     """Four prompts of 64 tokens that they share and 32 of their own, four samples below each."""
     path = tmp_path / "prompts.json"
@@ -178,6 +180,7 @@ def test_a_claim_is_met_only_beyond_its_bound():
     assert found["peak K/V in use ÷ unique live tokens, worst cell"] is True
 
 
+@pytest.mark.slow
 def test_the_gpu_check_runs_without_a_gpu(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     path = tmp_path / "gpu.json"
@@ -212,6 +215,7 @@ class Steady:
         return Run(work.tokens, 1.0 + 0.1 * steps, prefill=1.0, steps=steps, kv_bytes=100)
 
 
+@pytest.mark.slow
 def test_a_sweep_cuts_what_does_not_fit_and_says_so():
     model = tiny_llama(character_tokenizer())
     sweep = Sweep(Setting(model, None, Path(), 1), lambda: Machine(1e9, 1e9), cap=2.05, repeats=3)

@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 import numpy as np
+import pytest
 from rich.cells import cell_len, get_character_cell_size
 from rich.console import Console
 
@@ -84,6 +85,7 @@ def check_frame(text: str, width: int) -> None:
     assert max(map(cell_len, plain.split("\n"))) <= width
 
 
+@pytest.mark.slow
 def test_ten_thousand_hostile_spans_leave_every_frame_whole() -> None:
     spans = random_spans(SPANS, seed=1)
     for at in range(0, SPANS, BATCH):

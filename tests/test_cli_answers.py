@@ -509,6 +509,7 @@ def by_hand(folder, kind, ending, question, text):
         return float(model(torch.tensor([tokens])).logits[0].softmax(-1)[ends, -1].min())
 
 
+@pytest.mark.slow
 def test_a_process_model_takes_its_separator_and_aggregate(capsys, models, problems, tmp_path):
     how = ["--model", models / "lm", "--tokens", "40", "--max-new-tokens", "12"]
     asked = ["search", "hello there", *how, "--process-model", models / "process"]

@@ -332,6 +332,7 @@ def test_what_is_missing_for_tensorboard_is_said_before_anything_is_done(home, c
     assert not (home / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_search_with_a_trained_level_is_guided_by_its_own_value_head(tmp_path, monkeypatch, capsys):
     """The shipped generator, searched by the default strategy, whose head is fitted anew at each level."""
     monkeypatch.chdir(tmp_path)
@@ -440,6 +441,7 @@ def test_one_level_in_one_line():
     assert np.all([name in line for name in ("pass@1", "greedy", "tokens")])
 
 
+@pytest.mark.slow
 def test_a_task_with_few_prompts_is_learned_on_all_of_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "held.txt").write_text(task_prompts("game24", "validation", 1)[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from test_attention import LIMIT, grown, worst_error
 from tiny_models import FAMILIES, family_model, tiny_llama
 from transformers import AttentionInterface
@@ -40,7 +41,7 @@ def flown(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(["llama", "gemma3"], FAMILIES))
 def test_logits_by_tables_equal_plain_forward_on_every_node(family, characters, tables):
     model = family_model(family, characters)
     assert worst_error(Babbler(model, characters, span=4, max_new_tokens=24), seed=3) < LIMIT
@@ -74,7 +75,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("budget", [60, 2000])
+@pytest.mark.parametrize("budget", slow_but([60], [60, 2000]))
 def test_a_flight_gives_the_graph_that_the_host_gives(options, budget, characters, monkeypatch):
     model = tiny_llama(characters)
 
@@ -254,6 +255,7 @@ def test_a_compiled_model_gives_the_same_graph(characters, monkeypatch, unregist
     assert len(graphs) == before > 0, "one row was compiled once more"
 
 
+@pytest.mark.slow
 def test_what_one_graph_leaves_serves_the_next(characters, monkeypatch):
     """On a GPU pools grow and steps are captured once, not once a graph."""
     monkeypatch.setattr(forward, "decoder_of", decoder_of)

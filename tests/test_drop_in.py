@@ -401,6 +401,7 @@ def test_without_a_tokenizer_prompts_are_token_ids_and_texts_are_numbers(llama):
         babbler.start(["five"])
 
 
+@pytest.mark.slow
 def test_a_second_call_neither_checks_the_model_nor_packs_its_weights_again(llama, padded, monkeypatch):
     done = []
     for place, name in ((selfcheck, "check"), (packed.Packed, "_packed")):

@@ -176,6 +176,7 @@ def test_a_constant_score_gives_an_empty_elite_and_no_weight_that_is_no_number()
     assert set(chosen.skipped) == {SAME}
 
 
+@pytest.mark.slow
 def test_a_cap_thins_without_bias():
     """Each text's mean weight over many thinnings is its weight without: z-test, odds 1e-6 over all texts."""
     draw = np.random.default_rng(0)

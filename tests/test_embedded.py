@@ -89,6 +89,7 @@ def test_one_attempt_in_a_few_is_right_on_held_out_puzzles(attempts):
     assert scores.max(1).mean() > 0.5  # eight attempts solve far more puzzles than one does
 
 
+@pytest.mark.slow
 def test_the_verdict_is_worth_what_the_card_says(model, attempts):
     # About 200 right and 600 wrong attempts: the area has a standard error below 0.03 whatever its value
     # (Hanley and McNeil 1982), so 0.1 below the card is a false alarm in less than 1 of 1,000 draws.

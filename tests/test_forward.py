@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from test_attention import LIMIT, worst_error
 from tiny_models import FAMILIES, SIZES, family_model, plain_logits, tiny_model
 
@@ -35,7 +36,7 @@ def plain(babbler, text):
     return plain_logits(babbler.model, babbler.start([text]).path_tokens(0))[-1]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(["llama", "gemma3"], FAMILIES))
 def test_a_forest_in_pieces_equals_plain_forward_on_every_node(family, characters, monkeypatch):
     """Passes of seven tokens at most, and of few enough that masks have 60 numbers."""
     monkeypatch.setattr("babblegraph.lm.engine.Trie", partial(Trie, forward_tokens=7))

@@ -72,6 +72,7 @@ def test_later_gates_see_only_what_earlier_ones_let_through():
     assert (graph.connectivity[alive] >= 0.22).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", [0.1, 0.5, 1.0])
 def test_estimates_behind_gates_are_unbiased_however_bad_the_gate(probe):
     """1,500 trees each, |z| < 5.3: odds 1.2e-7 each."""

@@ -77,6 +77,7 @@ class _TableTask:
         return self.lm.score[tuple(ord(c) - 97 for c in text)]
 
 
+@pytest.mark.slow
 def test_labels_of_pruned_forests_are_unbiased_after_weighting():
     """Σ weight · label / count of depth-1 nodes over 400 pruned trees, against the exact P: |z| < 5, odds 6e-7."""
     lm = TableLM(3, 3, seed=2)
@@ -194,6 +195,7 @@ def synthetic(seed, prompts=300, draws=6):
     ), np.array(truth)
 
 
+@pytest.mark.slow
 def test_a_head_learns_what_there_is_to_learn_and_is_calibrated():
     data, _ = synthetic(0)
     new, truth = synthetic(1)

@@ -102,6 +102,7 @@ def test_weighted_levels_estimate_both_generators(sampler):
     assert 0 < first.effective <= first.elite
 
 
+@pytest.mark.slow
 def test_pruning_weighs_what_it_keeps():
     """P_g from pruned trees and from many independent samples: z below 4.9 (two-sided odds of 1e-6)."""
     settings = replace(FAST, levels=1, prompts=4, power=1.0, base_share=0.0, held_draws=1)
@@ -151,6 +152,7 @@ def test_a_run_that_is_resumed_ends_where_it_would_have(tmp_path):
     assert [level.number for level in longer] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"restart": True}, {"replay": 1}, {"average": 0.5}, {"kl_previous": 0.5, "kl_base": 0.5}]
 )
@@ -165,6 +167,7 @@ def test_every_way_to_hold_on_to_the_past_resumes_too(tmp_path, settings):
     assert same_weights(whole, part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["babbling", "learning: step 3", "measuring", "save", "summarise"])
 def test_a_run_that_is_interrupted_goes_on_to_the_same_end_when_it_is_iterated_again(
     tmp_path, monkeypatch, moment
@@ -204,7 +207,7 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_end_when_it_is_iterated_a
 def test_between_levels_the_progress_bars_of_transformers_are_the_users_own():
     from transformers.utils import logging
 
-    assert logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()  # which a command may have turned off
     assert all(
         logging.is_progress_bar_enabled() for _ in learn(settings=replace(LONG, levels=1), held_out=[])
     )
@@ -285,6 +288,7 @@ def kill_at(moment: int, patch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_between_any_two_writes_goes_on_to_the_same_end(tmp_path, monkeypatch):
     """Every moment at which the disk is in another state, one after the other, half-written files among them."""
     known = choose(babbler().model)  # the check of the engine is most of so small a run
@@ -495,6 +499,7 @@ def test_the_share_of_trees_from_the_base_is_what_was_asked_for_whatever_the_sam
         assert len(leaves.trees) == max(trees, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"more": 16, "draws": 4}, {"power": 1.0}, {"sampler": "frontier", "power": 1.0, "trees": 2}],
@@ -547,6 +552,7 @@ def test_where_not_even_one_prompt_has_room_the_limit_is_named():
         list(learn(base=base, settings=settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_the_value_head_is_refitted_at_each_level_and_found_beside_it(tmp_path, mode):
     """Each head goes with its level's weights and with no other's; a resumed run ends where it would have."""
@@ -705,6 +711,7 @@ def held(pass_1: float, passes, entropy: float = 5.0) -> Held:
     )
 
 
+@pytest.mark.slow
 def test_adapters_are_held_near_themselves_as_they_were(monkeypatch):
     """KL to the level before: an adapter alone is as good as a copy of the whole model."""
     pytest.importorskip("peft")
@@ -825,6 +832,7 @@ def test_settings_that_cannot_be_are_refused(wrong):
         bg.Settings(**wrong)
 
 
+@pytest.mark.slow
 def test_another_run_is_not_overwritten_nor_changed_on_the_way(tmp_path):
     list(learn(directory=tmp_path / "run", settings=replace(FAST, levels=1)))
     with pytest.raises(BadInput, match="new"):
@@ -917,6 +925,7 @@ def test_a_level_that_learns_nothing_after_an_alarm_has_the_figures_of_what_came
     assert skipped.next_rate == refused.next_rate
 
 
+@pytest.mark.slow
 def test_held_near_the_level_before_is_something_else_than_near_the_base():
     near = [learn(settings=replace(FAST, restart=True, **{name: 0.5})) for name in ("kl_previous", "kl_base")]
     for run in near:

@@ -20,6 +20,7 @@ import drift
 from exact import Solutions, at_least_one
 
 
+@pytest.mark.slow
 def test_the_exact_probability_is_what_samples_come_to():
     """Four puzzles × 1,000 samples, each z below 5.3: odds of 5e-7 in all."""
     babbler, task, n = bg.Babbler.embedded(), bg.Countdown(), 1000

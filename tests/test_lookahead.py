@@ -46,6 +46,7 @@ def meter_of(graph):
     return Meter(Budget(tokens=10**6), graph.trees)
 
 
+@pytest.mark.slow
 def test_a_lookahead_estimates_the_expected_score(grown):
     """1,000 rollouts a node against the same by plain sampling of another seed: |z| < 5.5, odds 4e-7 for ten."""
     babbler, graph = grown

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 
 import babblegraph as bg
 from babblegraph.scoring import JudgeValue
@@ -35,7 +36,7 @@ def babbler():
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("judged", [False, True])
+@pytest.mark.parametrize("judged", slow_but([True], [False, True]))
 def test_every_token_that_goes_into_the_model_is_counted_once(babbler, name, judged):
     value = JudgeValue(babbler) if judged else None
     with counted(babbler.model) as seen:

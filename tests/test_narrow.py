@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from marks import slow_but
 from rich.cells import cell_len
 from rich.console import Group
 from test_cli_train import levels
@@ -155,7 +156,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("name", SHOWN)
-@pytest.mark.parametrize("letters", ["unicode", "ascii"])
+@pytest.mark.parametrize("letters", slow_but(["unicode"], ["unicode", "ascii"]))
 def test_every_number_of_a_narrow_terminal_is_one_of_a_wide_one(name, letters):
     draw, signs = SHOWN[name], ASCII if letters == "ascii" else UNICODE
     wide = set(NUMBER.findall(plain(draw(WIDE, signs), WIDE)))

@@ -10,6 +10,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from marks import slow_but
 from table_lm import TableLM
 from test_loop import TableTask, noisy_value, run, tree_sums, z_score
 
@@ -79,7 +80,7 @@ def test_systematic_and_residual_never_go_below_the_whole_part(share):
     ],
     ids=["systematic", "multinomial", "residual", "few", "annealed"],
 )
-@pytest.mark.parametrize("span", [1, 2])
+@pytest.mark.parametrize("span", slow_but([2], [1, 2]))
 def test_the_evidence_is_unbiased_whatever_the_value_says(options, span):
     lm = TableLM(3, 4, seed=8, span=span)
     graph = run(lm, ["p"] * 600, particle_filter(**options), TableTask(lm), noisy_value(1), seed=3)

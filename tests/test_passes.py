@@ -29,6 +29,7 @@ def test_trees_of_one_text_give_the_usual_pass_at_k():
     assert found.value == pytest.approx(pass_at_k(10, 3, 5))
 
 
+@pytest.mark.slow
 def test_pass_at_k_of_weighted_trees_is_unbiased():
     """300 forests of 8 trees, k = 4: |z| < 5, odds 6e-7."""
     lm = TableLM(3, 4, seed=2)

@@ -32,6 +32,7 @@ def run(tmp_path_factory):
     return folder, json.loads((folder / "found.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_a_row_has_the_tokens_of_every_puzzle_and_says_where_it_comes_from(run):
     found = run[1]
     assert {"machine", "versions", "date", "options", "rows", "claims"} <= found.keys()

@@ -115,6 +115,7 @@ def test_a_prompt_alone_and_among_others_has_the_same_beam():
         assert mine == theirs
 
 
+@pytest.mark.slow
 def test_the_weights_are_right_in_every_round():
     """Σ w over beams has the mean 1 at every depth; 1,500 trees, |z| < 5.7 in 6 rounds: odds below 1e-7."""
     lm = TableLM(3, 6, seed=4)

@@ -47,6 +47,7 @@ def test_bad_shares_are_refused_in_one_line():
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_cross_fitting_is_unbiased_where_the_same_trees_flatter_themselves():
     """300 forests of 4 texts: their mean against the truth for each one's own thresholds, |z| < 5, odds 6e-7.
 

@@ -76,6 +76,7 @@ def test_a_program_gives_the_same_graph_bit_for_bit(family, characters):
     assert worst_error(babblers[0], seed=2) < LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_", [1 << 10, 1 << 22])
 @pytest.mark.parametrize("least", [2, 1 << 30])
 def test_with_every_segment_shared_or_none_and_tails_in_blocks(least, bytes_, characters, monkeypatch):

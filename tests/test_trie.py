@@ -156,6 +156,7 @@ def default():
     return babble(threshold=None)
 
 
+@pytest.mark.slow
 def test_three_hundred_rounds_leak_nothing(characters):
     model = tiny_llama(characters, context=48)
     babbler = Babbler(model, characters, span=2, stop=" ", max_new_tokens=16, cache_bytes=0)
@@ -291,6 +292,7 @@ def check_store(babbler, graph):
     assert all(before < 0 or before in known.values() for before in (edge >> 32 for edge in known)), "whole"
 
 
+@pytest.mark.slow
 def test_ctrl_c_anywhere_in_an_expansion_leaks_nothing_and_the_search_goes_on_alike(characters):
     babbler = Babbler(tiny_llama(characters, context=64), characters, span=3, stop=" ", max_new_tokens=12)
     whole, _ = small_search(babbler)
@@ -327,6 +329,7 @@ def test_an_error_of_the_model_leaks_nothing(llama, characters, monkeypatch):
     assert float((ours - truth).abs().max() / truth.abs().max()) < LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [babble(threshold=None), best_of_n(width=6)])
 def test_a_memory_limit_is_kept_and_changes_no_draw(strategy, characters):
     model, score, budget = tiny_llama(characters), Score(value=constant), Budget(tokens=400)
@@ -350,6 +353,7 @@ def test_a_memory_limit_is_kept_and_changes_no_draw(strategy, characters):
     assert bound.spent.prefilled > free.spent.prefilled, "what was given up is computed again, and counted"
 
 
+@pytest.mark.slow
 def test_on_a_device_whose_memory_is_used_up_paths_are_given_up_and_no_draw_changes(characters, monkeypatch):
     """As on a GPU without a limit: pools grow as long as it has memory, whoever else takes some meanwhile."""
     model, score, budget = tiny_llama(characters), Score(value=constant), Budget(tokens=400)
@@ -485,6 +489,7 @@ def test_what_was_expanded_but_never_added_is_forgotten(llama, characters):
     assert set(babbler.trie(graph).held) == {0, *born.tolist()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [babble(), babble(width=16), best_of_n(width=4), frontier(keep=8)])
 def test_no_search_pushes_more_tokens_than_its_trie_has(strategy, characters):
     babbler = Babbler(tiny_llama(characters), characters, span=3, max_new_tokens=12, temperature=0.3)

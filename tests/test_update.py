@@ -49,6 +49,7 @@ class Table(torch.nn.Module):
         return SimpleNamespace(logits=self.logits[torch.tensor(rows)])
 
 
+@pytest.mark.slow
 def test_exact_weights_lead_a_tabular_generator_to_the_optimal_distribution():
     v, length = 3, 3
     draw = np.random.default_rng(0)
@@ -198,6 +199,7 @@ def test_of_many_texts_the_loss_is_told_of_some_from_first_to_last(model, monkey
     assert learned.before == pytest.approx(by_hand, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_in_bfloat16_learns_with_small_steps_as_one_in_float32_does(model):
     texts = lessons(*([3, 4, 5, 6 + i % 3] for i in range(8)))
     rough = copy.deepcopy(model).to(torch.bfloat16)

@@ -63,6 +63,7 @@ def test_the_exact_value_is_the_mean_over_all_lines_of_the_value_after_them(babb
         assert value == pytest.approx(sum(np.exp(log_p(babbler, prompt + line, e)) for e in ends), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_quick_run_of_judges_writes_rows_and_claims(tmp_path, capsys):
     path = tmp_path / "judge.json"
     judge.main(["--quick", "--json", str(path)])
@@ -143,6 +144,7 @@ def test_seeds_of_a_puzzle_are_one_unit():
     )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_pieces_and_says_the_same(tmp_path, monkeypatch):
     sizes = {"puzzles": 6, "seeds": 1, "tokens": 80, "rollouts": 1, "placebos": 2}
     arguments = ["--pieces", str(tmp_path), *(word for k, v in sizes.items() for word in (f"--{k}", str(v)))]
