@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from transformers import BatchEncoding
 
 import babblegraph as bg
@@ -91,7 +92,7 @@ def test_the_default_strategy_stops_a_prompt_at_its_first_success(babbler):
         assert len(set(result.graph.born[hits].tolist())) == 1  # of the last round of this tree
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", slow_but(["babble", "frontier", "best-of-n"], STRATEGIES))
 def test_every_strategy_runs_with_its_defaults(babbler, name):
     result = bg.babble(babbler, ["1 2", "3"], value=likelihood, strategy=STRATEGIES[name](), budget=150)
     assert 0 < result.spent.sampled <= 300

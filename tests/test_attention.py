@@ -80,7 +80,7 @@ def sharing(request, monkeypatch):
     monkeypatch.setitem(layout.LEAST, "cpu", request.param)
 
 
-@pytest.mark.parametrize("family", slow_but(["llama", "gemma3"], FAMILIES))
+@pytest.mark.parametrize("family", slow_but(["llama", "gemma3_text"], FAMILIES))
 def test_a_forest_equals_plain_forward_on_every_node(family, sharing, characters):
     babbler = Babbler(family_model(family, characters), characters, span=4, stop=" ", max_new_tokens=20)
     assert worst_error(babbler, seed=1) < LIMIT

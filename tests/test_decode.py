@@ -41,7 +41,7 @@ def flown(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("family", slow_but(["llama", "gemma3"], FAMILIES))
+@pytest.mark.parametrize("family", slow_but(["llama", "gemma3_text"], FAMILIES))
 def test_logits_by_tables_equal_plain_forward_on_every_node(family, characters, tables):
     model = family_model(family, characters)
     assert worst_error(Babbler(model, characters, span=4, max_new_tokens=24), seed=3) < LIMIT

@@ -12,6 +12,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from tiny_models import plain_logits, tiny_llama
 from transformers import LogitsProcessor, StoppingCriteria, StopStringCriteria
 
@@ -85,7 +86,7 @@ def with_arguments(kept):
     return spy
 
 
-@pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.parametrize("name", slow_but(list(PROCESSORS)[::4], PROCESSORS))
 def test_processors_see_what_generate_shows_them_and_are_obeyed(name, llama, padded):
     """log q of every token of every node is that of transformers' own list, asked about a whole batch at a time."""
     kept: dict = {}

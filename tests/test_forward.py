@@ -36,7 +36,7 @@ def plain(babbler, text):
     return plain_logits(babbler.model, babbler.start([text]).path_tokens(0))[-1]
 
 
-@pytest.mark.parametrize("family", slow_but(["llama", "gemma3"], FAMILIES))
+@pytest.mark.parametrize("family", slow_but(["llama", "gemma3_text"], FAMILIES))
 def test_a_forest_in_pieces_equals_plain_forward_on_every_node(family, characters, monkeypatch):
     """Passes of seven tokens at most, and of few enough that masks have 60 numbers."""
     monkeypatch.setattr("babblegraph.lm.engine.Trie", partial(Trie, forward_tokens=7))

@@ -35,7 +35,7 @@ def babbler():
     return bg.Babbler.embedded()
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", slow_but(["babble", "frontier", "puct"], STRATEGIES))
 @pytest.mark.parametrize("judged", slow_but([True], [False, True]))
 def test_every_token_that_goes_into_the_model_is_counted_once(babbler, name, judged):
     value = JudgeValue(babbler) if judged else None

@@ -155,7 +155,7 @@ SHOWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", slow_but(list(SHOWN)[::4], SHOWN))
 @pytest.mark.parametrize("letters", slow_but(["unicode"], ["unicode", "ascii"]))
 def test_every_number_of_a_narrow_terminal_is_one_of_a_wide_one(name, letters):
     draw, signs = SHOWN[name], ASCII if letters == "ascii" else UNICODE

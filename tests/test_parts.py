@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from test_trie import MANY, check_store, same
 from tiny_models import tiny_llama
 from transformers import TopKLogitsWarper
@@ -77,7 +78,7 @@ def test_parts_bring_the_same_nodes_in_the_same_order(both, way, draws):
     check_store(tight, graph)
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 9])
+@pytest.mark.parametrize("at_once", slow_but([4], [1, 4, 9]))
 @pytest.mark.parametrize(
     ("way", "options"),
     [

@@ -13,6 +13,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from table_lm import TableLM
 from tiny_models import counting_real_tokens, plain_logits, tiny_llama
 
@@ -64,7 +65,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", slow_but(OPTIONS[::3], OPTIONS))
 def test_counted_rows_equal_draws_made_one_by_one(options, llama, characters):
     babbler = Babbler(llama, characters, span=4, stop=" ", max_new_tokens=7, **options)
     graph, draws = babbler.start(PROMPTS, seed=4), 24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from marks import slow_but
 from test_attention import LIMIT
 from test_decode import both, same
 from test_forward import meter_of
@@ -40,7 +41,7 @@ def worst(babbler, graph, ids):
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(["llama", "gemma3_text"], FAMILIES))
 def test_a_forest_of_prompts_that_begin_alike_equals_plain_forward(family, sharing, characters):
     babbler = Babbler(family_model(family, characters), characters, span=4, max_new_tokens=12)
     graph = babbler.start(PROMPTS)

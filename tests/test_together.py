@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from marks import slow_but
 from table_lm import TableLM
 from test_loop import TableTask, noisy_value
 
@@ -58,7 +59,9 @@ def test_a_prompt_begins_when_another_one_is_over_and_not_before():
     assert begun == list(range(6))
 
 
-@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"greedy", "token-beam", "a-star"}))
+@pytest.mark.parametrize(
+    "name", slow_but(["babble", "frontier"], sorted(set(STRATEGIES) - {"greedy", "token-beam", "a-star"}))
+)
 def test_every_strategy_searches_all_prompts_two_at_a_time(name):
     way, task = together(STRATEGIES[name](), 2), bg.Countdown()
     graph = bg.babble(bg.Babbler.embedded(), PUZZLES[:3], task=task, strategy=way, budget=60).graph

@@ -9,6 +9,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from test_attention import LIMIT, grown, worst_error
 from tiny_models import FAMILIES, SIZES, family_model, plain_logits, tiny_model
 from torch import nn
@@ -62,7 +63,9 @@ def same(one, two):
     return all(np.array_equal(a, b) for a, b in zip(told(one), told(two), strict=True))
 
 
-@pytest.mark.parametrize("family", [name for name in SAMPLE if name in FAMILIES])
+@pytest.mark.parametrize(
+    "family", slow_but(["llama", "gpt_oss"], [name for name in SAMPLE if name in FAMILIES])
+)
 def test_a_program_gives_the_same_graph_bit_for_bit(family, characters):
     model = family_model(family, characters)
     babblers = [babbler_of(model, characters, trace=trace) for trace in (True, False)]
@@ -331,7 +334,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", slow_but(list(OPTIONS)[:2], OPTIONS))
 def test_rows_that_go_by_themselves_give_the_same_graph(name, monkeypatch):
     found = [searched(trace, monkeypatch, **OPTIONS[name]) for trace in (True, False)]
     (_, ours, meter, logits, steps), (_, theirs, plain_meter, plain_logits_, none) = found
