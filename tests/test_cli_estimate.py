@@ -172,3 +172,12 @@ def test_a_graph_that_was_searched_to_solve_is_refused_with_the_reason(tmp_path,
         "had the aim solve, last with the strategy 'babble': its weights are biased"
         in capsys.readouterr().err
     )
+
+
+def test_a_missing_threshold_is_said_before_anything_is_spent(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text("def worth(texts):\n    return [0.5] * len(texts)\n")
+    monkeypatch.setattr("babblegraph.lm.babbler.Babbler.expand", lambda *given: pytest.fail("it babbled"))
+    assert main(["estimate", "2 3>6", "--value", f"{file}:worth", "--save", str(tmp_path / "g.bg")]) == 2
+    assert "an estimate needs a threshold, got none: add --threshold" in capsys.readouterr().err
+    assert not (tmp_path / "g.bg").exists()

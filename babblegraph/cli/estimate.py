@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
 
 TREES, TOKENS, WIDTH, KEEP, DRAWS = 32, 1000, 4, 16, "multinomial"
-
+NO_THRESHOLD = "an estimate needs a threshold, got none: add --threshold"
 OF_GROWING = (
     *("task", "model", "value", "reward_model", "judge", "good", "bad", "seconds"),
     *("span", "stop", "max_new_tokens", "temperature", "seed"),
@@ -194,6 +194,8 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     from babblegraph.strategies import frontier, together
 
     plan = build.plan(options)
+    if plan.threshold is None:  # before anything is spent
+        raise BadInput(NO_THRESHOLD)
     asked = (plan.prompts or [])[: None if options.prompts is not None else 1]
     prompts = [each for each in asked for _ in range(trees)]
     plan = plan._replace(prompts=prompts)
@@ -234,7 +236,7 @@ def _print(
     if threshold is None:
         threshold = graph.meta.get("threshold")
     if threshold is None:
-        raise BadInput("an estimate needs a threshold, got none: add --threshold")
+        raise BadInput(NO_THRESHOLD)
     found = probability(graph, threshold, prompt=prompt, ratio=ratio)
     failure = failed(graph)
     if found.value is None and found.high is None:

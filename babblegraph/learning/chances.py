@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from babblegraph.intervals import stratified, student
+from babblegraph.intervals import all_agree, stratified, student
 from babblegraph.learning.leaves import Leaves, log_weights
 from babblegraph.thresholds import quantile_threshold
 
@@ -81,7 +81,7 @@ def _interval(each: Floats, strata: NDArray[np.intp], units: str) -> Chance:
     if not each.any():
         return Chance(None, reason=f"no hit in {len(each)} {units}")
     value, error, degrees = stratified(each, strata)
-    if error is None or not error > 0:
+    if error is None or all_agree(error, value):
         return Chance(value, reason=f"{len(each)} {units} that do not vary have no interval")
     low, high = student(value, error, degrees)
     return Chance(value, max(low, 0.0), min(high, 1.0))
