@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tiny_models import tiny_llama
 
 from babblegraph.cli.main import main
 
@@ -174,10 +175,11 @@ def test_a_graph_that_was_searched_to_solve_is_refused_with_the_reason(tmp_path,
     )
 
 
-def test_a_missing_threshold_is_said_before_anything_is_spent(tmp_path, monkeypatch, capsys):
-    file = tmp_path / "mine.py"
-    file.write_text("def worth(texts):\n    return [0.5] * len(texts)\n")
+def test_a_missing_threshold_is_said_before_anything_is_spent(tmp_path, characters, monkeypatch, capsys):
+    for each in (tiny_llama(characters), characters):
+        each.save_pretrained(tmp_path / "model")
     monkeypatch.setattr("babblegraph.lm.babbler.Babbler.expand", lambda *given: pytest.fail("it babbled"))
-    assert main(["estimate", "2 3>6", "--value", f"{file}:worth", "--save", str(tmp_path / "g.bg")]) == 2
+    asked = ["estimate", "2 3", "--model", str(tmp_path / "model"), "--save", str(tmp_path / "g.bg")]
+    assert main(asked) == 2
     assert "an estimate needs a threshold, got none: add --threshold" in capsys.readouterr().err
     assert not (tmp_path / "g.bg").exists()
