@@ -643,7 +643,7 @@ def test_a_generator_with_adapters_of_its_own_does_not_learn(tmp_path, settings,
     assert not (tmp_path / "run").exists()
 
 
-def test_another_run_of_the_same_base_begins_anew_and_what_it_made_is_no_base():
+def test_another_run_of_the_same_base_begins_anew_and_what_it_made_is_no_base(tmp_path):
     pytest.importorskip("peft")
     base, settings = babbler(), replace(FAST, levels=1, prompts=2, epochs=1, mode="lora", lora_rank=4)
     first = learn(base=base, settings=settings, held_out=[])
@@ -653,8 +653,10 @@ def test_another_run_of_the_same_base_begins_anew_and_what_it_made_is_no_base():
     for mode in ("lora", "full"):
         with pytest.raises(BadInput, match="no adapters yet"):
             learn(base=made, settings=replace(settings, mode=mode))
-    second = learn(base=base, settings=settings, held_out=[])
+    second = learn(base=base, settings=settings, held_out=[], directory=tmp_path)
     list(second)
+    resumed = learn(settings=settings, held_out=[], directory=tmp_path, resume=True)
+    assert len(resumed.levels) == 2, "the base that it remembers has no adapters"
     assert all(torch.equal(w, weights[name]) for name, w in second.generators.weights().items())
     third = learn(base=base, settings=replace(settings, mode="full"))
     assert third.generators.weights().keys() == dict(babbler().model.named_parameters()).keys(), "taken out"

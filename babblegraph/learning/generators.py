@@ -51,8 +51,7 @@ class Generators:
             raise BadInput(
                 "the babbler that learns is its own base, got one with a base: make it without one"
             )
-        if base in _put_in:
-            _put_in.pop(base).unload()
+        begin_anew(base)
         if without_adapters(base.model) is not None:
             raise BadInput(
                 "a generator that learns must have no adapters yet, got one with some, which the base would lack: "
@@ -162,6 +161,12 @@ class Generators:
             yield
         finally:
             self.adapters.set_adapter(NOW)
+
+
+def begin_anew(base: Babbler) -> None:
+    """Takes the adapters of an earlier run of this babbler out of its model."""
+    if base in _put_in:
+        _put_in.pop(base).unload()
 
 
 def averaged(now: Weights, before: Weights, share: float) -> Weights:

@@ -11,7 +11,7 @@ import numpy as np
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.directory import Directory
-from babblegraph.learning.generators import Generators, averaged, quiet_bars, ways_of
+from babblegraph.learning.generators import Generators, averaged, begin_anew, quiet_bars, ways_of
 from babblegraph.learning.grow import Grown, grow
 from babblegraph.learning.guard import Guard
 from babblegraph.learning.held_out import measure
@@ -79,6 +79,7 @@ class Run:
     ) -> None:
         _check(threshold, settings, seed)
         self.prompts = Prompts(prompts, held_out, settings.prompts, Rng(seed))
+        begin_anew(base)
         check(base, [*self.prompts.learn, *self.prompts.held_out], settings.power)
         self.score, self.settings = score, settings
         self.threshold = None if threshold is None else float(np.float32(threshold))  # as scores are kept
