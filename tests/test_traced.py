@@ -309,7 +309,10 @@ def counted(monkeypatch):
 
 def searched(trace, monkeypatch, **options):
     """A forest in which rows split, end by strings, by length and by the budget, and are drawn again below children."""
-    babbler = Babbler.embedded(trace=trace, **options)
+    return searched_by(Babbler.embedded(trace=trace, **options), monkeypatch)
+
+
+def searched_by(babbler, monkeypatch):
     steps = counted(monkeypatch)
     graph, rng = babbler.start(["3 5 7 11>24\n", "2 3 4>24\n", "25 50 75>100\n"], seed=1), Rng(1)
     meter = Meter(Budget(tokens=700), graph.trees)
@@ -450,6 +453,16 @@ def test_ctrl_c_in_between_loses_nothing(monkeypatch):
             graph, Chosen(np.array([0]), np.array([3])), Rng(4), Meter(Budget(tokens=500), graph.trees)
         )
     assert (graph.size, babbler.trie(graph).store.in_use) == (size, in_use)
+
+
+def test_babblers_that_share_a_program_draw_what_each_draws_with_its_own(monkeypatch):
+    first, *others = ({"stop": ()}, {"stop": (), "temperature": 0.7}, {"stop": (), "top_k": 3})
+    shared = searched(True, monkeypatch, **first)[0]
+    for options in others:
+        babbler = shared.again(**options)
+        assert babbler.traced is True
+        alone, ours = searched(True, monkeypatch, **options)[1], searched_by(babbler, monkeypatch)[1]
+        assert same(alone, ours)
 
 
 def test_a_moment_in_which_the_machine_was_slow_is_not_held_against_a_model(monkeypatch):
