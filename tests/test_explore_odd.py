@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-from test_explore import driven, grown
+from test_explore import driven, explored, grown
 
-pytest.importorskip("textual", reason="the explorer needs Textual: pip install babblegraph[explore]")
-
-from babblegraph.explore.outline import Filter  # noqa: E402
-from babblegraph.status import Gate  # noqa: E402
+from babblegraph.explore.outline import Filter
+from babblegraph.status import Gate
 
 
 def test_the_next_filter_is_there_in_a_round_that_has_none_of_the_one_before():
@@ -18,3 +15,16 @@ def test_the_next_filter_is_there_in_a_round_that_has_none_of_the_one_before():
         assert driver.app.outline.filter == Filter()
 
     driven(grown(), play)
+
+
+def test_a_filter_that_leaves_nothing_keeps_the_chosen_node():
+    async def play(driver):
+        app = driver.app
+        assert await driver.press("slash", *"zzz", "enter") == 7
+        assert not len(app.outline.rows)
+        assert "no line" in driver.text("status")
+        await driver.press("space", "down", "end", "s")
+        assert app.outline.marked == [7]
+        assert await driver.press("escape") == 7
+
+    driven(explored(), play)

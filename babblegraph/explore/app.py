@@ -239,7 +239,8 @@ class Explorer(Jumps):
     def _status(self) -> Text:
         """What is filtered and sorted, and what the signs mean."""
         wish, outline = self.outline.filter, self.outline
-        parts = [f"line {self.pane.cursor + 1} of {figures.count(len(outline.rows))}"]
+        lines = len(outline.rows)
+        parts = [f"line {self.pane.cursor + 1} of {figures.count(lines)}" if lines else "no line"]
         if wish != Filter():
             parts.append(f"{figures.count(int(outline.found.sum()))} found")
         for name, said in (
