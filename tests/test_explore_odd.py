@@ -28,3 +28,14 @@ def test_a_filter_that_leaves_nothing_keeps_the_chosen_node():
         assert await driver.press("escape") == 7
 
     driven(explored(), play)
+
+
+def test_all_that_was_found_is_gone_through_though_it_is_folded_away():
+    async def play(driver):
+        await driver.press("slash", "e", "enter", "home", "c")
+        assert "5 found" in driver.text("status")
+        assert [await driver.press("n") for _ in range(5)] == [2, 7, 4, 6, 1]
+        await driver.press("c")
+        assert await driver.press("N") == 6
+
+    driven(explored(), play)

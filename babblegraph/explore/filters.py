@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import numpy as np
 from textual.app import App
 from textual.widgets import Input
 
@@ -44,14 +43,8 @@ class Filters(App[None]):
         self._filter(self.outline.filter._replace(text=message.value))
 
     def action_found(self, by: int) -> None:
-        """The next line that the filter found, or the one before."""
-        places, here = np.flatnonzero(self.outline.found[self.outline.rows]), self.pane.cursor
-        if not len(places):
-            self.go(None, "nothing was found: / searches")
-            return
-        ahead = places[places > here] if by > 0 else places[places < here]
-        one = (ahead if len(ahead) else places)[0 if by > 0 else -1]
-        self.go(int(self.outline.rows[one]))
+        """The next node that the filter found, or the one before."""
+        self.go(self.outline.next_found(self.pane.node, by), "nothing was found: / searches")
 
     def action_status_filter(self) -> None:
         """The next status alone; after the last one all."""
