@@ -39,3 +39,16 @@ def test_all_that_was_found_is_gone_through_though_it_is_folded_away():
         assert await driver.press("N") == 6
 
     driven(explored(), play)
+
+
+def test_right_never_goes_to_a_node_that_is_no_child():
+    async def play(driver):
+        driver.app.outline.set_filter(Filter(status="expanded"))
+        driver.app.outline.toggle(2)
+        assert driver.app.outline.rows.tolist() == [0, 2, 6]  # the children of 2 are hidden
+        driver.app.go(2)
+        driver.app.outline.is_open[2] = True
+        assert await driver.press("right") == 2
+        assert await driver.press("up", "right") == 2
+
+    driven(explored(), play)

@@ -139,8 +139,9 @@ class Explorer(Jumps):
     def action_unfold(self) -> None:
         """Unfolds the node, or goes to its first child."""
         node = self.pane.node
-        if self.outline.is_open[node]:
-            self.pane.move_to(self.pane.cursor + bool(self.outline.children[node]))
+        if self.outline.is_open[node]:  # below it is another node where a filter hides its children
+            below = self.outline.rows[self.pane.cursor + 1 :][:1]
+            self.pane.move_to(self.pane.cursor + bool((self.graph.parent[below] == node).any()))
         elif self.outline.children[node]:
             self.action_toggle()
 
