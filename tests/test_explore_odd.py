@@ -52,3 +52,14 @@ def test_right_never_goes_to_a_node_that_is_no_child():
         assert await driver.press("up", "right") == 2
 
     driven(explored(), play)
+
+
+def test_the_title_is_cut_where_the_bar_of_rounds_begins():
+    async def play(driver):
+        shown = driver.app.query_one("#title")
+        assert driver.text("title").endswith("…")
+        assert len(driver.text("title")) <= shown.size.width
+
+    graph = grown()
+    graph.meta.update(task="a task with a long name", model="a model of some size", strategy="a strategy")
+    driven(graph, play, (80, 20))

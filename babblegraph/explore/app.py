@@ -90,8 +90,7 @@ class Explorer(Jumps):
         width = event.size.width
         self._show(text=width >= BOTH_FROM)
         self.rounds.display = width >= ROUNDS_FROM
-        self._entitle(width)
-        self.call_after_refresh(self.pane.lay_out)
+        self.call_after_refresh(self._settle)
 
     def on_tree_view_chosen(self, message: TreeView.Chosen) -> None:
         """Shows everything about the chosen node, which may be another one by the time that the message is read."""
@@ -221,9 +220,14 @@ class Explorer(Jumps):
         """The keys."""
         self.push_screen(Help())
 
+    def _settle(self) -> None:
+        """All that depends on widths, which are known only when the screen was laid out."""
+        self._entitle(self.size.width)
+        self.pane.lay_out()
+
     def _entitle(self, width: int) -> None:
-        room = width - self.rounds.size.width * bool(self.rounds.display) - 2
-        self.query_one("#title", Static).update(title(self.whole, room))
+        top = self.query_one("#title", Static)
+        top.update(title(self.whole, top.size.width))
         self._legend = legend(self.graph, width // 2, guides=False)[0]
 
     def _ask(self, at: Offset) -> None:
