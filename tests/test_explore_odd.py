@@ -5,6 +5,7 @@ from __future__ import annotations
 from test_explore import driven, explored, grown
 
 from babblegraph.explore.outline import Filter
+from babblegraph.graph import BabbleGraph
 from babblegraph.status import Gate
 
 
@@ -63,3 +64,15 @@ def test_the_title_is_cut_where_the_bar_of_rounds_begins():
     graph = grown()
     graph.meta.update(task="a task with a long name", model="a model of some size", strategy="a strategy")
     driven(graph, play, (80, 20))
+
+
+def test_lines_gone_to_while_the_text_alone_is_shown_are_in_sight_afterwards():
+    async def play(driver):
+        pane = driver.app.pane
+        await driver.press("tab")
+        await driver.hit(*["j"] * 12)
+        await driver.press("tab")
+        assert pane.cursor == 12
+        assert any(line.startswith("›") for line in driver.said())
+
+    driven(BabbleGraph([f"p{i}" for i in range(30)], [[0]] * 30, {0: b"a"}), play, (60, 10))

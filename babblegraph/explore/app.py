@@ -215,6 +215,7 @@ class Explorer(Jumps):
         )
         details = self.query_one("#details", VerticalScroll)
         (details if to_text else self.pane).focus()
+        self.call_after_refresh(self.pane.follow)  # while it was hidden it could not scroll
 
     def action_help(self) -> None:
         """The keys."""

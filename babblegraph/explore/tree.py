@@ -83,13 +83,17 @@ class TreeView(ScrollView):
         """Chooses a line, and scrolls to it where it is out of sight: far jumps show what is above it too."""
         self.cursor = max(min(line, len(self.outline.rows) - 1), 0)
         self._last = self.node
+        self.follow()
+        self.refresh()
+        self.post_message(self.Chosen(self.node))
+
+    def follow(self) -> None:
+        """Scrolls to the chosen line where it is out of sight."""
         height, above = self.size.height, self.cursor - self.scroll_offset.y
         if height and -1 <= above <= height:
             self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
         elif height:
             self.scroll_to(y=max(self.cursor - height // 3, 0), animate=False, force=True)
-        self.refresh()
-        self.post_message(self.Chosen(self.node))
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""
