@@ -76,3 +76,12 @@ def test_lines_gone_to_while_the_text_alone_is_shown_are_in_sight_afterwards():
         assert any(line.startswith("›") for line in driver.said())
 
     driven(BabbleGraph([f"p{i}" for i in range(30)], [[0]] * 30, {0: b"a"}), play, (60, 10))
+
+
+def test_a_terminal_without_room_for_the_bar_of_rounds_says_the_round_below():
+    async def play(driver):
+        assert "round" not in driver.text("status")
+        await driver.press("[", "[")
+        assert "round 4 of 6" in driver.text("status")
+
+    driven(grown(), play, (60, 12))

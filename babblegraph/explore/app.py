@@ -249,7 +249,9 @@ class Explorer(Jumps):
         parts = [f"line {self.pane.cursor + 1} of {figures.count(lines)}" if lines else "no line"]
         if wish != Filter():
             parts.append(f"{figures.count(int(outline.found.sum()))} found")
+        is_told = self.rounds.display or self.graph is self.whole  # by the bar, where there is room for it
         for name, said in (
+            ("round", "" if is_told else f"{self.graph.round} of {self.whole.round}"),
             ("text", wish.text),
             ("status", wish.status.replace("_", " ")),
             ("gate", GATES.get(wish.gate, "")),
