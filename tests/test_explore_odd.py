@@ -85,3 +85,11 @@ def test_a_terminal_without_room_for_the_bar_of_rounds_says_the_round_below():
         assert "round 4 of 6" in driver.text("status")
 
     driven(grown(), play, (60, 12))
+
+
+def test_a_prompt_with_half_a_surrogate_can_be_copied():
+    async def play(driver):
+        await driver.press("y")
+        assert driver.app.clipboard == "a?b"
+
+    driven(BabbleGraph(["a\ud800b"], [[0]], {0: b"a"}), play)

@@ -178,7 +178,10 @@ class Explorer(Jumps):
     def action_copy(self) -> None:
         """The whole text goes to the clipboard, as terminals allow it."""
         node = self.pane.node
-        self.copy_to_clipboard(self.graph.prompts[self.graph.root[node]] + self.graph.text(node))
+        text = self.graph.prompts[self.graph.root[node]] + self.graph.text(node)
+        self.copy_to_clipboard(
+            text.encode("utf-8", "replace").decode("utf-8")
+        )  # half a surrogate has no bytes
         self.notify("copied, if this terminal lets programs copy", timeout=3, markup=False)
 
     def action_step(self, by: int) -> None:
