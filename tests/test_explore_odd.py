@@ -5,6 +5,7 @@ from __future__ import annotations
 from test_explore import driven, explored, grown
 
 from babblegraph.explore.outline import Filter
+from babblegraph.explore.rounds import Rounds
 from babblegraph.graph import BabbleGraph
 from babblegraph.status import Gate
 
@@ -93,3 +94,17 @@ def test_a_prompt_with_half_a_surrogate_can_be_copied():
         assert driver.app.clipboard == "a?b"
 
     driven(BabbleGraph(["a\ud800b"], [[0]], {0: b"a"}), play)
+
+
+def test_a_menu_pauses_the_search_that_is_played_and_keeps_to_its_node():
+    async def play(driver):
+        app = driver.app
+        await driver.press("{", "r", "a")
+        assert not app.rounds.plays
+        assert "▷" in driver.text("rounds")
+        node = app.pane.node
+        app.rounds.post_message(Rounds.Chosen(6))  # it was on its way
+        await driver.press("home", "enter")  # mark
+        assert (app.pane.node, app.outline.marked) == (node, [node])
+
+    driven(grown(), play)

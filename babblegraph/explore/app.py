@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -120,8 +121,9 @@ class Explorer(Jumps):
 
     def on_tree_view_asked(self, message: TreeView.Asked) -> None:
         """The menu of a node, at the mouse."""
-        self.pane.lay_out(message.node)
-        self._ask(message.at)
+        if message.node < self.graph.size:
+            self.pane.lay_out(message.node)
+            self._ask(message.at)
 
     def action_move(self, by: int) -> None:
         """Moves so many lines."""
@@ -179,9 +181,7 @@ class Explorer(Jumps):
         """The whole text goes to the clipboard, as terminals allow it."""
         node = self.pane.node
         text = self.graph.prompts[self.graph.root[node]] + self.graph.text(node)
-        self.copy_to_clipboard(
-            text.encode("utf-8", "replace").decode("utf-8")
-        )  # half a surrogate has no bytes
+        self.copy_to_clipboard(text.encode("utf-8", "replace").decode())  # half a surrogate has no bytes
         self.notify("copied, if this terminal lets programs copy", timeout=3, markup=False)
 
     def action_step(self, by: int) -> None:
@@ -236,10 +236,16 @@ class Explorer(Jumps):
 
     def _ask(self, at: Offset) -> None:
         node = self.pane.node
-        self.push_screen(Menu(choices(self.outline, node, self.lines.winners.get(node)), at), self._do)
+        self.rounds.pause()
+        self.rounds.show(self.rounds.number)
+        wanted = choices(self.outline, node, self.lines.winners.get(node))
+        self.push_screen(Menu(wanted, at), partial(self._do, node))
 
-    async def _do(self, action: str | None) -> None:
-        if action is not None:
+    async def _do(self, node: int, action: str | None) -> None:
+        if (
+            action is not None and node < self.graph.size
+        ):  # a round that was on its way may have come meanwhile
+            self.pane.lay_out(node)
             await self.run_action(action)
 
     def _show(self, *, tree: bool = True, text: bool = True) -> None:
