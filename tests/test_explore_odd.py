@@ -108,3 +108,19 @@ def test_a_menu_pauses_the_search_that_is_played_and_keeps_to_its_node():
         assert (app.pane.node, app.outline.marked) == (node, [node])
 
     driven(grown(), play)
+
+
+def test_a_menu_is_whole_in_a_narrow_terminal_and_after_one_became_small():
+    async def inside(driver):
+        region = driver.app.screen.query_one("#menu").region
+        assert driver.app.screen.region.contains_region(region)
+
+    async def play(driver):
+        await driver.press("end", "a")
+        await inside(driver)
+        await driver.pilot.resize_terminal(30, 11)
+        await driver.pilot.pause(0.1)
+        await inside(driver)
+
+    driven(explored(), play, (60, 12))
+    driven(explored(), play, (20, 12))
