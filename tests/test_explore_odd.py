@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from test_explore import driven, explored, grown
 
-from babblegraph.explore.outline import Filter
+from babblegraph.born import Born
+from babblegraph.explore.lines import Lines
+from babblegraph.explore.outline import Filter, Outline
 from babblegraph.explore.rounds import Rounds
 from babblegraph.graph import BabbleGraph
 from babblegraph.status import Gate
@@ -124,3 +127,20 @@ def test_a_menu_is_whole_in_a_narrow_terminal_and_after_one_became_small():
 
     driven(explored(), play, (60, 12))
     driven(explored(), play, (20, 12))
+
+
+@pytest.mark.parametrize(
+    ("piece", "n", "said"),
+    [(b"a\n", 5000, "4602 lines left out: y copies all"), (b"word ", 20_000, "…"), (b"abc ", 300, "")],
+)
+def test_a_very_long_text_is_shown_without_its_middle_and_says_so(piece, n, said):
+    graph = BabbleGraph(["p\n"], [[0]], {0: b"p", 1: piece, 2: b"END"})
+    graph.add(Born.of_spans([0], [[1] * n + [2]], [-1.0]))
+    parts = [str(part) for part in Lines(Outline(graph)).details(1, 40).renderables]
+    whole = parts[parts.index("The whole text") + 1 :]
+    assert len(whole) <= 401
+    assert sum(map(len, whole)) <= 21_000
+    assert (whole[0], whole[-1][-3:]) == ("p⏎", "END")
+    assert said in "\n".join(whole)
+    assert said or "…" not in "\n".join(whole)
+    assert (" more" in parts[parts.index("The whole text") - 3]) == (n > 2000)
