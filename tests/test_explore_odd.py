@@ -144,3 +144,17 @@ def test_a_very_long_text_is_shown_without_its_middle_and_says_so(piece, n, said
     assert said in "\n".join(whole)
     assert said or "…" not in "\n".join(whole)
     assert (" more" in parts[parts.index("The whole text") - 3]) == (n > 2000)
+
+
+def test_the_round_of_a_birth_shows_the_node_that_was_asked_for_and_no_step_leaves_a_node_in_vain():
+    async def play(driver):
+        app = driver.app
+        app.go(4)
+        await app.run_action("birth")
+        await driver.pilot.pause()
+        assert (app.graph.round, app.pane.node) == (2, 4)
+        await driver.press("}")
+        app.go(1)
+        assert await driver.press("]") == 1
+
+    driven(grown(), play)

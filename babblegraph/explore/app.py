@@ -101,8 +101,10 @@ class Explorer(Jumps):
         self.query_one("#status", Static).update(self._status())
 
     def on_rounds_chosen(self, message: Rounds.Chosen) -> None:
-        """Shows the graph as it was after a round, at the best of what was born in it."""
+        """Shows the graph as it was after a round, at what was looked for, else at the best of what was born in it."""
         node, number = self.pane.node, message.number
+        if number == self.graph.round:  # as at the first round and the last one: the chosen node stays
+            return
         self.graph = self.whole if number == self.whole.round else at_round(self.whole, number)
         before, self.outline = self.outline, Outline(self.graph, self._open[: self.graph.size])
         self.outline.marked, self.outline.order = before.marked, before.order
@@ -112,7 +114,9 @@ class Explorer(Jumps):
         self.outline.set_filter(before.filter)
         self._entitle(self.size.width)
         born = np.flatnonzero(self.graph.born == number)
-        if len(born) and number:
+        if message.node is not None:
+            node = message.node
+        elif len(born) and number:
             node = int(born[np.argmax(promise(self.graph, born))])
         while node >= self.graph.size:
             node = int(self.whole.parent[node])
@@ -202,7 +206,7 @@ class Explorer(Jumps):
 
     def action_birth(self) -> None:
         """The round in which the node was born."""
-        self.rounds.go(int(self.graph.born[self.pane.node]))
+        self.rounds.go(int(self.graph.born[self.pane.node]), self.pane.node)
 
     def action_sort(self) -> None:
         """The next order of siblings."""
