@@ -188,26 +188,6 @@ class Explorer(Jumps):
         self.copy_to_clipboard(text.encode("utf-8", "replace").decode())  # half a surrogate has no bytes
         self.notify("copied, if this terminal lets programs copy", timeout=3, markup=False)
 
-    def action_step(self, by: int) -> None:
-        """A round later or earlier."""
-        self.rounds.go(self.rounds.number + by)
-
-    def action_first_round(self) -> None:
-        """Before the first round."""
-        self.rounds.go(0)
-
-    def action_last_round(self) -> None:
-        """The search as it ended."""
-        self.rounds.go(self.rounds.last)
-
-    def action_play(self) -> None:
-        """Plays the search again, or pauses it."""
-        self.rounds.play()
-
-    def action_birth(self) -> None:
-        """The round in which the node was born."""
-        self.rounds.go(int(self.graph.born[self.pane.node]), self.pane.node)
-
     def action_sort(self) -> None:
         """The next order of siblings."""
         node, at = self.pane.node, ORDERS.index(self.outline.order)
