@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -90,8 +91,7 @@ class Explorer(Jumps):
         width = event.size.width
         self._show(text=width >= BOTH_FROM)
         self.rounds.display = width >= ROUNDS_FROM
-        self._entitle(width)
-        self.call_after_refresh(self.pane.lay_out)
+        self.call_after_refresh(self._settle)
 
     def on_tree_view_chosen(self, message: TreeView.Chosen) -> None:
         """Shows everything about the chosen node, which may be another one by the time that the message is read."""
@@ -101,8 +101,10 @@ class Explorer(Jumps):
         self.query_one("#status", Static).update(self._status())
 
     def on_rounds_chosen(self, message: Rounds.Chosen) -> None:
-        """Shows the graph as it was after a round, at the best of what was born in it."""
+        """Shows the graph as it was after a round, at what was looked for, else at the best of what was born in it."""
         node, number = self.pane.node, message.number
+        if number == self.graph.round:  # as at the first round and the last one: the chosen node stays
+            return
         self.graph = self.whole if number == self.whole.round else at_round(self.whole, number)
         before, self.outline = self.outline, Outline(self.graph, self._open[: self.graph.size])
         self.outline.marked, self.outline.order = before.marked, before.order
@@ -112,7 +114,9 @@ class Explorer(Jumps):
         self.outline.set_filter(before.filter)
         self._entitle(self.size.width)
         born = np.flatnonzero(self.graph.born == number)
-        if len(born) and number:
+        if message.node is not None:
+            node = message.node
+        elif len(born) and number:
             node = int(born[np.argmax(promise(self.graph, born))])
         while node >= self.graph.size:
             node = int(self.whole.parent[node])
@@ -121,8 +125,9 @@ class Explorer(Jumps):
 
     def on_tree_view_asked(self, message: TreeView.Asked) -> None:
         """The menu of a node, at the mouse."""
-        self.pane.lay_out(message.node)
-        self._ask(message.at)
+        if message.node < self.graph.size:
+            self.pane.lay_out(message.node)
+            self._ask(message.at)
 
     def action_move(self, by: int) -> None:
         """Moves so many lines."""
@@ -139,8 +144,9 @@ class Explorer(Jumps):
     def action_unfold(self) -> None:
         """Unfolds the node, or goes to its first child."""
         node = self.pane.node
-        if self.outline.is_open[node]:
-            self.pane.move_to(self.pane.cursor + bool(self.outline.children[node]))
+        if self.outline.is_open[node]:  # below it is another node where a filter hides its children
+            below = self.outline.rows[self.pane.cursor + 1 :][:1]
+            self.pane.move_to(self.pane.cursor + bool((self.graph.parent[below] == node).any()))
         elif self.outline.children[node]:
             self.action_toggle()
 
@@ -178,28 +184,9 @@ class Explorer(Jumps):
     def action_copy(self) -> None:
         """The whole text goes to the clipboard, as terminals allow it."""
         node = self.pane.node
-        self.copy_to_clipboard(self.graph.prompts[self.graph.root[node]] + self.graph.text(node))
+        text = self.graph.prompts[self.graph.root[node]] + self.graph.text(node)
+        self.copy_to_clipboard(text.encode("utf-8", "replace").decode())  # half a surrogate has no bytes
         self.notify("copied, if this terminal lets programs copy", timeout=3, markup=False)
-
-    def action_step(self, by: int) -> None:
-        """A round later or earlier."""
-        self.rounds.go(self.rounds.number + by)
-
-    def action_first_round(self) -> None:
-        """Before the first round."""
-        self.rounds.go(0)
-
-    def action_last_round(self) -> None:
-        """The search as it ended."""
-        self.rounds.go(self.rounds.last)
-
-    def action_play(self) -> None:
-        """Plays the search again, or pauses it."""
-        self.rounds.play()
-
-    def action_birth(self) -> None:
-        """The round in which the node was born."""
-        self.rounds.go(int(self.graph.born[self.pane.node]))
 
     def action_sort(self) -> None:
         """The next order of siblings."""
@@ -215,22 +202,34 @@ class Explorer(Jumps):
         )
         details = self.query_one("#details", VerticalScroll)
         (details if to_text else self.pane).focus()
+        self.call_after_refresh(self.pane.follow)  # while it was hidden it could not scroll
 
     def action_help(self) -> None:
         """The keys."""
         self.push_screen(Help())
 
+    def _settle(self) -> None:
+        """All that depends on widths, which are known only when the screen was laid out."""
+        self._entitle(self.size.width)
+        self.pane.lay_out()
+
     def _entitle(self, width: int) -> None:
-        room = width - self.rounds.size.width * bool(self.rounds.display) - 2
-        self.query_one("#title", Static).update(title(self.whole, room))
+        top = self.query_one("#title", Static)
+        top.update(title(self.whole, top.size.width))
         self._legend = legend(self.graph, width // 2, guides=False)[0]
 
     def _ask(self, at: Offset) -> None:
         node = self.pane.node
-        self.push_screen(Menu(choices(self.outline, node, self.lines.winners.get(node)), at), self._do)
+        self.rounds.pause()
+        self.rounds.show(self.rounds.number)
+        wanted = choices(self.outline, node, self.lines.winners.get(node))
+        self.push_screen(Menu(wanted, at), partial(self._do, node))
 
-    async def _do(self, action: str | None) -> None:
-        if action is not None:
+    async def _do(self, node: int, action: str | None) -> None:
+        if (
+            action is not None and node < self.graph.size
+        ):  # a round that was on its way may have come meanwhile
+            self.pane.lay_out(node)
             await self.run_action(action)
 
     def _show(self, *, tree: bool = True, text: bool = True) -> None:
@@ -239,10 +238,13 @@ class Explorer(Jumps):
     def _status(self) -> Text:
         """What is filtered and sorted, and what the signs mean."""
         wish, outline = self.outline.filter, self.outline
-        parts = [f"line {self.pane.cursor + 1} of {figures.count(len(outline.rows))}"]
+        lines = len(outline.rows)
+        parts = [f"line {self.pane.cursor + 1} of {figures.count(lines)}" if lines else "no line"]
         if wish != Filter():
             parts.append(f"{figures.count(int(outline.found.sum()))} found")
+        is_told = self.rounds.display or self.graph is self.whole  # by the bar, where there is room for it
         for name, said in (
+            ("round", "" if is_told else f"{self.graph.round} of {self.whole.round}"),
             ("text", wish.text),
             ("status", wish.status.replace("_", " ")),
             ("gate", GATES.get(wish.gate, "")),

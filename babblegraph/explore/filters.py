@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TypeVar
+
 from textual.app import App
 from textual.widgets import Input
 
@@ -10,6 +11,8 @@ from babblegraph.explore.outline import Filter, Outline
 from babblegraph.explore.tree import TreeView
 from babblegraph.graph import BabbleGraph
 from babblegraph.status import Gate, Status
+
+T = TypeVar("T")
 
 
 class Filters(App[None]):
@@ -40,26 +43,18 @@ class Filters(App[None]):
         self._filter(self.outline.filter._replace(text=message.value))
 
     def action_found(self, by: int) -> None:
-        """The next line that the filter found, or the one before."""
-        places, here = np.flatnonzero(self.outline.found[self.outline.rows]), self.pane.cursor
-        if not len(places):
-            self.go(None, "nothing was found: / searches")
-            return
-        ahead = places[places > here] if by > 0 else places[places < here]
-        one = (ahead if len(ahead) else places)[0 if by > 0 else -1]
-        self.go(int(self.outline.rows[one]))
+        """The next node that the filter found, or the one before."""
+        self.go(self.outline.next_found(self.pane.node, by), "nothing was found: / searches")
 
     def action_status_filter(self) -> None:
         """The next status alone; after the last one all."""
         names = ["", *self.outline.statuses]
-        now = self.outline.filter.status
-        self._filter(self.outline.filter._replace(status=names[(names.index(now) + 1) % len(names)]))
+        self._filter(self.outline.filter._replace(status=_after(names, self.outline.filter.status)))
 
     def action_gate_filter(self) -> None:
         """The next gate alone; after the last one all."""
         gates = [Gate.NONE, *(g for g in Gate if g and (self.graph.gate == g).any())]
-        now = self.outline.filter.gate
-        self._filter(self.outline.filter._replace(gate=gates[(gates.index(now) + 1) % len(gates)]))
+        self._filter(self.outline.filter._replace(gate=_after(gates, self.outline.filter.gate)))
 
     def action_least(self, by: float) -> None:
         """Only values above a bound."""
@@ -91,3 +86,8 @@ class Filters(App[None]):
     def _end_search(self) -> None:
         self.query_one("#search", Input).remove_class("shown")
         self.pane.focus()
+
+
+def _after(ring: list[T], now: T) -> T:
+    """The next of some choices; the first where the round that is shown has none of what was chosen in another."""
+    return ring[(ring.index(now) + 1) % len(ring)] if now in ring else ring[0]

@@ -1,10 +1,11 @@
-"""Going to nodes that matter, in the explorer."""
+"""Going to nodes that matter, and to other rounds, in the explorer."""
 
 from __future__ import annotations
 
 from babblegraph.explore.filters import Filters
 from babblegraph.explore.lines import Lines
 from babblegraph.explore.outline import next_of
+from babblegraph.explore.rounds import Rounds
 from babblegraph.view.promise import best_leaf
 
 
@@ -12,6 +13,7 @@ class Jumps(Filters):
     """The part of the explorer that goes to elites, wrong kills, marks, and what was born in a round."""
 
     lines: Lines
+    rounds: Rounds
 
     def action_best(self) -> None:
         """The best leaf of the tree that the chosen node is in."""
@@ -50,3 +52,23 @@ class Jumps(Filters):
         """The next marked node, in the order in which they were marked."""
         there = [node for node in self.outline.marked if node < self.graph.size]
         self.go(next_of(there, self.pane.node), "nothing is marked: space marks")
+
+    def action_step(self, by: int) -> None:
+        """A round later or earlier."""
+        self.rounds.go(self.rounds.number + by)
+
+    def action_first_round(self) -> None:
+        """Before the first round."""
+        self.rounds.go(0)
+
+    def action_last_round(self) -> None:
+        """The search as it ended."""
+        self.rounds.go(self.rounds.last)
+
+    def action_play(self) -> None:
+        """Plays the search again, or pauses it."""
+        self.rounds.play()
+
+    def action_birth(self) -> None:
+        """The round in which the node was born."""
+        self.rounds.go(int(self.graph.born[self.pane.node]), self.pane.node)

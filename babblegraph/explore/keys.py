@@ -26,7 +26,7 @@ KEYS = (
     ("p", "the node that stands for a merged one, else the parent"),
     ("space  m", "mark or unmark the node, go to the next mark"),
     ("/", "search the texts; an empty search ends it"),
-    ("n  N", "the next line that was found, the one before"),
+    ("n  N", "the next node that was found, the one before"),
     ("f  g", "show one status only, one gate only; again for the next"),
     ("<  >", "show smaller, only larger values"),
     ("s", "sort siblings by age, value, best or tokens below, probability"),

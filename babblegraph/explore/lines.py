@@ -27,6 +27,8 @@ LEAST = 4  # of a node's text
 WHAT_FROM, ID_FROM = 46, 60  # from how wide a tree on they are there
 HEAT = ((0.5, ""), (0.1, "yellow underline"), (0.01, "magenta bold"), (0.0, "red reverse"))  # from which p on
 MOST_TOKENS = 2000  # of one span that are coloured
+EVERYTHING = 10**9  # cells
+MOST_LINES, MOST_CHARACTERS = 400, 20_000  # of a whole text
 
 
 class Lines:
@@ -134,11 +136,22 @@ class Lines:
                 parts.append(Text.assemble((f"{name:<17}", QUIET), said))
         parts += [*self._siblings(node), "", Text("Tokens, the unlikely ones marked", TITLE), self.heat(node)]
         parts += [heat_legend(), "", Text("The whole text", TITLE)]
+        return Group(*parts, *self._whole(node))
+
+    def _whole(self, node: int) -> list[Text]:
+        """The text from the prompt to the end of a node; a very long one without its middle, as every key draws it."""
+        graph, lines = self.graph, []
         for step in graph.path(node):
-            text = "".join(f"{visible(part, signs)}\n" for part in self._lines_of(step))
             style = QUIET if graph.parent[step] == NO_PARENT else STRONG if step == node else ""
-            parts.append(Text(text.rstrip("\n"), style))
-        return Group(*parts)
+            lines += [(line, style) for line in self._lines_of(step)]
+        if out := max(len(lines) - MOST_LINES, 0):
+            lines[MOST_LINES // 4 : MOST_LINES // 4 + out] = [
+                (f"{self.signs.gap} {figures.count(out)} lines left out: y copies all", TITLE)
+            ]
+        room = MOST_CHARACTERS
+        if sum(len(line) for line, _ in lines) > room:
+            room //= len(lines)
+        return [Text(fit(line, room, self.signs, middle=True), style) for line, style in lines]
 
     def why(self, node: int) -> str:
         """What became of a node, in a sentence."""
@@ -165,6 +178,8 @@ class Lines:
             piece = visible(graph.vocabulary[int(graph.tokens[t])].decode("utf-8", "replace"), self.signs)
             p = 1.0 if graph.parent[node] == NO_PARENT else float(np.exp(graph.token_log_q[t]))
             text.append(piece, next(style for least, style in HEAT if p >= least))
+        if stop - start > MOST_TOKENS:
+            text.append(f" {self.signs.ellipsis} {figures.count(stop - start - MOST_TOKENS)} more", TITLE)
         return text if text.plain else Text(no_text(graph, node), QUIET)
 
     def _siblings(self, node: int) -> list[RenderableType]:
@@ -186,7 +201,7 @@ class Lines:
 
     def _lines_of(self, step: int) -> list[str]:
         """A step's text, cut after its line ends, which stay visible."""
-        return [part for part in self.said(step, 20_000).splitlines(keepends=True) if part]
+        return self.said(step, EVERYTHING).splitlines(keepends=True)
 
 
 def heat_legend() -> Text:

@@ -56,7 +56,7 @@ class Menu(ModalScreen[str]):
 
     CSS = f"""
     Menu {{ background: transparent; }}
-    #menu {{ width: {WIDTH}; height: auto; border: solid gray; padding: 0; background: ansi_default; }}
+    #menu {{ width: {WIDTH}; max-width: 100%; height: auto; border: solid gray; padding: 0; background: ansi_default; }}
     """
 
     def __init__(self, found: Sequence[tuple[str, str]], at: Offset) -> None:
@@ -67,11 +67,16 @@ class Menu(ModalScreen[str]):
         """One line a choice."""
         yield OptionList(*(Option(said, id=action) for action, said in self.found), id="menu", markup=False)
 
-    def on_mount(self) -> None:
+    def on_resize(self) -> None:
+        """How large the menu is, is known when it was laid out: long choices take two lines where it is narrow."""
+        self.call_after_refresh(self._place)
+
+    def _place(self) -> None:
         """Beside the mouse, and whole."""
-        x = max(min(self.at.x, self.size.width - WIDTH), 0)
-        y = max(min(self.at.y, self.size.height - len(self.found) - 2), 0)
-        self.query_one(OptionList).styles.offset = (x, y)
+        menu, room = self.query_one(OptionList), self.size
+        x = max(min(self.at.x, room.width - menu.outer_size.width), 0)
+        y = max(min(self.at.y, room.height - menu.outer_size.height), 0)
+        menu.styles.offset = (x, y)
 
     def on_option_list_option_selected(self, message: OptionList.OptionSelected) -> None:
         """Does what was chosen."""

@@ -130,6 +130,15 @@ class Outline:
         found = np.flatnonzero(self.rows == node)
         return int(found[0]) if len(found) else None
 
+    def next_found(self, node: int, by: int) -> int | None:
+        """What the filter found next after a node, or before it, folded away or not; None where it found nothing."""
+        order = self._by_place
+        places, here = np.flatnonzero(self.found[order]), int(np.flatnonzero(order == node)[0])
+        if not len(places):
+            return None
+        ahead = places[places > here] if by > 0 else places[places < here]
+        return int(order[(ahead if len(ahead) else places)[0 if by > 0 else -1]])
+
     def set_filter(self, wish: Filter) -> None:
         """Shows only what a filter asks for, and all above it, unfolded."""
         self.filter, graph = wish, self.graph

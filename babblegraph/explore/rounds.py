@@ -27,11 +27,11 @@ class Rounds(Static):
     DEFAULT_CSS = "Rounds { width: auto; height: 1; padding: 0 1; }"
 
     class Chosen(Message):
-        """Another round is wished for."""
+        """Another round is wished for, and in it a node, where it is one that is looked for."""
 
-        def __init__(self, number: int) -> None:
+        def __init__(self, number: int, node: int | None = None) -> None:
             super().__init__()
-            self.number = number
+            self.number, self.node = number, node
 
     def __init__(self, last: int) -> None:
         super().__init__(id="rounds", markup=False)
@@ -56,10 +56,10 @@ class Rounds(Static):
         text.append(" round ", QUIET).append(f"{number:>{len(str(self.last))}}", STRONG)
         self.update(text.append(f" of {self.last}", QUIET))
 
-    def go(self, number: int) -> None:
-        """Wishes for a round, the nearest there is; what plays is paused."""
+    def go(self, number: int, node: int | None = None) -> None:
+        """Wishes for a round, the nearest there is, and for a node in it; what plays is paused."""
         self.pause()
-        self._wish(number)
+        self._wish(number, node)
 
     def play(self) -> None:
         """Plays from the round that is shown, from the first one at the end; pauses what plays."""
@@ -94,9 +94,9 @@ class Rounds(Static):
     def _turn(self) -> None:
         self._wish(self.number + self._stride)
 
-    def _wish(self, number: int) -> None:
+    def _wish(self, number: int, node: int | None = None) -> None:
         number = min(max(number, 0), self.last)
         if number == self.last:
             self.pause()
         self.show(number)
-        self.post_message(self.Chosen(number))
+        self.post_message(self.Chosen(number, node))

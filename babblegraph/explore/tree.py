@@ -54,12 +54,13 @@ class TreeView(ScrollView):
         super().__init__(id="tree")
         self.outline, self.lines_of = outline, lines
         self.cursor = 0  # line of the chosen node
+        self._last = 0  # the node that was chosen last: it stays so while a filter leaves no line
 
     @property
     def node(self) -> int:
         """The chosen node."""
         rows = self.outline.rows
-        return int(rows[min(self.cursor, len(rows) - 1)]) if len(rows) else 0
+        return int(rows[min(self.cursor, len(rows) - 1)]) if len(rows) else self._last
 
     def lay_out(self, node: int | None = None) -> None:
         """Call it when the outline changed; the chosen node stays chosen where it is still there.
@@ -70,6 +71,7 @@ class TreeView(ScrollView):
         rows = self.outline.rows
         self.virtual_size = Size(max(self.size.width, 1), len(rows))
         if node is not None:
+            self._last = node
             line = self.outline.line(node)
             while line is None and self.outline.graph.parent[node] >= 0:
                 node = int(self.outline.graph.parent[node])
@@ -80,13 +82,18 @@ class TreeView(ScrollView):
     def move_to(self, line: int) -> None:
         """Chooses a line, and scrolls to it where it is out of sight: far jumps show what is above it too."""
         self.cursor = max(min(line, len(self.outline.rows) - 1), 0)
+        self._last = self.node
+        self.follow()
+        self.refresh()
+        self.post_message(self.Chosen(self.node))
+
+    def follow(self) -> None:
+        """Scrolls to the chosen line where it is out of sight."""
         height, above = self.size.height, self.cursor - self.scroll_offset.y
         if height and -1 <= above <= height:
             self.scroll_to_region(Region(0, self.cursor, 1, 1), animate=False, force=True)
         elif height:
             self.scroll_to(y=max(self.cursor - height // 3, 0), animate=False, force=True)
-        self.refresh()
-        self.post_message(self.Chosen(self.node))
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""
