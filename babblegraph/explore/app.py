@@ -202,7 +202,6 @@ class Explorer(Jumps):
         )
         details = self.query_one("#details", VerticalScroll)
         (details if to_text else self.pane).focus()
-        self.call_after_refresh(self.pane.follow)  # while it was hidden it could not scroll
 
     def action_help(self) -> None:
         """The keys."""
@@ -226,9 +225,8 @@ class Explorer(Jumps):
         self.push_screen(Menu(wanted, at), partial(self._do, node))
 
     async def _do(self, node: int, action: str | None) -> None:
-        if (
-            action is not None and node < self.graph.size
-        ):  # a round that was on its way may have come meanwhile
+        # a round that was on its way may have come meanwhile
+        if action is not None and node < self.graph.size:
             self.pane.lay_out(node)
             await self.run_action(action)
 

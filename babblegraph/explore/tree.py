@@ -107,6 +107,10 @@ class TreeView(ScrollView):
         """Lines are as wide as the widget."""
         self.virtual_size = Size(max(self.size.width, 1), len(self.outline.rows))
 
+    def on_show(self) -> None:
+        """While it was hidden it could not scroll."""
+        self.follow()
+
     def on_click(self, event: events.Click) -> None:
         """Chooses what was clicked, folds it where its fold sign or twice, asks what to do on the right button."""
         line = event.y + self.scroll_offset.y
