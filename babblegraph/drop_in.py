@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from babblegraph.api import babble, budget_of
 from babblegraph.budget import Budget
 from babblegraph.errors import BadInput
-from babblegraph.given import is_whole
+from babblegraph.given import need_seed
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.lm.babbler import Babbler
 from babblegraph.lm.constraint import Batch
@@ -125,8 +125,7 @@ def generate(
     ':24'
     """
     _refuse(model, input_ids, generation_config, model_kwargs)
-    if not is_whole(seed) or seed < 0:
-        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
+    need_seed(seed)
     copies = int(generation_config.num_return_sequences or 1)
     mask = _mask(input_ids, model_kwargs.get("attention_mask"))
     _refuse_positions(model_kwargs.get("position_ids"), mask)

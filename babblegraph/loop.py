@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from babblegraph.budget import Budget, Meter, Spent
 from babblegraph.closing import Closing
 from babblegraph.errors import BadInput
-from babblegraph.given import is_whole
+from babblegraph.given import need_seed
 from babblegraph.graph import OPEN, BabbleGraph
 from babblegraph.protocols import Chosen, Generator, Scorer, Strategy
 from babblegraph.randomness import Rng
@@ -161,8 +161,7 @@ def _check(generator: Generator, score: Scorer, strategy: Strategy, budget: Budg
             f"a generator must be a Babbler, or have its methods, got {generator!r:.80}: "
             "pass Babbler.from_pretrained(name) or Babbler(model, tokenizer)"
         )
-    if not is_whole(seed) or seed < 0:
-        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
+    need_seed(seed)
     if not callable(score):
         raise BadInput(
             f"a scorer must be a function (graph, ids, meter), got {score!r:.80}: pass Score(task, value)"

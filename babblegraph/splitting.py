@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from babblegraph.doubts import doubts
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate
-from babblegraph.given import is_number, is_whole
+from babblegraph.given import is_number, need_whole
 from babblegraph.graph import BabbleGraph
 from babblegraph.intervals import agreeing, all_agree, log_odds, spread, stratified
 from babblegraph.particles import Particles
@@ -175,10 +175,7 @@ def _estimate(
 def _check(threshold: float, trees: int, particles: int, moves: int, share: float, seed: int) -> None:
     least = {"trees": (trees, 2), "particles": (particles, 2), "moves": (moves, 1), "seed": (seed, 0)}
     for name, (number, fewest) in least.items():
-        if not is_whole(number) or number < fewest:
-            raise BadInput(
-                f"{name} must be a whole number of at least {fewest}, got {number!r:.80}: give {fewest} or more"
-            )
+        need_whole(name, number, fewest)
     if not is_number(threshold):
         raise BadInput(f"a threshold must be a number, got {threshold!r:.80}: it is where the levels end")
     if not 0 < share < 1:

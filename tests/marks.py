@@ -10,7 +10,7 @@ import pytest
 
 def slow_but(fast: Iterable[Any], cases: Iterable[Any]) -> list[Any]:
     """All cases, for `parametrize`; those that are not among the fast ones are marked slow."""
-    quick = list(fast)
-    if unknown := [case for case in quick if case not in (cases := list(cases))]:
+    quick, cases = list(fast), list(cases)
+    if unknown := [case for case in quick if case not in cases]:
         raise ValueError(f"no such cases: {unknown}")
     return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]

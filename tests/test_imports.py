@@ -20,7 +20,7 @@ BASE = {"errors", "clean", "status", "randomness", "born", "budget", "graph", "p
 ALLOWED: dict[str, set[str]] = {
     "__init__": {EVERYTHING},
     "errors": set(),
-    "given": set(),
+    "given": {"errors"},
     "status": set(),
     "randomness": {"errors"},
     "clean": set(),
@@ -99,6 +99,7 @@ ALLOWED: dict[str, set[str]] = {
     "api_estimate": {"api", "given", "loop", "strategies", "scoring", "estimates", "splitting"} | BASE,
     "drop_in": {"given", "api", "lm", "scoring"} | BASE,
     "learning": {
+        "given",
         "loop",
         "strategies",
         "scoring",

@@ -35,8 +35,8 @@ class Generators:
     """f and g as babblers, and the weights that learn.
 
     With all weights learning, g is a copy of the base. With adapters one set of weights is both: the base is the
-    model with its adapters off, and they are put into the user's own model. Another run of the same babbler takes
-    them out again and begins from the same base.
+    model with its adapters off, and they are put into the user's own model. `begin_anew` takes
+    them out again, for another run of the same babbler.
 
     Args:
         base: f; its way of sampling is g's too.
@@ -51,7 +51,6 @@ class Generators:
             raise BadInput(
                 "the babbler that learns is its own base, got one with a base: make it without one"
             )
-        begin_anew(base)
         if without_adapters(base.model) is not None:
             raise BadInput(
                 "a generator that learns must have no adapters yet, got one with some, which the base would lack: "

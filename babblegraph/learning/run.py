@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from babblegraph.errors import BadInput
+from babblegraph.given import need_seed
 from babblegraph.learning.directory import Directory
 from babblegraph.learning.generators import Generators, averaged, begin_anew, quiet_bars, ways_of
 from babblegraph.learning.grow import Grown, grow
@@ -284,8 +285,7 @@ class Run:
 
 
 def _check(threshold: float | None, settings: Settings, seed: int) -> None:
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise BadInput(f"a seed must be a whole number, not negative, got {seed!r:.80}: use 0 or above")
+    need_seed(seed)
     if settings.more is not None and threshold is None:
         raise BadInput(
             f"more samples are drawn until one passes a threshold, got more {settings.more} and none: give one"

@@ -9,12 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.errors import BadInput
-from babblegraph.lm.engine import choose
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.mixture import Pair
 from babblegraph.lm.modules import modules_of
-from babblegraph.lm.packed import Packed
 from babblegraph.lm.turn import turn_of, undoing
+from babblegraph.lm.way import Way
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +48,6 @@ class Base:
         trace: bool,
     ) -> None:
         self.model = base.eval()
-        self._packed = Packed(base, pack_bytes, trace)
         self.shared = base is model
         off = without_adapters(base) if self.shared else nullcontext
         if off is None:
@@ -62,7 +60,8 @@ class Base:
             )
         self.off: Off = off
         with turn_of(base), self.off():
-            self._rung, _, reach, token_bytes = choose(base, engine)
+            way = Way(base, engine, pack_bytes, trace)
+        self._packed, (self._rung, _, reach, token_bytes) = way.packed, way.choice
         self.context = min(context_of(base), reach or context_of(base))
         self._memory = self._rung.memory(memory_limit and memory_limit // 2, cache_bytes, token_bytes)
 

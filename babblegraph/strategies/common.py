@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from babblegraph import given
 from babblegraph.budget import Meter
 from babblegraph.errors import BadInput
-from babblegraph.given import is_whole
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.protocols import Chosen, Strategy
 from babblegraph.status import Flag, Status
@@ -150,10 +150,8 @@ def refuse_contest(what: str, strategy: Strategy) -> None:
 
 def need_whole(name: str, number: Any, least: int = 1) -> None:
     """One line for the user when an option is no whole number, or too small; None is no option."""
-    if number is not None and not (is_whole(number) and number >= least):
-        raise BadInput(
-            f"{name} must be a whole number of at least {least}, got {number!r:.80}: give {least} or more"
-        )
+    if number is not None:
+        given.need_whole(name, number, least)
 
 
 def need_positive(name: str, number: float | None) -> None:
