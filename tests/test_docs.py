@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from xml.dom import minidom
 
@@ -54,11 +55,12 @@ def test_every_command_and_block_of_own_model_runs_in_order(
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     Path("problems.jsonl").write_text(rows[0], "utf-8")
     Path("held.jsonl").write_text('{"question": "What is 2 and 2?", "answer": 4}\n', "utf-8")
-    Path("mine.py").write_text(blocks[1], "utf-8")
+    quantized, answers, mine = blocks
+    Path("mine.py").write_text(mine, "utf-8")
     chat_models(tmp_path)
     capsys.readouterr()
     asked = commands(DOCS / "own-model.md")
-    assert (len(asked), len(rows), len(blocks)) == (9, 1, 2)
+    assert (len(asked), len(rows), len(blocks)) == (9, 1, 3)
     for arguments in asked:
         short = ["--max-new-tokens", "16"]  # random weights never end a text
         short += [] if "--tokens" in arguments else ["--tokens", "256"]
@@ -69,8 +71,10 @@ def test_every_command_and_block_of_own_model_runs_in_order(
         assert said.out
         if arguments[0] == "search" and "--json" not in arguments and "answers" in arguments:
             assert " of 2 prompts right" in said.out
-    exec(compile(blocks[0].replace("512", "16"), "own-model.md", "exec"), {})
+    exec(compile(answers.replace("512", "16"), "own-model.md", "exec"), {})
     assert "Tally(hits=" in capsys.readouterr().out
+    if find_spec("bitsandbytes"):
+        exec(compile(quantized, "own-model.md", "exec"), {})
 
 
 def chat_models(folder: Path) -> None:

@@ -15,11 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
+from babblegraph.learning.merged import check_merging, merged
 from babblegraph.learning.rows import log_p
 from babblegraph.learning.update import Anchor, weights_of
 from babblegraph.lm.base import without_adapters
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.frozen import Frozen
+from babblegraph.lm.offloaded import is_away
+from babblegraph.lm.quantized import is_quantized
 
 if TYPE_CHECKING:
     from babblegraph.learning.settings import Settings
@@ -43,7 +46,8 @@ class Generators:
         settings: `mode` and what belongs to it.
 
     Raises:
-        BadInput: adapters are asked for and peft is not installed, or f has a base or adapters of its own.
+        BadInput: adapters are asked for and peft is not installed, f has a base or adapters of its own, layers that
+            are elsewhere, or quantized weights where all are to learn.
     """
 
     def __init__(self, base: Babbler, settings: Settings) -> None:
@@ -56,12 +60,22 @@ class Generators:
                 "a generator that learns must have no adapters yet, got one with some, which the base would lack: "
                 "merge them into its weights (peft's merge_and_unload), or load it anew"
             )
+        if any(map(is_away, base.model.modules())):
+            raise BadInput(
+                "a generator that learns must be on its device as a whole, got layers that come from elsewhere when "
+                "they are called: load it without offloading, quantized if need be"
+            )
         self.adapters: Any = None
         if settings.mode == "lora":
             self.adapters = _put_in[base] = _with_adapters(base.model, settings)
             self.learner: Any = base.model
             self._like = base.again(model=self.learner)
             self.base: Babbler = Frozen(self._like)
+        elif is_quantized(base.model):
+            raise BadInput(
+                "all weights can learn only where none is quantized, got a quantized model: let adapters learn "
+                "(mode 'lora'), or load it in full"
+            )
         else:
             self.learner, self.base, self._like = copy.deepcopy(base.model), base, base
             self.learner.requires_grad_(True)
@@ -112,6 +126,15 @@ class Generators:
         """Says that g is another one now."""
         self._current = None
 
+    def check_saving(self) -> None:
+        """Whether `save` can write this generator.
+
+        Raises:
+            BadInput: it cannot; see `merged.check_merging`.
+        """
+        if self.adapters is not None:
+            check_merging(self.adapters)
+
     def save(self, folder: Path) -> str:
         """g as a folder that any transformers program loads, adapters beside it.
 
@@ -121,7 +144,7 @@ class Generators:
         model = self.learner
         if self.adapters is not None:
             self.adapters.save_pretrained(folder / "adapter", selected_adapters=[NOW])
-            model = _on_cpu(self.adapters).merge_and_unload(adapter_names=[NOW])
+            model = merged(self.adapters, NOW)
         _let_sampling_be_saved(model)
         model.save_pretrained(folder)
         if self.base.tokenizer is not None:
@@ -221,17 +244,6 @@ def _let_sampling_be_saved(model: Any) -> None:
             config.validate(strict=True)
         except ValueError:
             config.do_sample = True
-
-
-def _on_cpu(model: Any) -> Any:
-    """A copy of a model whose weights are in the CPU's memory, since a GPU's may not hold them twice."""
-    memo: dict[int, Any] = {
-        id(p): torch.nn.Parameter(p.detach().to("cpu", copy=True), p.requires_grad)
-        for p in model.parameters()
-        if type(p) is torch.nn.Parameter
-    }
-    memo |= {id(b): b.to("cpu", copy=True) for b in model.buffers()}
-    return copy.deepcopy(model, memo)
 
 
 def _with_adapters(model: Any, settings: Settings) -> Any:

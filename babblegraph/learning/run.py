@@ -103,6 +103,8 @@ class Run:
             **(config or {}),
         }
         self.generators = Generators(base, settings)  # first: where it refuses, no directory is begun
+        if directory is not None:
+            self.generators.check_saving()
         if directory is not None and self.ranks.first:
             self.levels = directory.begin(told, resume=resume)
         self.levels = self.ranks.gathered(self.levels)[0]

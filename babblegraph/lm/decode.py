@@ -19,6 +19,8 @@ import torch
 from babblegraph.errors import first_line
 from babblegraph.lm.invert import Inverse
 from babblegraph.lm.layout import Ints, Layout
+from babblegraph.lm.modules import modules_of
+from babblegraph.lm.offloaded import is_away
 from babblegraph.lm.tables import Filling, Room, Tables
 from babblegraph.lm.warp import Warp, warped
 
@@ -289,6 +291,6 @@ def decoder_of(model: PreTrainedModel, store: Store) -> Decoder | None:
         kernels.rows_of_an_item(heads // kv_heads),
         kernels.items_enough(kv_heads),
         sampling_kernels.pick,
-        graphs=True,
+        graphs=not any(map(is_away, modules_of(model))),  # a graph would go on with weights that have left
     )
     return Decoder(setting)

@@ -20,6 +20,7 @@ from babblegraph.errors import BadInput, first_line
 from babblegraph.lm import selfcheck
 from babblegraph.lm.attention import attending
 from babblegraph.lm.dense import Dense
+from babblegraph.lm.offloaded import devices_of
 from babblegraph.lm.steps import Alone, Cached, OneByOne, Recomputed, Step
 from babblegraph.lm.trie import Trie
 from babblegraph.lm.turn import turn_of
@@ -152,6 +153,8 @@ def choose(model: PreTrainedModel, only: str | None = None) -> Choice:
 def _cascade(model: PreTrainedModel, **how: Any) -> Engine:
     if not getattr(model, "_can_set_attn_implementation", lambda: True)():
         raise TypeError("its attention does not go through transformers' attention interface")
+    if len(devices_of(model)) > 1:  # keys and values lie in one place
+        raise TypeError("its layers lie on several devices")
     return Trie(model, **how)
 
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from babblegraph.lm.offloaded import at_hand
+from babblegraph.lm.quantized import kept_as
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -18,11 +21,25 @@ def fingerprint(model: PreTrainedModel) -> str:
     """A hash of every weight's name, shape and some of its numbers; the same in any precision that keeps them.
 
     Numbers are rounded to three digits, so that a model in bfloat16 is usually told from another model, and
-    not from itself on another device.
+    not from itself on another device. Of a quantized weight they are those that it is kept as.
     """
     digest = hashlib.blake2b(model.config.model_type.encode(), digest_size=16)
-    for name, weight in model.named_parameters():
-        flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // SAMPLED)][:SAMPLED].float().cpu()
-        digest.update(f"{name}{tuple(weight.shape)}{[f'{x:.2e}' for x in some.tolist()]}".encode())
+    seen = set()
+    for path, module in model.named_modules():
+        names = [n for n, w in module._parameters.items() if w is not None and id(w) not in seen]
+        seen |= {id(module._parameters[name]) for name in names}
+        with at_hand(module):
+            for name in names:
+                weight = module._parameters[name]
+                told = f"{path}.{name}".removeprefix("."), tuple(weight.shape)
+                digest.update(
+                    f"{told[0]}{told[1]}{[x for part in kept_as(weight) for x in _some(part)]}".encode()
+                )
     return digest.hexdigest()
+
+
+def _some(weight: torch.Tensor) -> list[str]:
+    if weight.device.type == "meta":
+        return []  # nowhere: such a model does not run
+    flat = weight.detach().reshape(-1)
+    return [f"{x:.2e}" for x in flat[:: max(1, len(flat) // SAMPLED)][:SAMPLED].float().tolist()]

@@ -13,6 +13,7 @@ from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
 from babblegraph.graph import BabbleGraph
+from babblegraph.lm.quantized import is_quantized
 from babblegraph.lm.roundings import swing
 
 if TYPE_CHECKING:
@@ -77,18 +78,25 @@ def check(
             )
     size = max(float(logits.abs().max()) for logits in plain.values())
     errors = {text: float((ours[text] - plain[text]).abs().max()) / size for text in ours}
-    limit = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
+    limit = HALF_TOLERANCE
     if model.dtype in TOLERANCE:  # else rounding may exceed what a short text's beginning is worth
-        limit = min(limit, BLIND * _worth(model, plain) / size)
-    elif far := {text: error for text, error in errors.items() if not error < limit}:
+        tight = min(TOLERANCE[model.dtype], BLIND * _worth(model, plain) / size)
+        if _largest(errors) < tight or not is_quantized(model):  # which may round within its layers
+            limit = tight
+    if limit == HALF_TOLERANCE and (far := {text: e for text, e in errors.items() if not e < limit}):
         near = {text: error for text, error in errors.items() if text not in far}
         errors = near | _unexplained(model, far, size, len(errors))
-    error = float(np.max(list(errors.values())))  # NaN if any is
+    error = _largest(errors)
     if not error < limit:
         raise ValueError(
             f"its logits along a tree are off by {error:.1e} of the largest, more than {limit:.1e}"
         )
     return Checked(error, _reach(model, engine), engine.store.token_bytes)
+
+
+def _largest(errors: dict[Tokens, float]) -> float:
+    """NaN if any is."""
+    return float(np.max(list(errors.values())))
 
 
 def _unexplained(
