@@ -74,7 +74,7 @@ class Generators:
         elif is_quantized(base.model):
             raise BadInput(
                 "all weights can learn only where none is quantized, got a quantized model: let adapters learn "
-                "(mode 'lora'), or load it in full"
+                "(mode 'lora', or --lora 16), or load it in full"
             )
         else:
             self.learner, self.base, self._like = copy.deepcopy(base.model), base, base

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.at_once import AtOnce
+from babblegraph.lm.doubles import doubled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,8 +120,8 @@ def log_p(model: PreTrainedModel, tokens: Sequence[NDArray[Any]], start: NDArray
 
     def run(some: NDArray[np.intp]) -> None:
         batch = pad([tokens[i] for i in some], start[some], device)
-        each = logits_of(model, batch).log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0].double()
-        found[some] = (each * batch.learned).sum(-1).cpu().numpy()
+        each = logits_of(model, batch).log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
+        found[some] = doubled(each * batch.learned).sum(-1).cpu().numpy()
 
     with as_sampled(model):
         Passes(model).over(tokens, run)

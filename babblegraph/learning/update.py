@@ -15,6 +15,7 @@ from babblegraph.errors import BadInput
 from babblegraph.learning.optimiser import Optimiser
 from babblegraph.learning.ranks import Ranks
 from babblegraph.learning.rows import Passes, as_sampled, logits_of, pad
+from babblegraph.lm.doubles import most_precise
 from babblegraph.randomness import Rng
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _rows(
 ) -> tuple[Batch, torch.Tensor]:
     """Some texts side by side, and their weights."""
     rows = pad([lessons.tokens[i] for i in some], lessons.start[some], device)
-    return rows, torch.as_tensor(weight[some], device=device)
+    return rows, torch.as_tensor(weight[some], dtype=most_precise(device), device=device)
 
 
 def _schedule(step: int, steps: int) -> float:

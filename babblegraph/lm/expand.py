@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.lm.ahead import Pauses, go_ahead
+from babblegraph.lm.doubles import with_doubles
 from babblegraph.lm.emitted import Emitted, count_token_gate
 from babblegraph.lm.mixture import Both, mixed
 from babblegraph.lm.race import Race
@@ -71,8 +72,10 @@ class Rules(NamedTuple):
     def next(self, rows: Rows, logits: torch.Tensor | Both) -> Next:
         """The distributions of what follows each row."""
         if isinstance(logits, torch.Tensor):
+            logits = with_doubles(logits)  # draws are made in them
             log_f = log_g = torch.log_softmax(logits, -1)
             return Next(log_f, log_g, self._log_q(rows, logits, log_g))
+        logits = Both(*map(with_doubles, logits))
         log_f, log_g = torch.log_softmax(logits.f, -1), torch.log_softmax(logits.g, -1)
         if self.mixture is None:
             return Next(log_f, log_g, self._log_q(rows, logits.g, log_g))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
+from babblegraph.lm.doubles import doubled
 from babblegraph.scoring.contain import note_failure
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class JudgeValue:
             logits = self.babbler.logits_after(graph, ids, self.after, meter, self.before)
         else:
             logits = self.babbler.next_logits(graph, ids, meter)
-        good, bad = (torch.logsumexp(logits[:, words].double(), -1) for words in (self.good, self.bad))
+        good, bad = (torch.logsumexp(doubled(logits[:, words]), -1) for words in (self.good, self.bad))
         return torch.sigmoid(good - bad).cpu().numpy()
 
     def _ids(self, text: str, behind: str = "") -> list[int]:

@@ -51,7 +51,7 @@ class LearnedValue:
         if not len(ids):
             return np.zeros(0)
         features = features_of(self.babbler, graph, np.asarray(ids), self.layers, meter)
-        return self.head(features).double().cpu().numpy()
+        return self.head(features).cpu().double().numpy()
 
     @classmethod
     def from_folder(cls, babbler: Babbler, folder: str | Path) -> LearnedValue:

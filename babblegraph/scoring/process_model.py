@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from babblegraph.errors import BadInput
+from babblegraph.lm.doubles import doubled
 from babblegraph.scoring import rewards
 
 if TYPE_CHECKING:
@@ -122,6 +123,6 @@ class ProcessModelValue(rewards.Pretrained):
         for row, (tokens, _) in enumerate(batch):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
-        logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.double()
+        logits = doubled(self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits)
         found = rewards.rewards_of(logits).cpu().numpy()  # [B, L]
         return [rewards.as_values(found[row, ends], self.scale) for row, (_, ends) in enumerate(batch)]

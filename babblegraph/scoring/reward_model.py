@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from babblegraph.lm.doubles import doubled
 from babblegraph.scoring import rewards
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class RewardModelValue(rewards.Pretrained):
             batch = readable[at : at + self.batch_size]
             padded = {"return_tensors": "pt", "padding": len(batch) > 1, "padding_side": self._side}
             inputs = self._read([laid_out[i] for i in batch], **padded)
-            logits = self.model(**inputs.to(self.model.device)).logits.double()
+            logits = doubled(self.model(**inputs.to(self.model.device)).logits)
             found[batch] = rewards.rewards_of(logits).cpu().numpy()
         return found, lengths
 
