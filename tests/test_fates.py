@@ -70,12 +70,15 @@ def test_the_verdict_says_what_came_of_the_search_and_what_it_cost():
 def test_the_legend_counts_every_node_once_and_takes_the_lines_that_it_needs():
     graph = random_graph(300, 1, reach=30)
     graph.score[graph.status == Status.LEAF_STOP] = 1.0
+    long = np.flatnonzero(graph.status == Status.LEAF_DEAD)[:9]  # out of room, three of them passing
+    graph.status[long], graph.score[long] = Status.LEAF_LENGTH, np.arange(9) // 3 / 2
     for width in (40, 60, 200):
         lines = legend(graph, width)
         assert max(line.cell_len for line in lines) <= width
         counts = [int(word) for line in lines for word in line.plain.split() if word.isdecimal()]
         assert sum(counts) == graph.size
     assert "✗" in plain(lines[0], 200)
+    assert "◇ 6 out of room" in lines[0].plain
 
 
 def test_trees_that_repeat_a_prompt_are_no_prompts_and_their_estimate_stands_in_place_of_a_share():

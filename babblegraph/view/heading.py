@@ -80,16 +80,16 @@ def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bo
         signs: what is drawn with.
         guides: those of the lines between nodes too.
     """
-    passed = int(passing(graph).sum())
-    counts = np.bincount(graph.status, minlength=len(Status))
+    hits = passing(graph)  # also of those that ran out of room: each node is counted once
+    passed = int(hits.sum())
+    counts = np.bincount(graph.status[~hits], minlength=len(Status))
     counts[Status.LEAF_END] += counts[Status.LEAF_STOP]
     threshold = graph.meta.get("threshold")
     named = [(signs.passed, f"{figures.count(passed)} passed", PASSED)] if passed else []
     if guides and graph.best():
         named.append((signs.branch[4].strip(), "way to the best", BEST))
     for status in ENDS:
-        n = int(counts[status]) - (passed if status == Status.LEAF_END else 0)
-        if n > 0:
+        if n := int(counts[status]):
             word = WORDS[status] if threshold is None else MEANINGS.get(status, WORDS[status])
             named.append((signs.status[status], f"{figures.count(n)} {word}", STYLES[status]))
     births = np.unique(graph.parent[graph.trees :].astype(np.int64) << 32 | graph.born[graph.trees :])
