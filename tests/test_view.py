@@ -23,6 +23,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
 from babblegraph.protocols import Chosen
 from babblegraph.status import Flag, Gate, Status
+from babblegraph.stem import hold_back
 from babblegraph.step_text import step_text
 from babblegraph.view import tables
 from babblegraph.view.estimates import estimate_report, interval
@@ -284,6 +285,19 @@ def test_a_node_that_was_expanded_again_is_marked():
     for graph.round in (1, 2, 3):
         graph.add(Born.of_spans([1, 1], [[120], [121]], [-1.0, -1.0]))
     assert lines_of(graph, 100)[2].split()[3:5] == ["↻", "2"]
+
+
+def test_a_node_that_was_held_back_before_it_was_expanded_is_not_marked_as_expanded_again():
+    graph = graph_of("a")
+    stem = int(hold_back(graph, [1])[0])
+    graph.round = 1
+    graph.add(Born.of_spans([1, stem], [[120], [121]], [-1.0, -1.0]))
+    shown = plain(report(graph, width=100), 100)
+    assert "↻" not in shown
+    graph.round = 2
+    graph.add(Born.of_spans([1], [[122]], [-1.0]))
+    assert "↻ expanded again later" in plain(report(graph, width=100), 100)
+    assert "a ↻ 1 " in lines_of(graph, 100)[2]
 
 
 def test_the_path_to_the_best_leaf_is_kept_however_small_the_room():

@@ -10,7 +10,7 @@ from babblegraph.estimates import probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.outcome import Tally, settled
 from babblegraph.status import Status
-from babblegraph.subtrees import passing
+from babblegraph.subtrees import expansions, passing
 from babblegraph.view import figures
 from babblegraph.view.estimates import interval
 from babblegraph.view.signs import (
@@ -92,8 +92,7 @@ def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bo
         if n := int(counts[status]):
             word = WORDS[status] if threshold is None else MEANINGS.get(status, WORDS[status])
             named.append((signs.status[status], f"{figures.count(n)} {word}", STYLES[status]))
-    births = np.unique(graph.parent[graph.trees :].astype(np.int64) << 32 | graph.born[graph.trees :])
-    if guides and (np.diff(births >> 32) == 0).any():
+    if guides and (np.diff(expansions(graph)[:, 0]) == 0).any():
         named.append((signs.again, "expanded again later", AGAIN))
     lines = [Text(no_wrap=True)]
     for sign, word, style in named:
