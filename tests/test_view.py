@@ -31,7 +31,7 @@ from babblegraph.view.fold import Kind, fold
 from babblegraph.view.footer import bar, footer, time_left
 from babblegraph.view.live import View, can_move, moving_tree, watch
 from babblegraph.view.node import node_report
-from babblegraph.view.report import report
+from babblegraph.view.report import path, report
 from babblegraph.view.signs import ASCII, BEST, STYLES, UNICODE, signs_of
 from babblegraph.view.svg import to_svg
 from babblegraph.view.text import fit, visible
@@ -298,6 +298,18 @@ def test_a_node_that_was_held_back_before_it_was_expanded_is_not_marked_as_expan
     graph.add(Born.of_spans([1], [[122]], [-1.0]))
     assert "↻ expanded again later" in plain(report(graph, width=100), 100)
     assert "a ↻ 1 " in lines_of(graph, 100)[2]
+
+
+@pytest.mark.parametrize("width", [20, 44, 80, 100])
+def test_the_path_to_a_leaf_more_than_a_thousand_steps_deep_keeps_its_figures_whole(width):
+    graph = graph_of()
+    for i in range(1200):
+        graph.add(Born.of_spans([i], [list(b"a step that is much longer than the line " * 3)], [-1.0]))
+    graph.value[1:] = 0.25
+    lines = [line.plain for line in path(graph, 1200, width=width)]
+    assert max(map(cell_len, lines)) <= width
+    assert all(" 0.25" in line for line in lines[2:] if "more" not in line)
+    assert len({line.index("0.25") for line in lines[2:] if "more" not in line}) == 1
 
 
 def test_the_path_to_the_best_leaf_is_kept_however_small_the_room():

@@ -108,16 +108,18 @@ def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -
         : 1 if width < 60 else 2 if width < 84 else 3
     ]
     texts = [step_text(graph, n, 6 * width) or no_text(graph, n) for n in nodes]
-    room = min(max(width - 5 - sum(c for _, c in columns), 8), max(24, *(len(s) + 4 for s in texts)))
+    number = max(len(str(len(nodes) - 1)), 3)  # cells of a step's
+    left = max(width - number - 2 - sum(c for _, c in columns), 1)
+    room = min(left, max(24, *(len(s) + 4 for s in texts)))
     names = "".join(name.rjust(c) for name, c in columns)
-    lines: list[RenderableType] = [line_of(("Path".ljust(room + 5), TITLE), (names, QUIET))]
+    lines: list[RenderableType] = [line_of(("Path".ljust(room + number + 2), TITLE), (names, QUIET))]
     for depth, (n, text) in enumerate(zip(nodes, texts, strict=True)):
         if MOST_STEPS // 2 <= depth < len(nodes) - MOST_STEPS // 2:
             if depth == MOST_STEPS // 2:
-                said = f"    {signs.gap} {len(nodes) - MOST_STEPS} more steps"
-                lines.append(Text(said, QUIET, no_wrap=True))
+                said = f"{' ' * (number + 1)}{signs.gap} {len(nodes) - MOST_STEPS} more steps"
+                lines.append(Text(fit_figures(said, width, signs), QUIET, no_wrap=True))
             continue
-        row = Text(no_wrap=True).append(f"{depth or ' ':>3}  ", QUIET)
+        row = Text(no_wrap=True).append(f"{depth or ' ':>{number}}  ", QUIET)
         text = fit(text, room, signs, middle=graph.parent[n] == NO_PARENT)
         row.append(pad(text, room), STRONG if depth else "")
         known = graph.score[n] if not np.isnan(graph.score[n]) else graph.value[n]
