@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -49,9 +50,9 @@ class Visited(NamedTuple):
 
     Args:
         node: the one that stands for it.
-        times: how many nodes reached it.
+        times: how many nodes reached it; a stem is a share of one that did.
         draws: how many samples these stand for.
-        hits: hits below any of them.
+        hits: hits below any of them, each once though it be below several.
     """
 
     node: int
@@ -97,7 +98,8 @@ def traps(graph: BabbleGraph, total: Below | None = None) -> list[Trap]:
 def visited(graph: BabbleGraph, total: Below | None = None, k: int = MOST) -> list[Visited]:
     """The states that most nodes reached, at least two each."""
     total = total or below(graph)
-    ids = np.flatnonzero((graph.state_key != NO_STATE) & (graph.parent != NO_PARENT))
+    ids = np.flatnonzero((graph.state_key != NO_STATE) & (graph.stop > graph.start))
+    ids = ids[graph.parent[ids] != NO_PARENT]
     pairs = np.c_[graph.root[ids].astype(np.int64), graph.state_key[ids]]
     _, group, times = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
     group = group.reshape(-1)
@@ -107,8 +109,20 @@ def visited(graph: BabbleGraph, total: Below | None = None, k: int = MOST) -> li
         same = ids[group == i]
         stands = same[graph.status[same] != Status.MERGED]
         node = int(stands[0]) if len(stands) else int(same[0])
-        found.append(Visited(node, len(same), int(graph.count[same].sum()), int(total.hits[same].sum())))
+        hits = int(total.hits[_uppermost(graph, same)].sum())
+        found.append(Visited(node, len(same), int(graph.count[same].sum()), hits))
     return found
+
+
+def _uppermost(graph: BabbleGraph, ids: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Those of some nodes that lie below none of the others; every pass doubles how far up it looks."""
+    top = graph.size  # a place above all roots
+    up = np.r_[np.where(graph.parent == NO_PARENT, top, graph.parent), top]
+    above = np.isin(up, ids)  # whether one of them is among the ancestors seen so far
+    while (up < top).any():
+        above |= above[up]
+        up = up[up]
+    return ids[~above[ids]]
 
 
 def joints(graph: BabbleGraph, total: Below | None = None, k: int = MOST) -> list[Joint]:
