@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from test_view import graph_of, plain, random_graph, solved
 
+from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
 from babblegraph.estimates import probability
 from babblegraph.status import Status
+from babblegraph.stem import hold_back
 from babblegraph.subtrees import passing
 from babblegraph.view.fates import Fate, fates, over
 from babblegraph.view.heading import legend, verdict
@@ -62,6 +64,14 @@ def test_the_verdict_says_what_came_of_the_search_and_what_it_cost():
     dead = graph_of("a", status=Status.LEAF_DEAD)
     assert said(dead) == "no leaf passes, every branch is over · 1 node · 0 rounds"
     assert said(graph_of()).startswith("nothing was tried")
+    graph = graph_of("a")
+    graph.add(Born.of_spans([1], [[97]], [-1.0]))
+    hold_back(graph, [2])
+    graph.stop_nodes(2, Status.LEAF_DEAD)
+    assert said(graph).startswith("no leaf is finished")  # the stem waits
+    graph = graph_of("a", status=Status.LEAF_STOP, threshold=0.5)  # its verifier raised
+    assert said(graph).startswith("no finished leaf has a score")
+    assert "No answer  no finished leaf has a score" in plain(report(graph, width=80), 80)
     graph = graph_of("a", "b", prompts=["p", "q"], parent=[0, 1], status=Status.LEAF_STOP, threshold=0.5)
     graph.score[2:] = 1, 0
     assert said(graph).startswith("★ 1 of 2 prompts passed")

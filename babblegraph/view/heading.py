@@ -118,12 +118,21 @@ def _outcome(graph: BabbleGraph, width: int, signs: Signs) -> Text:
     if passed:
         return line_of((f"{signs.passed} passed", PASSED), (f" with score {best[0]:.2f}", STRONG))
     if not best:
-        over = "no leaf passes, every branch is over" if not len(graph.frontier()) else "no leaf is finished"
-        return line_of((over if graph.size > graph.trees else "nothing was tried", FAILED))
+        return line_of((_without_score(graph), FAILED))
     if threshold is not None:
         short = figures.short_of(best[0], threshold)
         return line_of(("no leaf passes", FAILED), (f", the best has {short}", ""))
     return line_of((f"{signs.status[Status.LEAF_END]} best {best[0]:.2f}", STRONG))
+
+
+def _without_score(graph: BabbleGraph) -> str:
+    """How a search stands that has no leaf with a score but dead ones."""
+    if graph.size == graph.trees:
+        return "nothing was tried"
+    if (graph.is_leaf() & (graph.status != Status.LEAF_DEAD)).any():
+        return "no finished leaf has a score"
+    still = np.isin(graph.status, (Status.FRONTIER, Status.STEM)).any()
+    return "no leaf is finished" if still else "no leaf passes, every branch is over"
 
 
 def _of_trees(graph: BabbleGraph, word: str, found: Tally, width: int, signs: Signs) -> Text:

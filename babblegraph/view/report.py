@@ -210,8 +210,10 @@ def _settled(graph: BabbleGraph, tree: int, score: float, width: int, signs: Sig
 
 
 def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[RenderableType]:
-    """What there is to say of a tree without a finished leaf: how far it came."""
-    lines: list[RenderableType] = [line_of(("No answer", FAILED), ("  no leaf was finished", QUIET))]
+    """What there is to say of a tree without a finished leaf that has a score: how far it came."""
+    finished = (graph.root == tree) & graph.is_leaf() & (graph.status != Status.LEAF_DEAD)
+    why = "no finished leaf has a score" if finished.any() else "no leaf was finished"
+    lines: list[RenderableType] = [line_of(("No answer", FAILED), (f"  {why}", QUIET))]
     live = np.flatnonzero((graph.root == tree) & (graph.status == Status.FRONTIER))
     live = live[live != tree]
     if not len(live):
