@@ -31,7 +31,7 @@ from babblegraph.view.fold import Kind, fold
 from babblegraph.view.footer import bar, footer, time_left
 from babblegraph.view.live import View, can_move, moving_tree, watch
 from babblegraph.view.node import node_report
-from babblegraph.view.report import path, report
+from babblegraph.view.report import path, report, whole_text
 from babblegraph.view.signs import ASCII, BEST, STYLES, UNICODE, signs_of
 from babblegraph.view.svg import to_svg
 from babblegraph.view.text import fit, visible
@@ -349,6 +349,23 @@ def test_an_answer_is_printed_in_full_with_its_lines():
     text = plain(report(solved(), width=80), 80)
     assert "\n  one\n  yes\n" in text
     assert "★ passed" in text
+
+
+@pytest.mark.parametrize("letter", ["x", "漢", "e\u0301\u0323"])
+def test_the_work_for_a_text_on_one_line_grows_with_it_and_not_with_its_square(monkeypatch, letter):
+    measured = 0
+
+    def counted(text):
+        nonlocal measured
+        measured += len(text)
+        return cell_len(text)
+
+    monkeypatch.setattr("babblegraph.view.text.cell_len", counted)
+    text = letter * 20_000
+    lines = [line.plain for line in whole_text(text, 82)]
+    assert "".join(line.removeprefix("  ") for line in lines) == visible(text)
+    assert {cell_len(line) for line in lines[:-1]} == {82}
+    assert measured < 10 * len(text)
 
 
 def test_gates_count_who_entered_and_who_passed():

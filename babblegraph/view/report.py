@@ -135,12 +135,12 @@ def whole_text(text: str, width: int, signs: Signs = UNICODE) -> list[Text]:
     """A text in full, safe to show, its line ends kept; long lines go on in the next one."""
     lines: list[Text] = []
     for line in text.rstrip("\n").split("\n"):
-        left = visible(line, signs)
+        safe, at = visible(line, signs), 0
         while True:
-            part = head(left, max(width - 2, 2))
+            part = head(safe, max(width - 2, 2), at)
             lines.append(Text(f"  {part}", no_wrap=True))
-            left = left[len(part) :]
-            if not left:
+            at += len(part)
+            if at >= len(safe):
                 break
     return lines
 

@@ -7,7 +7,7 @@ import textwrap
 from rich.cells import cell_len, get_character_cell_size
 
 from babblegraph import clean
-from babblegraph.clean import UNKNOWN
+from babblegraph.clean import MOST_MARKS, UNKNOWN
 from babblegraph.view.signs import UNICODE, Signs
 
 MOST_READ = 6  # characters read for each cell of room: enough, and a novel in one span stays cheap
@@ -73,8 +73,11 @@ def visible(text: str, signs: Signs = UNICODE) -> str:
     return clean.visible(text, signs.controls, ascii_only=signs.ascii_only)
 
 
-def head(line: str, width: int) -> str:
-    """The longest start of a safe line that fits into `width` cells."""
+def head(line: str, width: int, start: int = 0) -> str:
+    """The most of a safe line from `start` on that fits into `width` cells; the work is for these, not for the line."""
+    line = line[
+        start : start + (1 + MOST_MARKS) * (width + 1)
+    ]  # a cell too many at least: only marks take none
     if cell_len(line) <= width:
         return line
     used = 0
