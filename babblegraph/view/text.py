@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from rich.cells import cell_len, get_character_cell_size
 
 from babblegraph import clean
@@ -62,10 +60,18 @@ def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
     >>> wrapped("at most 0.023 of them", 13, indent=2)
     ['  at most', '  0.023 of', '  them']
     """
-    lead = " " * indent
-    return textwrap.wrap(
-        text, max(width, indent + 1), initial_indent=lead, subsequent_indent=lead, break_on_hyphens=False
-    )
+    lead, room = " " * indent, max(width - indent, 2)
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".lstrip()
+        if cell_len(joined) <= room:
+            lines[-1] = joined
+            continue
+        lines.append(word)
+        while cell_len(word := lines[-1]) > room:
+            part = head(word, room)
+            lines[-1:] = [part, word[len(part) :]]
+    return [lead + line for line in lines if line]
 
 
 def visible(text: str, signs: Signs = UNICODE) -> str:

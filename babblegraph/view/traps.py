@@ -4,7 +4,6 @@ where the routes to the elite part.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from babblegraph.subtrees import Below, below, sums
 from babblegraph.view import figures
 from babblegraph.view.grid import GAP, columns_in
 from babblegraph.view.signs import QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit
+from babblegraph.view.text import fit, wrapped
 
 MOST = 8  # lines of a table
 FATES = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED, Status.FRONTIER)
@@ -148,7 +147,8 @@ def trap_report(graph: BabbleGraph, *, width: int, signs: Signs = UNICODE) -> Gr
     hit = "passes" if graph.meta.get("threshold") is not None else "is finished"
     whole = int(total.tokens[: graph.trees].sum())
     lines: list[RenderableType] = [Text("Traps", TITLE)]
-    lines += [_words(x, width) for x in _sentences(found, whole, int(total.hits[: graph.trees].sum()), hit)]
+    for said in _sentences(found, whole, int(total.hits[: graph.trees].sum()), hit):
+        lines += [Text(line, no_wrap=True) for line in wrapped(said, width, indent=2)]
     if found:
         lines += ["", _trap_table(graph, found[:MOST], whole, width, signs)]
     if states:
@@ -182,12 +182,6 @@ def _sentences(found: Sequence[Trap], whole: int, hits: int, hit: str) -> list[s
 
 def _verb(n: int, hit: str) -> str:
     return hit if n == 1 else {"passes": "pass", "is finished": "are finished"}[hit]
-
-
-def _words(text: str, width: int) -> Text:
-    """A sentence of ours, whole: it may take two lines."""
-    lines = textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ")
-    return Text("\n".join(lines), no_wrap=True)
 
 
 def _trap_table(graph: BabbleGraph, found: Sequence[Trap], whole: int, width: int, signs: Signs) -> Table:
