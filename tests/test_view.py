@@ -449,6 +449,11 @@ def test_any_text_fits_and_obeys_nothing(text, width):
         assert not [c for c in line if unicodedata.category(c)[0] == "C"]
 
 
+def test_a_text_cut_behind_piles_of_marks_says_so():
+    assert fit("abc" + "\u0301" * 90 + "def", 10) == "abć\u0301\u0301…"
+    assert fit("abc" + "\u0301" * 9 + "def", 10) == "abć\u0301\u0301def"
+
+
 def test_marks_do_not_pile_up():
     assert sum(unicodedata.combining(c) > 0 for c in visible("z" + "\u0301\u0302\u0303" * 40)) <= 2
 

@@ -26,10 +26,11 @@ def fit(text: str, width: int, signs: Signs = UNICODE, middle: bool = False) -> 
     ('a long …', 'a lo…text')
     """
     room = MOST_READ * max(width, 1) + 16
-    if len(text) > room:
+    whole = len(text) <= room
+    if not whole:
         text = text[: room // 2] + UNKNOWN + text[-(room // 2) :] if middle else text[:room]
     line = visible(text, signs)
-    if cell_len(line) <= width:
+    if cell_len(line) <= width and (whole or middle):  # what was not read may lie behind piles of marks
         return line
     room = width - len(signs.ellipsis)
     if room <= 0:
