@@ -298,6 +298,7 @@ def test_a_node_that_was_held_back_before_it_was_expanded_is_not_marked_as_expan
     graph.add(Born.of_spans([1], [[122]], [-1.0]))
     assert "↻ expanded again later" in plain(report(graph, width=100), 100)
     assert "a ↻ 1 " in lines_of(graph, 100)[2]
+    assert "● (held back)" in shown
 
 
 @pytest.mark.parametrize("width", [20, 44, 80, 100])
