@@ -31,7 +31,7 @@ from babblegraph.view.fold import Kind, fold
 from babblegraph.view.footer import bar, footer, time_left
 from babblegraph.view.live import View, can_move, moving_tree, watch
 from babblegraph.view.node import node_report
-from babblegraph.view.report import path, report, whole_text
+from babblegraph.view.report import best_tree, path, report, whole_text
 from babblegraph.view.signs import ASCII, BEST, STYLES, UNICODE, signs_of
 from babblegraph.view.svg import to_svg
 from babblegraph.view.text import fit, visible
@@ -367,6 +367,22 @@ def test_the_work_for_a_text_on_one_line_grows_with_it_and_not_with_its_square(m
     assert "".join(line.removeprefix("  ") for line in lines) == visible(text)
     assert {cell_len(line) for line in lines[:-1]} == {82}
     assert measured < 10 * len(text)
+
+
+def test_the_tree_with_the_best_right_answer_is_drawn_and_found_without_a_pass_over_the_graph_each(
+    monkeypatch,
+):
+    prompts = [f"prompt {i}" for i in range(40)]
+    graph = graph_of(*["a"] * 80, prompts=prompts, parent=[*range(40)] * 2, status=Status.LEAF_STOP)
+    draw = np.random.default_rng(0)
+    graph.score[40:] = draw.random(80)
+    assert best_tree(graph) == graph.root[np.nanargmax(graph.score)]
+    graph.meta["right"] = right = (draw.random(40) < 0.3).tolist()
+    best = [max(graph.score[n] for n in graph.children(tree)) if right[tree] else 0 for tree in range(40)]
+    monkeypatch.setattr("babblegraph.view.report.best_leaf", None)
+    assert best_tree(graph) == np.argmax(best)
+    graph.meta["right"] = [False] * 40
+    assert best_tree(graph) == graph.root[np.nanargmax(graph.score)]
 
 
 def test_gates_count_who_entered_and_who_passed():

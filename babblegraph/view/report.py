@@ -164,18 +164,14 @@ def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[Ren
 
 def best_tree(graph: BabbleGraph) -> int:
     """The tree with the best finished leaf, where there was a vote the one most agreed on; right ones come first."""
-    vote, right = (
-        graph.meta.get("vote"),
-        np.array([bool(hit) for hit in graph.meta.get("right", ())], np.bool_),
-    )
-    if vote is None and not right.any():
-        best = graph.best(1)
-        return int(graph.root[best[0]]) if best else 0
-    if vote is not None:
-        worth = np.array([-np.inf if share is None else share for share in vote["share"]])
-    else:
-        nodes = [best_leaf(graph, tree) for tree in range(graph.trees)]
-        worth = np.array([-np.inf if node is None else float(graph.score[node]) for node in nodes])
+    vote = graph.meta.get("vote")
+    right = np.array([bool(hit) for hit in graph.meta.get("right", ())], np.bool_)
+    if vote is None:
+        leaves = np.array(graph.best(graph.size if right.any() else 1), np.intp)
+        trees = graph.root[leaves]
+        trees = trees[right[trees]] if right.any() else trees
+        return int(trees[0]) if len(trees) else 0
+    worth = np.array([-np.inf if share is None else share for share in vote["share"]])
     return int(np.argmax(np.where(right, worth, -np.inf) if right.any() else worth))
 
 
