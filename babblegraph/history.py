@@ -9,6 +9,12 @@ from babblegraph.errors import BadInput
 from babblegraph.graph import COLUMNS, NEVER, NO_PARENT, BabbleGraph
 from babblegraph.status import Gate, Status
 
+OF_THE_END = (
+    "vote",
+    "right",
+    "token_gate",
+    "scorer_failures",
+)  # in the meta: nobody knows what they were before
 STOPPED_LATER = (Status.PRUNED, Status.MERGED, Status.LEAF_DEAD)  # what a node can become after it was born
 
 
@@ -18,7 +24,7 @@ def at_round(graph: BabbleGraph, number: int) -> BabbleGraph:
     Nodes that were born later are not there; what was stopped later is live, or expanded where it had children. Values
     and scores are given at birth, so they are those of the time. What a graph does not remember is how it stands at
     the end: weights and draws, which later rounds change, and a node that was pruned and revived counts as never
-    pruned.
+    pruned. Votes, marks and what the token gate counted belong to the end alone, and are left out before it.
 
     Args:
         graph: any; it is not changed, and what is shared with it must not be either.
@@ -40,7 +46,8 @@ def at_round(graph: BabbleGraph, number: int) -> BabbleGraph:
         raise BadInput(f"a round must be one of 0 to {graph.round}, got {number}: choose one of these")
     size = max(int(np.searchsorted(graph.born, number, side="right")), graph.trees)
     found = BabbleGraph(graph.prompts, [[0]] * graph.trees, graph.vocabulary, meta=graph.meta)
-    found.size, found.round, found.failures = size, number, graph.failures
+    found.size, found.round = size, number
+    found.failures = [failure for failure in graph.failures if failure.get("node", 0) < size]
     found._columns = {name: getattr(graph, name)[:size].copy() for name in COLUMNS}
     found._tokens, found._token_log_q = graph.tokens, graph.token_log_q
     found._token_size = int(found.stop.max())
@@ -60,7 +67,8 @@ def at_round(graph: BabbleGraph, number: int) -> BabbleGraph:
     if len(merges):
         there = merges[(merges < size).all(axis=1)]
         found.merges.extend(there[found.status[there[:, 0]] == Status.MERGED])
-    found.meta.pop("spent", None)
+    for name in ("spent", *(OF_THE_END if number < graph.round else ())):
+        found.meta.pop(name, None)
     spans = found.stop - found.start
     found.meta["at_round"] = [number, graph.round]
     found.meta["span_tokens"] = int(spans[graph.trees :].sum())

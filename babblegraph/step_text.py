@@ -41,8 +41,11 @@ def owners(graph: BabbleGraph) -> NDArray[np.intp]:
 
 def no_text(graph: BabbleGraph, node: int) -> str:
     """What to write for a node without text: an end of text has no letters, and a stem no tokens."""
-    status = int(graph.status[node])
-    return {Status.STEM: "(held back)", Status.LEAF_END: "(end)"}.get(Status(status), "(no text)")
+    status = Status(int(graph.status[node]))
+    if status == Status.LEAF_END:
+        return "(end)"
+    stem = graph.start[node] == graph.stop[node] and status != Status.FRONTIER
+    return "(held back)" if stem else "(no text)"
 
 
 def _bytes(graph: BabbleGraph, tokens: NDArray[Any]) -> bytes:

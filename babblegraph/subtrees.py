@@ -89,6 +89,22 @@ def passing(graph: BabbleGraph) -> NDArray[np.bool_]:
     return graph.is_leaf() & (graph.status != Status.LEAF_DEAD) & graph.reaches(threshold)
 
 
+def expansions(graph: BabbleGraph, among: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """Each node that was expanded, and a round in which it was, in rising order, [K, 2].
+
+    A stem below a node is there before the node is expanded: it tells of no expansion.
+
+    Args:
+        graph: any.
+        among: which nodes are of interest, [N]; all by default.
+    """
+    born = (graph.parent != NO_PARENT) & (graph.stop > graph.start)
+    if among is not None:
+        born &= among[graph.parent]
+    rounds = np.unique(graph.parent[born].astype(np.int64) << 32 | graph.born[born])
+    return np.c_[rounds >> 32, rounds & 0xFFFFFFFF]
+
+
 def worth(graph: BabbleGraph) -> NDArray[np.float32]:
     """What each node is known to be worth: its score, before it has one its value, [N]."""
     return np.where(np.isnan(graph.score), graph.value, graph.score)

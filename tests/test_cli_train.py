@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from rich.cells import cell_len
 from rich.console import Console
 from tiny_models import byte_tokenizer, tiny_llama
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -412,6 +413,18 @@ def test_the_table_fits_and_says_what_happened(width, signs):
     assert "level 3 is refused" in text
     if signs is ASCII:
         assert text.isascii()
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_failure_in_wide_characters_is_told_to_its_end(width):
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False, markup=False)
+    failed = Level(1, failures=1, failure="ValueError: " + "この値は数ではありません" * 5 + " 終わり 42")
+    console.print(levels_report([failed], width=width))
+    assert "終わり 42" in out.getvalue()
+    assert "scoring failed 1 time, first:" in out.getvalue()
+    assert out.getvalue().count("値") == 5
+    assert max(map(cell_len, out.getvalue().splitlines())) <= width
 
 
 def test_without_a_threshold_the_table_is_of_scores():

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from test_view import graph_of, plain, random_graph, solved
 
+from babblegraph.born import Born
 from babblegraph.budget import Budget, Meter
 from babblegraph.estimates import probability
 from babblegraph.status import Status
+from babblegraph.stem import hold_back
 from babblegraph.subtrees import passing
 from babblegraph.view.fates import Fate, fates, over
 from babblegraph.view.heading import legend, verdict
@@ -62,6 +64,14 @@ def test_the_verdict_says_what_came_of_the_search_and_what_it_cost():
     dead = graph_of("a", status=Status.LEAF_DEAD)
     assert said(dead) == "no leaf passes, every branch is over · 1 node · 0 rounds"
     assert said(graph_of()).startswith("nothing was tried")
+    graph = graph_of("a")
+    graph.add(Born.of_spans([1], [[97]], [-1.0]))
+    hold_back(graph, [2])
+    graph.stop_nodes(2, Status.LEAF_DEAD)
+    assert said(graph).startswith("no leaf is finished")  # the stem waits
+    graph = graph_of("a", status=Status.LEAF_STOP, threshold=0.5)  # its verifier raised
+    assert said(graph).startswith("no finished leaf has a score")
+    assert "No answer  no finished leaf has a score" in plain(report(graph, width=80), 80)
     graph = graph_of("a", "b", prompts=["p", "q"], parent=[0, 1], status=Status.LEAF_STOP, threshold=0.5)
     graph.score[2:] = 1, 0
     assert said(graph).startswith("★ 1 of 2 prompts passed")
@@ -70,12 +80,15 @@ def test_the_verdict_says_what_came_of_the_search_and_what_it_cost():
 def test_the_legend_counts_every_node_once_and_takes_the_lines_that_it_needs():
     graph = random_graph(300, 1, reach=30)
     graph.score[graph.status == Status.LEAF_STOP] = 1.0
+    long = np.flatnonzero(graph.status == Status.LEAF_DEAD)[:9]  # out of room, three of them passing
+    graph.status[long], graph.score[long] = Status.LEAF_LENGTH, np.arange(9) // 3 / 2
     for width in (40, 60, 200):
         lines = legend(graph, width)
         assert max(line.cell_len for line in lines) <= width
         counts = [int(word) for line in lines for word in line.plain.split() if word.isdecimal()]
         assert sum(counts) == graph.size
     assert "✗" in plain(lines[0], 200)
+    assert "◇ 6 out of room" in lines[0].plain
 
 
 def test_trees_that_repeat_a_prompt_are_no_prompts_and_their_estimate_stands_in_place_of_a_share():

@@ -10,16 +10,18 @@ import pytest
 from rich.console import Console
 from table_lm import TableLM
 from test_frontier import rounds_of
-from test_view import random_graph
+from test_view import plain, random_graph
 
 from babblegraph.errors import BadInput
 from babblegraph.graph import COLUMNS
 from babblegraph.history import at_round
+from babblegraph.outcome import elect
 from babblegraph.status import Status
 from babblegraph.strategies import babble, best_of_n, frontier
 from babblegraph.view import replay as module
 from babblegraph.view.frame import History
 from babblegraph.view.replay import picture, replay
+from babblegraph.view.report import report
 
 WAYS = {
     "frontier": frontier(width=4, keep=3),
@@ -80,6 +82,24 @@ def test_round_zero_is_the_prompts_alone_and_other_rounds_are_refused():
     for wrong in (-1, graph.round + 1):
         with pytest.raises(BadInput, match="a round must be one of 0 to"):
             at_round(graph, wrong)
+
+
+def test_what_was_found_out_at_the_end_is_not_said_of_an_earlier_round():
+    _, graph = snapshots(WAYS["best of n"])
+    graph.meta |= {"right": [True] * 3, "token_gate": {"entered": 9, "passed": 1}, "scorer_failures": 2}
+    graph.failures += [{"node": 3, "error": "early"}, {"node": graph.size - 1, "error": "late"}]
+    elect(graph, lambda text: "the winner")
+
+    def shown(number):
+        return plain(report(at_round(graph, number), width=80), 80)
+
+    end, first = shown(graph.round), shown(int(graph.born[3]))
+    for said in ("right", "the winner", "token gate", "failed 2 times", "early", "late"):
+        assert said in end
+    for said in ("right", "the winner", "token gate", "late"):
+        assert said not in first
+    assert "failed 1 time\n" in first
+    assert "failed" not in shown(0)
 
 
 def test_a_replay_shows_a_graph_that_only_grows_and_ends_as_it_is():

@@ -157,19 +157,8 @@ def test_a_status_said_while_a_frame_is_drawn_does_not_tear_it():
     assert terminal.shown()[:4] == ["one", "two", "status", ""]
 
 
-def test_what_others_print_meanwhile_is_printed_when_the_screen_is_closed():
-    program = (
-        "import os, sys\n"
-        "from rich.text import Text\n"
-        "from babblegraph.view.console import PlainConsole\n"
-        "from babblegraph.view.screen import Screen\n"
-        "with Screen(PlainConsole()) as screen:\n"
-        "    screen.draw([Text('the frame')])\n"
-        "    print('from python'); sys.stdout.flush()\n"
-        "    os.write(2, b'from c\\n')\n"
-        "    screen.draw([Text('another frame')])\n"
-        "print('the report')\n"
-    )
+def in_a_terminal(program):
+    """What a terminal gets from a program, and its exit status."""
     master, slave = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=slave, stdout=slave, stderr=slave
@@ -182,13 +171,47 @@ def test_what_others_print_meanwhile_is_printed_when_the_screen_is_closed():
         except OSError:  # the other end is closed
             pass
         os.close(master)
-    text = b"".join(parts).decode()
-    assert process.returncode == 0, text
+    return b"".join(parts).decode(), process.returncode
+
+
+SHOWS = (
+    "import os, sys, tempfile\n"
+    "from rich.text import Text\n"
+    "from babblegraph.view.console import PlainConsole\n"
+    "from babblegraph.view.screen import Screen\n"
+)
+
+
+def test_what_others_print_meanwhile_is_printed_when_the_screen_is_closed():
+    text, status = in_a_terminal(
+        SHOWS + "with Screen(PlainConsole()) as screen:\n"
+        "    screen.draw([Text('the frame')])\n"
+        "    print('from python'); sys.stdout.flush()\n"
+        "    os.write(2, b'from c\\n')\n"
+        "    screen.draw([Text('another frame')])\n"
+        "print('the report')\n"
+    )
+    assert status == 0, text
     inside, after = text.split(CLOSE)
     assert "the frame" in inside
     assert "from" not in inside
     assert "from python\r\nfrom c\r\n" in after
     assert after.endswith("the report\r\n")
+
+
+def test_a_search_can_be_watched_where_no_temporary_file_can_be_made():
+    text, status = in_a_terminal(
+        SHOWS + "def full():\n"
+        "    raise OSError(28, 'No space left on device')\n"
+        "tempfile.TemporaryFile = full\n"
+        "with Screen(PlainConsole()) as screen:\n"
+        "    screen.draw([Text('the frame')])\n"
+        "print('the report')\n"
+    )
+    assert status == 0, text
+    inside, after = text.split(CLOSE)
+    assert "the frame" in inside
+    assert after == "the report\r\n"
 
 
 def test_frames_take_no_more_than_their_share_of_the_processor(monkeypatch):

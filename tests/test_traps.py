@@ -10,6 +10,7 @@ from test_view import graph_of, plain, random_graph, solved
 
 from babblegraph.born import Born
 from babblegraph.status import Status
+from babblegraph.stem import hold_back
 from babblegraph.subtrees import below, passing
 from babblegraph.view.signs import ASCII
 from babblegraph.view.traps import joints, trap_report, traps, visited
@@ -65,6 +66,23 @@ def test_states_are_counted_within_their_prompt_and_merged_nodes_count():
     graph.count[3] = 5
     (found,) = visited(graph)
     assert (found.node, found.times, found.draws) == (3, 3, 7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_hit_below_several_nodes_of_one_state_counts_once(seed):
+    graph = with_hits(200, seed, (1, 5, 40)[seed])
+    graph.state_key[:] = np.random.default_rng(seed).integers(0, 4, graph.size)
+    hits = np.flatnonzero(passing(graph))
+    for found in visited(graph):
+        same = set(np.flatnonzero(graph.state_key == graph.state_key[found.node]).tolist())
+        assert found.hits == sum(bool(same & set(graph.path(int(hit))[1:])) for hit in hits)
+
+
+def test_a_stem_has_the_state_of_its_node_and_is_no_visit_to_it():
+    graph = graph_of("a", "b")
+    graph.state_key[1:] = 7, 8
+    hold_back(graph, [1])
+    assert not visited(graph)
 
 
 def test_joints_are_where_two_routes_to_hits_part():

@@ -23,6 +23,7 @@ from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round
 from babblegraph.protocols import Chosen
 from babblegraph.status import Flag, Gate, Status
+from babblegraph.stem import hold_back
 from babblegraph.step_text import step_text
 from babblegraph.view import tables
 from babblegraph.view.estimates import estimate_report, interval
@@ -30,7 +31,7 @@ from babblegraph.view.fold import Kind, fold
 from babblegraph.view.footer import bar, footer, time_left
 from babblegraph.view.live import View, can_move, moving_tree, watch
 from babblegraph.view.node import node_report
-from babblegraph.view.report import report
+from babblegraph.view.report import best_tree, path, report, whole_text
 from babblegraph.view.signs import ASCII, BEST, STYLES, UNICODE, signs_of
 from babblegraph.view.svg import to_svg
 from babblegraph.view.text import fit, visible
@@ -286,6 +287,32 @@ def test_a_node_that_was_expanded_again_is_marked():
     assert lines_of(graph, 100)[2].split()[3:5] == ["↻", "2"]
 
 
+def test_a_node_that_was_held_back_before_it_was_expanded_is_not_marked_as_expanded_again():
+    graph = graph_of("a")
+    stem = int(hold_back(graph, [1])[0])
+    graph.round = 1
+    graph.add(Born.of_spans([1, stem], [[120], [121]], [-1.0, -1.0]))
+    shown = plain(report(graph, width=100), 100)
+    assert "↻" not in shown
+    graph.round = 2
+    graph.add(Born.of_spans([1], [[122]], [-1.0]))
+    assert "↻ expanded again later" in plain(report(graph, width=100), 100)
+    assert "a ↻ 1 " in lines_of(graph, 100)[2]
+    assert "● (held back)" in shown
+
+
+@pytest.mark.parametrize("width", [20, 44, 80, 100])
+def test_the_path_to_a_leaf_more_than_a_thousand_steps_deep_keeps_its_figures_whole(width):
+    graph = graph_of()
+    for i in range(1200):
+        graph.add(Born.of_spans([i], [list(b"a step that is much longer than the line " * 3)], [-1.0]))
+    graph.value[1:] = 0.25
+    lines = [line.plain for line in path(graph, 1200, width=width)]
+    assert max(map(cell_len, lines)) <= width
+    assert all(" 0.25" in line for line in lines[2:] if "more" not in line)
+    assert len({line.index("0.25") for line in lines[2:] if "more" not in line}) == 1
+
+
 def test_the_path_to_the_best_leaf_is_kept_however_small_the_room():
     graph = random_graph(3000, 5, reach=40)
     best = graph.best(1)[0]
@@ -323,6 +350,39 @@ def test_an_answer_is_printed_in_full_with_its_lines():
     text = plain(report(solved(), width=80), 80)
     assert "\n  one\n  yes\n" in text
     assert "★ passed" in text
+
+
+@pytest.mark.parametrize("letter", ["x", "漢", "e\u0301\u0323"])
+def test_the_work_for_a_text_on_one_line_grows_with_it_and_not_with_its_square(monkeypatch, letter):
+    measured = 0
+
+    def counted(text):
+        nonlocal measured
+        measured += len(text)
+        return cell_len(text)
+
+    monkeypatch.setattr("babblegraph.view.text.cell_len", counted)
+    text = letter * 20_000
+    lines = [line.plain for line in whole_text(text, 82)]
+    assert "".join(line.removeprefix("  ") for line in lines) == visible(text)
+    assert {cell_len(line) for line in lines[:-1]} == {82}
+    assert measured < 10 * len(text)
+
+
+def test_the_tree_with_the_best_right_answer_is_drawn_and_found_without_a_pass_over_the_graph_each(
+    monkeypatch,
+):
+    prompts = [f"prompt {i}" for i in range(40)]
+    graph = graph_of(*["a"] * 80, prompts=prompts, parent=[*range(40)] * 2, status=Status.LEAF_STOP)
+    draw = np.random.default_rng(0)
+    graph.score[40:] = draw.random(80)
+    assert best_tree(graph) == graph.root[np.nanargmax(graph.score)]
+    graph.meta["right"] = right = (draw.random(40) < 0.3).tolist()
+    best = [max(graph.score[n] for n in graph.children(tree)) if right[tree] else 0 for tree in range(40)]
+    monkeypatch.setattr("babblegraph.view.report.best_leaf", None)
+    assert best_tree(graph) == np.argmax(best)
+    graph.meta["right"] = [False] * 40
+    assert best_tree(graph) == graph.root[np.nanargmax(graph.score)]
 
 
 def test_gates_count_who_entered_and_who_passed():
@@ -404,6 +464,11 @@ def test_any_text_fits_and_obeys_nothing(text, width):
         line = fit(text, width, middle=middle)
         assert cell_len(line) <= width
         assert not [c for c in line if unicodedata.category(c)[0] == "C"]
+
+
+def test_a_text_cut_behind_piles_of_marks_says_so():
+    assert fit("abc" + "\u0301" * 90 + "def", 10) == "abć\u0301\u0301…"
+    assert fit("abc" + "\u0301" * 9 + "def", 10) == "abć\u0301\u0301def"
 
 
 def test_marks_do_not_pile_up():

@@ -10,7 +10,7 @@ from babblegraph.estimates import probability
 from babblegraph.graph import BabbleGraph
 from babblegraph.outcome import Tally, settled
 from babblegraph.status import Status
-from babblegraph.subtrees import passing
+from babblegraph.subtrees import expansions, passing
 from babblegraph.view import figures
 from babblegraph.view.estimates import interval
 from babblegraph.view.signs import (
@@ -80,20 +80,19 @@ def legend(graph: BabbleGraph, width: int, signs: Signs = UNICODE, *, guides: bo
         signs: what is drawn with.
         guides: those of the lines between nodes too.
     """
-    passed = int(passing(graph).sum())
-    counts = np.bincount(graph.status, minlength=len(Status))
+    hits = passing(graph)  # also of those that ran out of room: each node is counted once
+    passed = int(hits.sum())
+    counts = np.bincount(graph.status[~hits], minlength=len(Status))
     counts[Status.LEAF_END] += counts[Status.LEAF_STOP]
     threshold = graph.meta.get("threshold")
     named = [(signs.passed, f"{figures.count(passed)} passed", PASSED)] if passed else []
     if guides and graph.best():
         named.append((signs.branch[4].strip(), "way to the best", BEST))
     for status in ENDS:
-        n = int(counts[status]) - (passed if status == Status.LEAF_END else 0)
-        if n > 0:
+        if n := int(counts[status]):
             word = WORDS[status] if threshold is None else MEANINGS.get(status, WORDS[status])
             named.append((signs.status[status], f"{figures.count(n)} {word}", STYLES[status]))
-    births = np.unique(graph.parent[graph.trees :].astype(np.int64) << 32 | graph.born[graph.trees :])
-    if guides and (np.diff(births >> 32) == 0).any():
+    if guides and (np.diff(expansions(graph)[:, 0]) == 0).any():
         named.append((signs.again, "expanded again later", AGAIN))
     lines = [Text(no_wrap=True)]
     for sign, word, style in named:
@@ -119,12 +118,21 @@ def _outcome(graph: BabbleGraph, width: int, signs: Signs) -> Text:
     if passed:
         return line_of((f"{signs.passed} passed", PASSED), (f" with score {best[0]:.2f}", STRONG))
     if not best:
-        over = "no leaf passes, every branch is over" if not len(graph.frontier()) else "no leaf is finished"
-        return line_of((over if graph.size > graph.trees else "nothing was tried", FAILED))
+        return line_of((_without_score(graph), FAILED))
     if threshold is not None:
         short = figures.short_of(best[0], threshold)
         return line_of(("no leaf passes", FAILED), (f", the best has {short}", ""))
     return line_of((f"{signs.status[Status.LEAF_END]} best {best[0]:.2f}", STRONG))
+
+
+def _without_score(graph: BabbleGraph) -> str:
+    """How a search stands that has no leaf with a score but dead ones."""
+    if graph.size == graph.trees:
+        return "nothing was tried"
+    if (graph.is_leaf() & (graph.status != Status.LEAF_DEAD)).any():
+        return "no finished leaf has a score"
+    still = np.isin(graph.status, (Status.FRONTIER, Status.STEM)).any()
+    return "no leaf is finished" if still else "no leaf passes, every branch is over"
 
 
 def _of_trees(graph: BabbleGraph, word: str, found: Tally, width: int, signs: Signs) -> Text:

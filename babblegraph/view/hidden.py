@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from babblegraph.graph import NO_PARENT, BabbleGraph
 from babblegraph.status import Status
-from babblegraph.subtrees import maxima, sums, worth
+from babblegraph.subtrees import expansions, maxima, sums, worth
 from babblegraph.view import figures
 from babblegraph.view.fates import fates, over
 from babblegraph.view.fold import STOPPED, Kind, Line
@@ -141,11 +141,8 @@ def _best_child(graph: BabbleGraph, node: int, best: NDArray[np.float32]) -> flo
 
 
 def _again(graph: BabbleGraph, drawn: NDArray[np.intp]) -> dict[int, int]:
-    """The rounds in which the children of drawn nodes were born, but for the first."""
-    slot = np.full(graph.size, -1, np.int32)
-    slot[drawn] = np.arange(len(drawn))
-    ids = np.flatnonzero((graph.parent != NO_PARENT) & (slot[graph.parent] >= 0))
-    at = slot[graph.parent[ids]].astype(np.int64)
-    rounds = np.unique(at * (graph.round + 1) + graph.born[ids]) // (graph.round + 1)
-    times = np.bincount(rounds, minlength=len(drawn)) - 1
-    return {int(node): int(n) for node, n in zip(drawn, times, strict=True) if n > 0}
+    """The rounds in which drawn nodes were expanded, but for the first: those with one only are left out."""
+    among = np.zeros(graph.size, np.bool_)
+    among[drawn] = True
+    nodes, rounds = np.unique(expansions(graph, among)[:, 0], return_counts=True)
+    return {int(node): int(n) - 1 for node, n in zip(nodes, rounds, strict=True) if n > 1}

@@ -99,7 +99,8 @@ def level_line(level: Level) -> str:
 
 
 def _failed(level: Level) -> str:
-    return f"scoring failed {level.failures:,} times, first: {level.failure}"
+    times = f"time{'s' * (level.failures > 1)}"
+    return f"scoring failed {level.failures:,} {times}, first: {level.failure}"
 
 
 def _cells(level: Level, signs: Signs) -> dict[str, str]:

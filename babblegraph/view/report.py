@@ -108,16 +108,18 @@ def path(graph: BabbleGraph, node: int, *, width: int, signs: Signs = UNICODE) -
         : 1 if width < 60 else 2 if width < 84 else 3
     ]
     texts = [step_text(graph, n, 6 * width) or no_text(graph, n) for n in nodes]
-    room = min(max(width - 5 - sum(c for _, c in columns), 8), max(24, *(len(s) + 4 for s in texts)))
+    number = max(len(str(len(nodes) - 1)), 3)  # cells of a step's
+    left = max(width - number - 2 - sum(c for _, c in columns), 1)
+    room = min(left, max(24, *(len(s) + 4 for s in texts)))
     names = "".join(name.rjust(c) for name, c in columns)
-    lines: list[RenderableType] = [line_of(("Path".ljust(room + 5), TITLE), (names, QUIET))]
+    lines: list[RenderableType] = [line_of(("Path".ljust(room + number + 2), TITLE), (names, QUIET))]
     for depth, (n, text) in enumerate(zip(nodes, texts, strict=True)):
         if MOST_STEPS // 2 <= depth < len(nodes) - MOST_STEPS // 2:
             if depth == MOST_STEPS // 2:
-                said = f"    {signs.gap} {len(nodes) - MOST_STEPS} more steps"
-                lines.append(Text(said, QUIET, no_wrap=True))
+                said = f"{' ' * (number + 1)}{signs.gap} {len(nodes) - MOST_STEPS} more steps"
+                lines.append(Text(fit_figures(said, width, signs), QUIET, no_wrap=True))
             continue
-        row = Text(no_wrap=True).append(f"{depth or ' ':>3}  ", QUIET)
+        row = Text(no_wrap=True).append(f"{depth or ' ':>{number}}  ", QUIET)
         text = fit(text, room, signs, middle=graph.parent[n] == NO_PARENT)
         row.append(pad(text, room), STRONG if depth else "")
         known = graph.score[n] if not np.isnan(graph.score[n]) else graph.value[n]
@@ -133,12 +135,12 @@ def whole_text(text: str, width: int, signs: Signs = UNICODE) -> list[Text]:
     """A text in full, safe to show, its line ends kept; long lines go on in the next one."""
     lines: list[Text] = []
     for line in text.rstrip("\n").split("\n"):
-        left = visible(line, signs)
+        safe, at = visible(line, signs), 0
         while True:
-            part = head(left, max(width - 2, 2))
+            part = head(safe, max(width - 2, 2), at)
             lines.append(Text(f"  {part}", no_wrap=True))
-            left = left[len(part) :]
-            if not left:
+            at += len(part)
+            if at >= len(safe):
                 break
     return lines
 
@@ -162,18 +164,14 @@ def failures(graph: BabbleGraph, width: int, signs: Signs = UNICODE) -> list[Ren
 
 def best_tree(graph: BabbleGraph) -> int:
     """The tree with the best finished leaf, where there was a vote the one most agreed on; right ones come first."""
-    vote, right = (
-        graph.meta.get("vote"),
-        np.array([bool(hit) for hit in graph.meta.get("right", ())], np.bool_),
-    )
-    if vote is None and not right.any():
-        best = graph.best(1)
-        return int(graph.root[best[0]]) if best else 0
-    if vote is not None:
-        worth = np.array([-np.inf if share is None else share for share in vote["share"]])
-    else:
-        nodes = [best_leaf(graph, tree) for tree in range(graph.trees)]
-        worth = np.array([-np.inf if node is None else float(graph.score[node]) for node in nodes])
+    vote = graph.meta.get("vote")
+    right = np.array([bool(hit) for hit in graph.meta.get("right", ())], np.bool_)
+    if vote is None:
+        leaves = np.array(graph.best(graph.size if right.any() else 1), np.intp)
+        trees = graph.root[leaves]
+        trees = trees[right[trees]] if right.any() else trees
+        return int(trees[0]) if len(trees) else 0
+    worth = np.array([-np.inf if share is None else share for share in vote["share"]])
     return int(np.argmax(np.where(right, worth, -np.inf) if right.any() else worth))
 
 
@@ -208,8 +206,10 @@ def _settled(graph: BabbleGraph, tree: int, score: float, width: int, signs: Sig
 
 
 def _no_answer(graph: BabbleGraph, tree: int, width: int, signs: Signs) -> list[RenderableType]:
-    """What there is to say of a tree without a finished leaf: how far it came."""
-    lines: list[RenderableType] = [line_of(("No answer", FAILED), ("  no leaf was finished", QUIET))]
+    """What there is to say of a tree without a finished leaf that has a score: how far it came."""
+    finished = (graph.root == tree) & graph.is_leaf() & (graph.status != Status.LEAF_DEAD)
+    why = "no finished leaf has a score" if finished.any() else "no leaf was finished"
+    lines: list[RenderableType] = [line_of(("No answer", FAILED), (f"  {why}", QUIET))]
     live = np.flatnonzero((graph.root == tree) & (graph.status == Status.FRONTIER))
     live = live[live != tree]
     if not len(live):

@@ -141,17 +141,20 @@ class Screen:
 
 @contextlib.contextmanager
 def _others_kept(console: Console) -> Iterator[IO[str]]:
-    """Where the screen writes; what others write to the terminal is kept, and printed at the end."""
-    try:
-        terminals = [n for n in (1, 2) if os.isatty(n)] if console.file.fileno() == 1 else []
-    except (OSError, ValueError, AttributeError):
-        terminals = []
-    if not terminals:
-        yield console.file
-        return
-    sys.stdout.flush()
+    """Where the screen writes; what others write to the terminal is kept, and printed at the end.
+
+    Where no file can be made, as on a full disk, they write between the frames: a search needs none to be watched.
+    """
     with contextlib.ExitStack() as stack:
-        kept: Any = stack.enter_context(tempfile.TemporaryFile())
+        try:
+            terminals = [n for n in (1, 2) if os.isatty(n)] if console.file.fileno() == 1 else []
+            kept: Any = stack.enter_context(tempfile.TemporaryFile()) if terminals else None
+        except (OSError, ValueError, AttributeError):
+            terminals = []
+        if not terminals:
+            yield console.file
+            return
+        sys.stdout.flush()
         real = {n: os.dup(n) for n in terminals}
         out = stack.enter_context(os.fdopen(os.dup(1), "w", encoding=console.encoding, errors="replace"))
         for n in terminals:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from rich.cells import cell_len, get_character_cell_size
 
 from babblegraph import clean
-from babblegraph.clean import UNKNOWN
+from babblegraph.clean import MOST_MARKS, UNKNOWN
 from babblegraph.view.signs import UNICODE, Signs
 
 MOST_READ = 6  # characters read for each cell of room: enough, and a novel in one span stays cheap
@@ -28,10 +26,11 @@ def fit(text: str, width: int, signs: Signs = UNICODE, middle: bool = False) -> 
     ('a long …', 'a lo…text')
     """
     room = MOST_READ * max(width, 1) + 16
-    if len(text) > room:
+    whole = len(text) <= room
+    if not whole:
         text = text[: room // 2] + UNKNOWN + text[-(room // 2) :] if middle else text[:room]
     line = visible(text, signs)
-    if cell_len(line) <= width:
+    if cell_len(line) <= width and (whole or middle):  # what was not read may lie behind piles of marks
         return line
     room = width - len(signs.ellipsis)
     if room <= 0:
@@ -62,10 +61,18 @@ def wrapped(text: str, width: int, indent: int = 0) -> list[str]:
     >>> wrapped("at most 0.023 of them", 13, indent=2)
     ['  at most', '  0.023 of', '  them']
     """
-    lead = " " * indent
-    return textwrap.wrap(
-        text, max(width, indent + 1), initial_indent=lead, subsequent_indent=lead, break_on_hyphens=False
-    )
+    lead, room = " " * indent, max(width - indent, 2)
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".lstrip()
+        if cell_len(joined) <= room:
+            lines[-1] = joined
+            continue
+        lines.append(word)
+        while cell_len(word := lines[-1]) > room:
+            part = head(word, room)
+            lines[-1:] = [part, word[len(part) :]]
+    return [lead + line for line in lines if line]
 
 
 def visible(text: str, signs: Signs = UNICODE) -> str:
@@ -73,8 +80,11 @@ def visible(text: str, signs: Signs = UNICODE) -> str:
     return clean.visible(text, signs.controls, ascii_only=signs.ascii_only)
 
 
-def head(line: str, width: int) -> str:
-    """The longest start of a safe line that fits into `width` cells."""
+def head(line: str, width: int, start: int = 0) -> str:
+    """The most of a safe line from `start` on that fits into `width` cells; the work is for these, not for the line."""
+    line = line[
+        start : start + (1 + MOST_MARKS) * (width + 1)
+    ]  # a cell too many at least: only marks take none
     if cell_len(line) <= width:
         return line
     used = 0

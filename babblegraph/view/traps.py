@@ -4,11 +4,11 @@ where the routes to the elite part.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +20,7 @@ from babblegraph.subtrees import Below, below, sums
 from babblegraph.view import figures
 from babblegraph.view.grid import GAP, columns_in
 from babblegraph.view.signs import QUIET, STRONG, STYLES, TITLE, UNICODE, Signs
-from babblegraph.view.text import fit
+from babblegraph.view.text import fit, wrapped
 
 MOST = 8  # lines of a table
 FATES = (Status.LEAF_DEAD, Status.PRUNED, Status.MERGED, Status.FRONTIER)
@@ -49,9 +49,9 @@ class Visited(NamedTuple):
 
     Args:
         node: the one that stands for it.
-        times: how many nodes reached it.
+        times: how many nodes reached it; a stem is a share of one that did.
         draws: how many samples these stand for.
-        hits: hits below any of them.
+        hits: hits below any of them, each once though it be below several.
     """
 
     node: int
@@ -97,7 +97,8 @@ def traps(graph: BabbleGraph, total: Below | None = None) -> list[Trap]:
 def visited(graph: BabbleGraph, total: Below | None = None, k: int = MOST) -> list[Visited]:
     """The states that most nodes reached, at least two each."""
     total = total or below(graph)
-    ids = np.flatnonzero((graph.state_key != NO_STATE) & (graph.parent != NO_PARENT))
+    ids = np.flatnonzero((graph.state_key != NO_STATE) & (graph.stop > graph.start))
+    ids = ids[graph.parent[ids] != NO_PARENT]
     pairs = np.c_[graph.root[ids].astype(np.int64), graph.state_key[ids]]
     _, group, times = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
     group = group.reshape(-1)
@@ -107,8 +108,20 @@ def visited(graph: BabbleGraph, total: Below | None = None, k: int = MOST) -> li
         same = ids[group == i]
         stands = same[graph.status[same] != Status.MERGED]
         node = int(stands[0]) if len(stands) else int(same[0])
-        found.append(Visited(node, len(same), int(graph.count[same].sum()), int(total.hits[same].sum())))
+        hits = int(total.hits[_uppermost(graph, same)].sum())
+        found.append(Visited(node, len(same), int(graph.count[same].sum()), hits))
     return found
+
+
+def _uppermost(graph: BabbleGraph, ids: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Those of some nodes that lie below none of the others; every pass doubles how far up it looks."""
+    top = graph.size  # a place above all roots
+    up = np.r_[np.where(graph.parent == NO_PARENT, top, graph.parent), top]
+    above = np.isin(up, ids)  # whether one of them is among the ancestors seen so far
+    while (up < top).any():
+        above |= above[up]
+        up = up[up]
+    return ids[~above[ids]]
 
 
 def joints(graph: BabbleGraph, total: Below | None = None, k: int = MOST) -> list[Joint]:
@@ -134,7 +147,8 @@ def trap_report(graph: BabbleGraph, *, width: int, signs: Signs = UNICODE) -> Gr
     hit = "passes" if graph.meta.get("threshold") is not None else "is finished"
     whole = int(total.tokens[: graph.trees].sum())
     lines: list[RenderableType] = [Text("Traps", TITLE)]
-    lines += [_words(x, width) for x in _sentences(found, whole, int(total.hits[: graph.trees].sum()), hit)]
+    for said in _sentences(found, whole, int(total.hits[: graph.trees].sum()), hit):
+        lines += [Text(line, no_wrap=True) for line in wrapped(said, width, indent=2)]
     if found:
         lines += ["", _trap_table(graph, found[:MOST], whole, width, signs)]
     if states:
@@ -168,12 +182,6 @@ def _sentences(found: Sequence[Trap], whole: int, hits: int, hit: str) -> list[s
 
 def _verb(n: int, hit: str) -> str:
     return hit if n == 1 else {"passes": "pass", "is finished": "are finished"}[hit]
-
-
-def _words(text: str, width: int) -> Text:
-    """A sentence of ours, whole: it may take two lines."""
-    lines = textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ")
-    return Text("\n".join(lines), no_wrap=True)
 
 
 def _trap_table(graph: BabbleGraph, found: Sequence[Trap], whole: int, width: int, signs: Signs) -> Table:
