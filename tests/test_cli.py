@@ -729,6 +729,12 @@ def test_help_comes_at_once_and_loads_no_torch():
     assert out.splitlines()[-1] == "False"
 
 
+def test_help_writes_a_line_end_as_it_is_typed(capsys):
+    out = said(capsys, "search", "--help", status=0).out
+    assert r"'\n'; may be repeated" in out
+    assert r"\\n" not in out
+
+
 def test_help_says_what_the_explorer_needs(capsys):
     assert "babblegraph[explore]" in said(capsys, "show", "--help", status=0).out  # no markup of rich
 
