@@ -12,6 +12,7 @@ import json
 import os
 import reprlib
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -148,6 +149,8 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)  # what only its owner may read stays so
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
