@@ -20,6 +20,7 @@ NUMBERS = (
 )
 # What XML 1.0 has no way to write, and the carriage return, which every XML reader turns into a line feed.
 UNPRINTABLE = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+QUOTED = 3000  # characters in one pair of DOT's quotes, of at most five bytes each
 DOT_STYLE = {
     "pruned": 'style="dashed" color="gray60" fontcolor="gray60"',
     "merged": 'style="dotted"',
@@ -109,7 +110,7 @@ def to_dot(graph: BabbleGraph) -> str:
     found = _finite(to_networkx(graph), printable=True)
     lines = ["digraph babblegraph {", '  graph [charset="UTF-8"]', '  node [shape="box"]']
     for i, attributes in found.nodes(data=True):
-        label = f'label="{_dot_label(attributes.pop("text"))}"'
+        label = f"label={_dot_label(attributes.pop('text'))}"
         attributes.pop("prompt", None)  # of a root, whose label it is
         rest = [f'{name}="{value}"' for name, value in attributes.items()]
         style = DOT_STYLE.get(attributes["status"], "")
@@ -137,6 +138,10 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _dot_label(text: str) -> str:
-    """Graphviz reads backslashes, quotes and HTML entities in labels; a line feed would end the line."""
+    """A text in quotes: Graphviz reads backslashes, quotes and HTML entities in labels; a line feed would end the line.
+
+    One pair of quotes takes 16,384 bytes at most, and any number of them can be added.
+    """
     marks: dict[str, Any] = {"\\": "\\\\", '"': '\\"', "&": "&amp;", "\n": "\\n"}
-    return text.translate(str.maketrans(marks))
+    parts = [text[at : at + QUOTED] for at in range(0, len(text), QUOTED)] or [""]
+    return " + ".join(f'"{part.translate(str.maketrans(marks))}"' for part in parts)

@@ -12,6 +12,7 @@ import json
 import os
 import reprlib
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,7 +52,7 @@ def save(graph: BabbleGraph, path: str | os.PathLike[str]) -> None:
     if size > most:
         raise BadInput(f"prompts, meta and failures must take at most {most} bytes, got {size}: save less")
     try:
-        _write(Path(os.path.realpath(path)), data)
+        write_whole(path, data)
     except (OSError, ValueError) as error:
         raise BadInput(
             f"a graph must go to a writable file, got {_got(path, error)}: choose another"
@@ -133,7 +134,13 @@ def _digest(header: dict[str, Any], tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def _write(target: Path, data: bytes) -> None:
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file, or what a link leads to, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written, or is a pipe or a device.
+    """
+    target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise OSError("not a regular file")
     temporary = target.with_name(f".babblegraph-{secrets.token_hex(8)}.tmp")
@@ -142,6 +149,8 @@ def _write(target: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)  # what only its owner may read stays so
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):

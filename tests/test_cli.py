@@ -157,6 +157,7 @@ def said(capsys, *arguments, status):
         (["search", "--value", "/no/such.py:f"], "/no/such.py"),
         (["search", "--save", "/no/such/folder/graph"], "--save must be a file that can be written"),
         (["search", "--save", "/"], "got the folder"),
+        (["search", "a", "--save", "/dev/null"], "--save must be a file, got the pipe or device '/dev/null'"),
         (["search", "--resume", "/no/such/graph"], "/no/such/graph"),
         (["search", "--resume", "x", "--seed", "3"], "--seed too"),
         (["show", "/no/such/graph"], "/no/such/graph"),
@@ -692,6 +693,32 @@ def test_export_writes_every_format_to_a_file_or_to_standard_output(capsys, save
     assert file.read_text("utf-8").strip() == out.strip()
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_exports_are_utf_8_whatever_the_terminal_is(saved, encoding):
+    for form in ("svg", "html", "dot"):
+        command = [sys.executable, "-m", "babblegraph.cli", "export", saved, "--to", form]
+        here = {**os.environ, "PYTHONIOENCODING": encoding}
+        found = subprocess.run(command, capture_output=True, env=here, check=True)
+        assert found.stderr == b""
+        assert found.stdout.decode().strip().endswith((">", "}"))
+
+
+def test_an_export_goes_through_links_and_into_pipes_and_replaces_neither(capsys, saved, tmp_path):
+    out = said(capsys, "export", saved, "--to", "dot", status=0).out
+    real, link, pipe = (tmp_path / name for name in ("real", "link", "pipe"))
+    real.write_text("old")
+    link.symlink_to(real)
+    said(capsys, "export", saved, "--to", "dot", "-o", str(link), status=0)
+    assert link.is_symlink()
+    assert real.read_text() == out
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    said(capsys, "export", saved, "--to", "dot", "-o", str(pipe), status=0)
+    assert reader.communicate(timeout=60)[0] == out
+    assert pipe.is_fifo()
+    assert {p.name for p in tmp_path.iterdir()} == {Path(saved).name, "link", "pipe", "real"}
+
+
 # ------------------------------------------------------------------------------------------------ the process
 
 
@@ -700,6 +727,12 @@ def test_help_comes_at_once_and_loads_no_torch():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "--reward-model" in out
     assert out.splitlines()[-1] == "False"
+
+
+def test_help_writes_a_line_end_as_it_is_typed(capsys):
+    out = said(capsys, "search", "--help", status=0).out
+    assert r"'\n'; may be repeated" in out
+    assert r"\\n" not in out
 
 
 def test_help_says_what_the_explorer_needs(capsys):

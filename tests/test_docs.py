@@ -23,7 +23,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 def commands(page: Path) -> list[list[str]]:
     """The arguments of every command in a page's shell blocks."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for block in blocks for line in block.splitlines()]
 
 
 @pytest.mark.slow
@@ -97,14 +97,25 @@ def chat_models(folder: Path) -> None:
         tokenizer.save_pretrained(folder / name)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=lambda p: p.name)
 def test_options_and_links_of_a_page_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     known = {o for c in typer.main.get_command(app).commands.values() for p in c.params for o in p.opts}
     ours = re.sub(r"`python [^`]*`", "", text)  # scripts have options of their own
     assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]*", ours)) <= known
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (DOCS / link).is_file(), link
+        assert (page.parent / link).is_file(), link
+    for script in re.findall(r"python ((?:benchmarks|docs)/\w+\.py)", text):
+        assert (DOCS.parent / script).is_file(), script
+
+
+def test_every_command_of_the_readme_is_one_that_the_program_reads() -> None:
+    parser = typer.main.get_command(app)
+    asked = [a for a in commands(DOCS.parent / "README.md") if a and a[0] in parser.commands]
+    assert {a[0] for a in asked} == {"search", "show", "export", "estimate", "train"}
+    for name, *arguments in asked:
+        with parser.commands[name].make_context(name, arguments) as context:  # unknown options raise
+            assert not context.args
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("*.svg")), ids=lambda p: p.name)

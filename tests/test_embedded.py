@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from babblegraph.embedded import data, evaluate, recipe
+from babblegraph.embedded import data, deep, evaluate, recipe
 from babblegraph.embedded.sampler import sample
 from babblegraph.tasks import Countdown
 from babblegraph.tasks.countdown import parse
@@ -184,7 +184,14 @@ def test_the_recipe_trains_saves_and_measures_a_model(tmp_path, monkeypatch, cap
     )
     metrics = json.loads((tmp_path / "first" / "metrics.json").read_text())
     assert metrics["pass@1"]["value"] == 0.0
-    assert "weak on purpose" in (tmp_path / "first" / "README.md").read_text()
+    assert "none of its 6 attempts is right" in (tmp_path / "first" / "README.md").read_text()
+
+
+def test_a_model_that_never_ends_a_line_is_measured_too():
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    judged = evaluate.judge(model, ["2 3>6\n"], [["", "2+"]], np.zeros((1, 2)))
+    assert [len(getattr(judged, name)) for name in ("puzzle", "line", "score", "right", "alive")] == [0] * 5
+    assert evaluate.judge_figures(judged, 1)["pooled"]["value"] is None
 
 
 @pytest.mark.parametrize(
@@ -193,6 +200,10 @@ def test_the_recipe_trains_saves_and_measures_a_model(tmp_path, monkeypatch, cap
         (recipe, ["--out", "no", "--steps", "0"]),
         (recipe, ["--out", "no", "--seed", "-1"]),
         (recipe, ["--out", "no", "--threads", "0"]),
+        (deep, ["chain", "--out", "no", "--steps", "0"]),  # it would have taken all of them
+        (deep, ["chain", "--out", "no", "--steps", "-1"]),
+        (deep, ["queens", "--out", "no", "--threads", "0"]),
+        (evaluate, ["--model", str(MODEL.parent / "chain")]),
         (evaluate, ["--model", "no", "--copies", "0"]),
         (evaluate, ["--model", "no", "--puzzles", "1.5"]),
         (evaluate, ["--model", "no"]),

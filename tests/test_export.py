@@ -134,6 +134,18 @@ def test_graphviz_accepts_any_text_and_shows_it(texts: list[str]) -> None:
     assert [s.replace("\\\n", "\n") for s in shown] == [w.replace("\\\n", "\n") for w in wanted]
 
 
+def test_no_quotes_of_dot_hold_more_than_graphviz_reads() -> None:
+    text = "é&\x07" * 20_000
+    graph = BabbleGraph([text], [[0]], {0: b"a"})
+    dot = to_dot(graph)
+    quoted = re.findall(r'"((?:[^"\\]|\\.)*)"', dot)
+    assert max(len(part.encode()) for part in quoted) < 16_384  # Graphviz's own limit
+    if shutil.which("dot"):
+        done = subprocess.run(["dot", "-Tjson0"], input=dot.encode(), capture_output=True, timeout=60)
+        assert done.returncode == 0
+        assert len(json.loads(done.stdout)["objects"][0]["label"]) >= len(text)
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_texts_survive_every_format_visibly(text: str) -> None:
     graph = BabbleGraph([text], [[0]], {0: text.encode()})

@@ -98,6 +98,12 @@ def test_a_loaded_graph_grows_on(tmp_path: Path) -> None:
     assert bits(found) == bits(graph)
 
 
+def test_a_file_that_is_written_anew_stays_as_private_as_it_was(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    path.chmod(0o600)
+    assert saved(tmp_path).stat().st_mode & 0o777 == 0o600
+
+
 def test_only_the_bytes_of_tokens_that_occur_are_stored(tmp_path: Path) -> None:
     graph = BabbleGraph(["p"], [[3]], {i: bytes([i]) for i in range(256)})
     graph.add(Born.of_spans([0], [[200]], [-1.0]))

@@ -15,13 +15,15 @@ from test_clean import hostile_graph, random_spans
 from test_view import graph_of, random_graph, solved
 
 from babblegraph.born import Born
+from babblegraph.budget import Budget, Meter
 from babblegraph.clean import visible
 from babblegraph.graph import BabbleGraph
+from babblegraph.history import at_round
 from babblegraph.page import NATS, in_notebook, to_html
 from babblegraph.status import Status
 from babblegraph.stem import hold_back
 from babblegraph.step_text import no_text, step_text
-from babblegraph.subtrees import passing
+from babblegraph.subtrees import passing, worth
 
 SPANS = random_spans(2000, seed=5)
 
@@ -299,3 +301,95 @@ def test_a_hundred_thousand_nodes_open_scroll_and_search_at_once(show):
 def test_a_leaf_that_ended_without_text_says_so(show):
     graph = graph_of("a", "", status=Status.LEAF_END)
     assert any("(end)" in row for row in said(show(graph)))
+
+
+def test_the_page_and_the_graph_agree_on_the_best_leaf(show):
+    """Where weights are unbiased they are not what ties are broken by."""
+    graph = graph_of("aa", "bb", status=Status.LEAF_STOP, threshold=1.0)
+    graph.score[1:], graph.log_p_g[1:], graph.log_p_f[1:] = 1, (-1, -2), (-1, -2)
+    graph.log_inclusion[1:] = -1, -9
+    assert [show(graph).evaluate("best")] == graph.best() == [1]
+
+
+def test_keys_and_buttons_survive_a_filter_that_leaves_nothing(show):
+    page = show(solved(), "#search=nowhere")
+    assert said(page) == []
+    for key in ("ArrowDown", "End", "PageUp", "Home", "Enter", "ArrowLeft", "ArrowRight", "n", "[", "]", "b"):
+        page.press(key)
+    page.evaluate("$('close').click()")
+    assert page.evaluate("chosen") == 6
+    assert page.problems == []
+
+
+def test_the_least_value_is_compared_in_the_bits_that_values_have(show):
+    page = show(solved())
+    page.evaluate("$('least').value = '0.9'; said(filter())")  # in 32 bits 0.9 is a little less
+    assert page.evaluate("[...document.querySelectorAll('.row.found')].map(r => +r.dataset.node)") == [1, 6]
+
+
+def test_next_goes_to_what_was_folded_away_and_the_count_stays(show):
+    page = show(solved(), "#search=yes")
+    page.evaluate("$('close').click()")
+    page.press("n")
+    assert chosen(page) == 6
+    page.evaluate("location.hash = '#node=2'")
+    page.evaluate("new Promise(r => setTimeout(r, 50))")
+    assert page.evaluate("$('foot').textContent").startswith("1 found")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_round_of_the_page_is_that_of_the_history(show, seed):
+    draw, graph = np.random.default_rng(seed), graph_of(threshold=1.0)
+    for graph.round in range(1, 9):
+        hold_back(graph, draw.choice(graph.frontier(), min(2, len(graph.frontier())), replace=False))
+        places = draw.choice(graph.frontier(), 2)
+        new = graph.add(Born.of_spans(places, [[97]] * 2, [-1.0] * 2))
+        graph.value[new] = draw.random(2)
+        for status in (Status.PRUNED, Status.LEAF_DEAD):
+            at = draw.choice(graph.frontier())
+            if draw.random() < 0.5 and len(graph.frontier()) > 3:
+                graph.stop_nodes(at, status)
+                graph.score[at] = 0 if status == Status.LEAF_DEAD else np.nan
+    page = show(graph)
+    for number in range(graph.round + 1):
+        wanted = at_round(graph, number)
+        page.evaluate(f"setRound({number})")
+        assert page.evaluate(f"[...status].slice(0, {wanted.size})") == wanted.status.tolist(), number
+        shown = page.evaluate(f"[...worth].slice(0, {wanted.size}).map((x) => (Number.isNaN(x) ? null : x))")
+        assert shown == [None if np.isnan(x) else x for x in worth(wanted).tolist()], number
+        assert page.evaluate("[...Array(N).keys()].filter(isThere).length") == wanted.size
+
+
+def test_a_notebook_keeps_its_keys(page, tmp_path):
+    (tmp_path / "notebook.html").write_text(
+        "<!doctype html><textarea id=cell></textarea><p id=output>", "utf-8"
+    )
+    page.call("Page.navigate", url=(tmp_path / "notebook.html").as_uri())
+    for _ in range(500):
+        if page.evaluate("document.getElementById('output') !== null"):
+            break
+    shown = json.dumps(in_notebook(solved()))
+    page.evaluate(
+        f"new Promise((done) => {{ cell.focus(); output.innerHTML = {shown}; output.firstChild.onload = done; }})"
+    )
+    page.evaluate("new Promise((done) => setTimeout(done, 300))")
+    assert page.evaluate("document.activeElement.id") == "cell"
+
+
+def test_a_narrow_window_needs_no_scrolling_to_the_side(show):
+    graph = random_graph(3000, 0)
+    graph.meta["spent"] = Meter(Budget(tokens=123_456), 1).to_json()
+    page = show(graph)
+    page.call("Emulation.setDeviceMetricsOverride", width=320, height=600, deviceScaleFactor=1, mobile=False)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_buttons_that_are_drawn_anew_leave_the_keys_where_they_were(show):
+    page = show(solved())
+    page.evaluate("document.querySelector('.kind[data-kind=pruned]').focus()")
+    page.evaluate("document.activeElement.click()")
+    assert page.evaluate("document.activeElement.dataset.kind") == "pruned"
+    page.evaluate("document.activeElement.click(); document.querySelector('.step').focus()")
+    page.evaluate("document.activeElement.click()")
+    assert page.evaluate("document.activeElement.id") == "tree"

@@ -26,19 +26,23 @@ def export(
 ) -> None:
     """Write a saved graph as GraphML, node-link JSON, DOT, an SVG picture of the view, or one HTML page."""
     from babblegraph.cli.loading import check_writable, choose
-    from babblegraph.graph_file import load
+    from babblegraph.graph_file import load, write_whole
 
     choose(to, FORMATS, "--to")
     if output is not None:
-        check_writable(output, "--output")
+        check_writable(output, "--output", whole=False)
     graph = load(file)
     if graph.size > LARGE and to not in ("svg", "html"):
         print(f"babblegraph: writing {graph.size} nodes as {to}", file=sys.stderr, flush=True)
     text = _writer(to, width)(graph)
+    data = (text if text.endswith("\n") else text + "\n").encode()
     if output is None:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    else:
-        _write(Path(output), text)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)  # these formats are UTF-8, whatever the terminal is
+    elif Path(output).is_file() or not Path(output).exists():
+        write_whole(output, data)
+    else:  # a pipe or a device, which must not be replaced by a file
+        Path(output).write_bytes(data)
 
 
 def _writer(to: str, width: int) -> Callable[[BabbleGraph], str]:
@@ -53,13 +57,3 @@ def _writer(to: str, width: int) -> Callable[[BabbleGraph], str]:
     from babblegraph import export as formats
 
     return {"graphml": formats.to_graphml, "json": formats.to_json, "dot": formats.to_dot}[to]
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

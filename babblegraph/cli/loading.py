@@ -122,15 +122,23 @@ def load_name(place: str, option: str, kind: str) -> Any:
     return getattr(module, name)
 
 
-def check_writable(file: str, option: str) -> None:
+def check_writable(file: str, option: str, *, whole: bool = True) -> None:
     """Tries, before anything is computed, whether a file can be written.
 
+    Args:
+        file: its path.
+        option: that names it.
+        whole: it is to be written whole or not at all, which pipes and devices cannot be.
     Raises:
         BadInput: it cannot.
     """
     path = Path(file)
     if path.is_dir():
         raise BadInput(f"{option} must be a file, got the folder {file!r}: add a file name")
+    if path.exists() and not path.is_file():
+        if whole:
+            raise BadInput(f"{option} must be a file, got the pipe or device {file!r}: name a file")
+        return
     try:
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass

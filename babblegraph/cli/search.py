@@ -110,9 +110,7 @@ def search(
     span: Span = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A string that ends a node, such as '\\\\n'; may be repeated.", rich_help_panel=HOW
-        ),
+        typer.Option(help="A string that ends a node, such as '\\n'; may be repeated.", rich_help_panel=HOW),
     ] = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Annotated[float | None, typer.Option(help="Of sampling.", rich_help_panel=HOW)] = None,

@@ -24,7 +24,7 @@ numbers that are left, then its own verdict.
 y
 ```
 
-**It is weak on purpose**: about one attempt in {odds:.1f} is right, so that a search over its attempts has
+**It is weak on purpose**: {odds} is right, so that a search over its attempts has
 something to do. It is meant for trying out, testing and measuring tree search, offline and in seconds,
 and for nothing else.
 
@@ -100,7 +100,7 @@ def model_card(metrics: dict[str, Any]) -> str:
     training = {"seed": 0, "steps": 0, "seconds": 0, "threads": 2} | metrics["training"]
     return TEMPLATE.format(
         parameters=metrics["parameters"],
-        odds=1 / max(metrics["pass@1"]["value"], 1e-9),
+        odds=_odds(metrics["pass@1"]["value"], metrics["attempts"]),
         puzzles=metrics["puzzles"],
         copies=metrics["attempts"] // metrics["puzzles"],
         largest=data.LARGEST,
@@ -123,6 +123,11 @@ def model_card(metrics: dict[str, Any]) -> str:
         minutes=training["seconds"] / 60,
         threads=training["threads"],
     )
+
+
+def _odds(share: float, attempts: int) -> str:
+    """Write how many attempts are right."""
+    return f"about one attempt in {1 / share:.1f}" if share else f"none of its {attempts:,} attempts"
 
 
 def _percent(figure: dict[str, float | None]) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from babblegraph.embedded.data import EOS, PAD, SPECIALS
+from babblegraph.embedded.data import EOS, PAD, SPECIALS, positive, whole
 from babblegraph.embedded.recipe import save, updater
 from babblegraph.errors import BadInput
 from babblegraph.tasks.chain import MOST_STEPS, random_chain, solution, split_of
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("task", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, required=True, help="directory for the model")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="fewer steps make a weaker model")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=whole, default=0)
+    parser.add_argument("--steps", type=positive, help="fewer steps make a weaker model")
+    parser.add_argument("--threads", type=positive, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from babblegraph.tasks.countdown_puzzles import puzzles
 PUZZLES, COPIES, RESAMPLES = 1000, 64, 1000
 SEED = 2024
 ROWS_AT_ONCE = 512
+KINDS = (int, int, float, float, bool)  # of the columns of `Judged`
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--model must be the directory of a model, got {str(options.model)!r}: train it first")
     torch.set_num_threads(options.threads)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
+    if (size := model.config.vocab_size) != len(data.VOCABULARY):
+        rule = f"--model must have the embedded generator's vocabulary of {len(data.VOCABULARY)} tokens"
+        parser.error(f"{rule}, got {str(options.model)!r} with {size}: take one that the recipe made")
     start = time.perf_counter()
     metrics = measure(model, options.puzzles, options.copies)
     training = options.model / "training.json"
@@ -180,7 +184,8 @@ def judge(
                 alive = task.value(prompt, text[: end + 1]) > 0
                 found.append((puzzle, line, scores[row, len(prompt) + end], outcome, alive))
     found.sort(key=lambda entry: entry[0])
-    return Judged(*(np.array(column) for column in zip(*found, strict=True)))
+    columns = zip(*found, strict=True) if found else [()] * len(KINDS)  # a model may never end a line
+    return Judged(*(np.array(column, kind) for column, kind in zip(columns, KINDS, strict=True)))
 
 
 def judge_figures(judged: Judged, n: int) -> dict[str, Any]:

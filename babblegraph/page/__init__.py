@@ -106,6 +106,7 @@ def _data(graph: BabbleGraph) -> dict[str, Any]:
         "flags": {f.name.lower().replace("_", " "): int(f) for f in Flag if f.name},
         "mass": "log weight" if weighted else "log p",
         "natSteps": NATS,
+        "best": next(iter(graph.best()), -1),
         "rounds": int(graph.round),
         "threshold": graph.meta.get("threshold"),
         "sampled": int(sum(sampled)) if sampled else None,

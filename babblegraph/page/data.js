@@ -22,7 +22,6 @@ for (let i = 0; i < a.merges.length; i += 2) winner.set(a.merges[i], a.merges[i 
 
 // Children as one array with offsets. Ids rise from parents to children.
 const offset = new Int32Array(N + 1), child = new Int32Array(N), depth = new Int32Array(N);
-const worth = Float32Array.from(a.value, (v, i) => (Number.isNaN(a.score[i]) ? v : a.score[i]));
 for (let i = 0; i < N; i++) {
   depth[i] = a.parent[i] < 0 ? 0 : depth[a.parent[i]] + 1;
   if (a.parent[i] >= 0) offset[a.parent[i] + 1]++;
@@ -32,33 +31,35 @@ const fill = offset.slice();
 for (let i = 0; i < N; i++) if (a.parent[i] >= 0) child[fill[a.parent[i]]++] = i;
 const roots = [];
 for (let i = 0; i < N && a.parent[i] < 0; i++) roots.push(i);
-const kids = (i) => offset[i + 1] - offset[i];
 const path = (i) => { const found = []; for (; i >= 0; i = a.parent[i]) found.push(i); return found.reverse(); };
-let best = -1;
-for (let i = 0; i < N; i++)
-  if (a.status[i] >= S.leaf_end && a.status[i] < S.leaf_dead && !Number.isNaN(a.score[i]) &&
-      (best < 0 || a.score[i] > a.score[best] || (a.score[i] === a.score[best] && a.mass[i] > a.mass[best]))) best = i;
+const best = data.best;
 const onBest = new Set(best < 0 ? [] : path(best));
 
-// The search at another time: what was born later is not there, what was stopped later is live.
+// The search at another time, as `history.at_round` tells it: what was born later is not there, what was stopped later
+// is live. A node is expanded once it has children with tokens: a stem below it is there before.
 let round = data.rounds;
+const hasTokens = (i) => a.stop[i] > a.start[i];
+const isExpanded = new Uint8Array(N); // at the end
+for (let i = 0; i < N; i++) if (a.parent[i] >= 0 && hasTokens(i)) isExpanded[a.parent[i]] = 1;
 const status = new Uint8Array(N), fate = new Uint8Array(N); // how a node stands, how the ends below it stand
-const size = new Int32Array(N), tokens = new Float64Array(N), bestBelow = new Float32Array(N);
+const size = new Int32Array(N), tokens = new Float64Array(N), worth = new Float32Array(N), bestBelow = new Float32Array(N);
 const OPEN = 1, FAILED = 2, DEAD = 4, PRUNED = 8, MERGED = 16;
 const isThere = (i) => a.born[i] <= round || a.parent[i] < 0;
 const hasPassed = (i) => a.passed[i] === 1;
 function goToRound(number) {
   round = number;
-  const grew = new Uint8Array(N);
-  for (let i = N - 1; i >= 0; i--) if (a.parent[i] >= 0 && isThere(i)) grew[a.parent[i]] = 1;
+  const isInner = new Uint8Array(N), grew = new Uint8Array(N);
+  for (let i = 0; i < N; i++) if (a.parent[i] >= 0 && isThere(i)) { isInner[a.parent[i]] = 1; if (hasTokens(i)) grew[a.parent[i]] = 1; }
   fate.fill(0); size.fill(0); tokens.fill(0); bestBelow.fill(NaN);
   for (let i = N - 1; i >= 0; i--) {
     if (!isThere(i)) continue;
     let s = a.status[i];
     const later = a.died[i] > round && (s === S.leaf_dead || s === S.pruned || s === S.merged);
-    if (later || (s === S.expanded && !grew[i] && kids(i))) s = grew[i] ? S.expanded : S.frontier;
+    if (later || (s === S.expanded && !grew[i] && isExpanded[i]))
+      s = grew[i] ? S.expanded : hasTokens(i) || a.parent[i] < 0 ? S.frontier : S.stem;
     status[i] = s;
-    if (!(s === S.expanded && grew[i]))
+    worth[i] = Number.isNaN(a.score[i]) || (later && a.status[i] === S.leaf_dead) ? a.value[i] : a.score[i];
+    if (!(s === S.expanded && isInner[i]))
       fate[i] |= s === S.leaf_dead ? DEAD : s === S.pruned ? PRUNED : s === S.merged ? MERGED
         : s >= S.leaf_end && s < S.leaf_dead && data.threshold !== null && !hasPassed(i) ? FAILED : OPEN;
     size[i] += 1;

@@ -13,7 +13,9 @@ function kinds() {
     e.onclick = () => { only = only === k ? "" : k; said(filter()); kinds(); };
     return e;
   });
+  const focused = document.activeElement.dataset.kind; // of a keyboard, which goes on from there
   $("kinds").replaceChildren(...chips);
+  chips.find((e) => e.dataset.kind === focused)?.focus();
 }
 
 function verdict() {
@@ -40,7 +42,7 @@ function setRound(number) {
   let i = chosen;
   while (!isThere(i)) i = a.parent[i];
   if (kept) said(filter()); else layout();
-  choose(i, false);
+  if (!kept || kept[i] || !isThere(chosen)) choose(i, false);
 }
 let playing = 0;
 function play() {
@@ -62,7 +64,7 @@ const actions = {
   ArrowLeft: (r) => { const i = rows[r]; if (isOpen[i] && size[i] > 1) { isOpen[i] = 0; layout(); } else if (a.parent[i] >= 0) choose(a.parent[i], false); },
   Enter: (r) => { isOpen[rows[r]] ^= 1; layout(); },
   b: () => best >= 0 && (setRound(data.rounds), choose(best)),
-  n: (r) => { if (!found) return; for (let k = 1; k <= rows.length; k++) { const i = rows[(r + k) % rows.length]; if (found[i]) return choose(i, false); } },
+  n: () => { const all = inOrder(() => true), r = all.indexOf(chosen); for (let k = 1; found && k <= all.length; k++) { const i = all[(r + k) % all.length]; if (found[i]) return choose(i); } },
   "/": () => $("search").focus(),
   "[": () => setRound(round - 1),
   "]": () => setRound(round + 1),
@@ -70,6 +72,7 @@ const actions = {
 $("tree").addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey || !actions[e.key]) return;
   e.preventDefault();
+  if (!rows.length && e.key.length > 1) return; // a filter left no line to go to or to fold
   actions[e.key](Math.max(rows.indexOf(chosen), 0));
 });
 $("tree").addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
@@ -88,7 +91,7 @@ let typing = 0;
 for (const id of ["search", "least"]) $(id).addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => said(filter()), 120); });
 $("search").addEventListener("keydown", (e) => { if (e.key === "Enter" || e.key === "Escape") { if (e.key === "Escape") { $("search").value = ""; said(filter()); } $("tree").focus(); } });
 $("open").onclick = () => { isOpen.fill(1); layout(); };
-$("close").onclick = () => { isOpen.fill(0); layout(); choose(rows[0], false); };
+$("close").onclick = () => { isOpen.fill(0); layout(); if (rows.length) choose(rows[0], false); };
 $("round").oninput = () => setRound(+$("round").value);
 $("play").onclick = play;
 $("theme").onclick = () => {
@@ -107,16 +110,15 @@ kinds();
 // "#node=7" opens a node, "#search=text" searches, "#round=9" goes back: so that others can be sent to a place.
 function fromAddress() {
   const wish = new URLSearchParams(location.hash.slice(1));
-  let n = 0;
   setRound(wish.has("round") ? parseInt(wish.get("round"), 10) || 0 : data.rounds);
-  if (wish.has("search")) { $("search").value = wish.get("search"); n = filter(); }
+  if (wish.has("search")) { $("search").value = wish.get("search"); said(filter()); }
   if (wish.has("open")) $("open").click();
   const i = parseInt(wish.get("node"), 10);
   if (i >= 0 && i < N && isThere(i)) choose(i); else if (!wish.has("search")) choose(chosen);
-  said(n);
 }
 addEventListener("hashchange", fromAddress);
+said(0);
 fromAddress();
-$("tree").focus({ preventScroll: true });
+if (self === top) $("tree").focus({ preventScroll: true }); // in a notebook the keys stay with its cells
 document.documentElement.dataset.ready = Math.round(performance.now() - began);
 document.documentElement.dataset.rows = rows.length;

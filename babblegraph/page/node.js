@@ -1,5 +1,6 @@
 // Everything about one node, and the way to it.
-function link(i) { const e = make("a", "link", "#" + i); e.onclick = () => choose(i); return e; }
+function goTo(i) { choose(i); $("tree").focus(); } // what was pressed is drawn anew: the keys go on in the tree
+function link(i) { const e = make("button", "link", "#" + i); e.onclick = () => goTo(i); return e; }
 
 function reason(i) {
   const name = data.statuses[status[i]], when = a.died[i] >= 0 ? ` in round ${a.died[i]}` : "";
@@ -59,7 +60,7 @@ function way(i) {
     if (out.childNodes.length) out.append("→");
     if (s < 0) { out.append(`… ${steps.length - MOST_STEPS + 1} more`); continue; }
     const e = make("button", "step", text(s).slice(0, 120));
-    e.onclick = () => choose(s);
+    e.onclick = () => goTo(s);
     out.append(e);
   }
 }

@@ -3,15 +3,19 @@ const ROW = 22, INDENT = 18, DEEPEST = 40;
 let rows = new Int32Array(0), chosen = best < 0 ? 0 : best, kept = null, found = null;
 const isOpen = new Uint8Array(N);
 
-function layout() {
+function inOrder(goesInto) {
   const out = [], stack = roots.slice().reverse();
   while (stack.length) {
     const i = stack.pop();
     if (!isThere(i) || (kept && !kept[i])) continue;
     out.push(i);
-    if (isOpen[i]) for (let c = offset[i + 1] - 1; c >= offset[i]; c--) stack.push(child[c]);
+    if (goesInto(i)) for (let c = offset[i + 1] - 1; c >= offset[i]; c--) stack.push(child[c]);
   }
-  rows = Int32Array.from(out);
+  return Int32Array.from(out);
+}
+
+function layout() {
+  rows = inOrder((i) => isOpen[i]);
   $("rows").style.height = rows.length * ROW + "px";
   draw();
 }
@@ -60,7 +64,7 @@ function choose(i, open = true) {
 }
 
 function filter() {
-  const q = $("search").value.toLowerCase(), wish = only, least = parseFloat($("least").value);
+  const q = $("search").value.toLowerCase(), wish = only, least = Math.fround(parseFloat($("least").value)); // in the 32 bits of the values: else 0.9 were not at least 0.9
   if (!q && !wish && Number.isNaN(least)) { kept = found = null; layout(); return 0; }
   kept = new Uint8Array(N); found = new Uint8Array(N);
   let n = 0, first = -1;
