@@ -51,7 +51,7 @@ def save(graph: BabbleGraph, path: str | os.PathLike[str]) -> None:
     if size > most:
         raise BadInput(f"prompts, meta and failures must take at most {most} bytes, got {size}: save less")
     try:
-        _write(Path(os.path.realpath(path)), data)
+        write_whole(path, data)
     except (OSError, ValueError) as error:
         raise BadInput(
             f"a graph must go to a writable file, got {_got(path, error)}: choose another"
@@ -133,7 +133,9 @@ def _digest(header: dict[str, Any], tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def _write(target: Path, data: bytes) -> None:
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a regular file, or the one that a link leads to, whole or not at all; raises OSError."""
+    target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise OSError("not a regular file")
     temporary = target.with_name(f".babblegraph-{secrets.token_hex(8)}.tmp")

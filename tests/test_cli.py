@@ -692,6 +692,18 @@ def test_export_writes_every_format_to_a_file_or_to_standard_output(capsys, save
     assert file.read_text("utf-8").strip() == out.strip()
 
 
+def test_an_export_follows_a_link_and_replaces_no_pipe_or_device(capsys, saved, tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    err = said(capsys, "export", saved, "--to", "dot", "-o", str(pipe), status=2).err
+    assert "--output must be a regular file" in err
+    assert pipe.is_fifo()
+    assert "--save must be a regular file" in said(capsys, "search", "--save", str(pipe), status=2).err
+    (link := tmp_path / "link.dot").symlink_to(tmp_path / "real.dot")
+    said(capsys, "export", saved, "--to", "dot", "-o", str(link), status=0)
+    assert link.is_symlink()
+    assert (tmp_path / "real.dot").read_text("utf-8").startswith("digraph")
+
+
 # ------------------------------------------------------------------------------------------------ the process
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +25,7 @@ def export(
 ) -> None:
     """Write a saved graph as GraphML, node-link JSON, DOT, an SVG picture of the view, or one HTML page."""
     from babblegraph.cli.loading import check_writable, choose
-    from babblegraph.graph_file import load
+    from babblegraph.graph_file import load, write_whole
 
     choose(to, FORMATS, "--to")
     if output is not None:
@@ -38,7 +37,7 @@ def export(
     if output is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
     else:
-        _write(Path(output), text)
+        write_whole(output, text.encode())
 
 
 def _writer(to: str, width: int) -> Callable[[BabbleGraph], str]:
@@ -53,13 +52,3 @@ def _writer(to: str, width: int) -> Callable[[BabbleGraph], str]:
     from babblegraph import export as formats
 
     return {"graphml": formats.to_graphml, "json": formats.to_json, "dot": formats.to_dot}[to]
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

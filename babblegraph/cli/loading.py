@@ -131,6 +131,8 @@ def check_writable(file: str, option: str) -> None:
     path = Path(file)
     if path.is_dir():
         raise BadInput(f"{option} must be a file, got the folder {file!r}: add a file name")
+    if path.exists() and not path.is_file():  # a device or a pipe would be replaced by what is written
+        raise BadInput(f"{option} must be a regular file, got {file!r}, which is none: name another")
     try:
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
