@@ -657,6 +657,39 @@ def test_show_goes_back_to_a_round_and_plays_the_search_again(capsys, saved):
     assert "Gates" in out
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_a_hangup_save_the_graph_too_and_nohup_keeps_its_word(
+    capsys, player, monkeypatch, tmp_path, number
+):
+    class Interrupted(Player):
+        def expand(self, graph, *rest):
+            if graph.round == 3:
+                signal.raise_signal(number)
+            return super().expand(graph, *rest)
+
+    monkeypatch.setattr(build, "generator", lambda plan: Interrupted())
+    file = str(tmp_path / "graph")
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        said(capsys, "search", "1 2 3>99", "--save", file, status=128 + number)
+        assert load(file).round == 3
+        assert signal.getsignal(number) is signal.SIG_DFL
+        if number == signal.SIGHUP:
+            signal.signal(number, signal.SIG_IGN)
+            said(capsys, "search", "1 2 3>99", "--save", file, status=1)
+    finally:
+        signal.signal(number, before)
+
+
+def test_sigterm_ends_every_command_as_ctrl_c_does_with_a_status_of_its_own(capsys, monkeypatch):
+    def terminated(plan):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(build, "generator", terminated)
+    for command in (["search", "1 2>3"], ["estimate", "1 2>3"]):
+        assert "babblegraph: interrupted" in said(capsys, *command, status=143).err
+
+
 def test_show_compares_two_searches_and_reports_traps(capsys, saved):
     out, _ = said(capsys, "show", saved, "--diff", saved, status=0)
     assert "places" in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import suppress
 from typing import Any
 
 from babblegraph.clean import visible
@@ -16,7 +17,8 @@ def complain(message: str) -> None:
     """Prints a message on standard error, whatever texts, names and errors of others are in it."""
     encoding = (sys.stderr.encoding or "").lower()
     line = visible(" ".join(message.split()), ascii_only=not encoding.startswith("utf"))
-    print(f"babblegraph: {line}", file=sys.stderr)
+    with suppress(OSError):  # nobody reads it; the exit status says it all the same
+        print(f"babblegraph: {line}", file=sys.stderr)
 
 
 def one_line(found: dict[str, Any]) -> str:

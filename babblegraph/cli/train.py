@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from babblegraph.cli.train_output import Output
     from babblegraph.learning import Run, Settings
 
-DONE, INTERRUPTED = 0, 130
+DONE = 0
 ELITE, LEARN, GUARD = "Who is elite", "How to learn", "How to be sure"
 
 
@@ -216,6 +216,7 @@ def _run(
     how: dict[str, bool],
 ) -> int:
     from babblegraph.cli import build
+    from babblegraph.cli.interrupt import status_of
     from babblegraph.cli.output import aside
     from babblegraph.cli.train_output import Output
 
@@ -235,13 +236,13 @@ def _run(
                 output.levels = list(run.levels)
                 for level in run:
                     output.done(level, directory)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as stopped:
                 go_on = (
                     f"all finished levels are kept: babblegraph train --resume {shlex.quote(str(directory))}"
                 )
                 begun = (directory / "config.json").is_file()
                 output.tell(f"stopped; {go_on if begun else 'the run had not begun'}")
-                return INTERRUPTED
+                return status_of(stopped)
     return DONE
 
 
