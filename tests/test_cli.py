@@ -21,7 +21,7 @@ import pytest
 from babblegraph.born import Born
 from babblegraph.cli import build
 from babblegraph.cli.interrupt import Interruptible
-from babblegraph.cli.loading import load_function, nearest, read_prompts, unescaped
+from babblegraph.cli.loading import load_function, nearest, read_problems, unescaped
 from babblegraph.cli.main import main
 from babblegraph.cli.options import RESTARTS, SearchOptions
 from babblegraph.errors import BadInput
@@ -262,8 +262,38 @@ def test_prompts_are_read_from_lines_and_from_json_lines(tmp_path):
     plain.write_text("one\n\n two \n", "utf-8")
     chat = [{"role": "user", "content": "hi"}]
     lines.write_text("\n".join(json.dumps({"prompt": p}) for p in ("ä\nb", chat)), "utf-8")
-    assert read_prompts(str(plain)) == ["one", " two "]
-    assert read_prompts(str(lines)) == ["ä\nb", chat]
+    assert [p.prompt for p in read_problems(str(plain))] == ["one", " two "]
+    assert [p.prompt for p in read_problems(str(lines))] == ["ä\nb", chat]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("p.csv", "prompt,answer\n1+1?,2\n", "a table"),
+        ("p.json", '[\n  "one",\n  "two"\n]\n', "one JSON list"),
+        ("p.txt", '[{"prompt": "one"},\n {"prompt": "two"}]\n', "one JSON list"),
+    ],
+)
+def test_a_table_and_a_list_are_no_prompts_line_by_line(tmp_path, name, content, form):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match=f"got {form} in .*: write it as JSON Lines"):
+        read_problems(str(tmp_path / name))
+    (tmp_path / "plain.txt").write_text("[1, 2]\n")
+    assert [p.prompt for p in read_problems(str(tmp_path / "plain.txt"))] == ["[1, 2]"]
+
+
+def test_standard_input_is_read_as_a_file_is_whatever_encoding_the_terminal_has(monkeypatch):
+    def read(content, encoding="utf-8"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding=encoding))
+        return [(p.prompt, p.answer) for p in read_problems("-")]
+
+    assert read('\ufeff{"prompt": "a", "answer": 1}\r\n'.encode()) == [("a", 1)]
+    assert read("é\n".encode(), "latin-1") == [("é", None)]
+    with pytest.raises(BadInput, match="must be UTF-8, got '-'"):
+        read("é\n".encode("latin-1"), "latin-1")
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(BadInput, match="got it closed"):
+        read_problems("-")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +303,7 @@ def test_a_bad_line_of_json_names_its_line(tmp_path, line):
     file = tmp_path / "p.jsonl"
     file.write_text(f'{{"prompt": "fine"}}\n{line}\n')
     with pytest.raises(BadInput, match=r"p\.jsonl:2"):
-        read_prompts(str(file))
+        read_problems(str(file))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +318,7 @@ def test_where_json_is_broken_is_said_once(tmp_path, line, words):
     file = tmp_path / "p.jsonl"
     file.write_text(f'{{"prompt": "fine"}}\n{line}\n')
     with pytest.raises(BadInput, match=words) as wrong:
-        read_prompts(str(file))
+        read_problems(str(file))
     assert "line 1" not in str(wrong.value)
 
 
@@ -627,36 +657,6 @@ def test_ctrl_c_saves_the_graph_and_exits_with_130(capsys, player, monkeypatch, 
     assert load(file).round == 3
 
 
-# ------------------------------------------------------------------------------------------------ show, export
-
-
-def test_show_draws_a_saved_graph(capsys, saved):
-    out, err = said(capsys, "show", saved, "--width", "80", status=0)
-    assert err == ""
-    for word in ("1+2=3:3", "passed", "dead", "node gate", "Gates"):
-        assert word in out
-    assert max(map(len, out.splitlines())) <= 80
-
-
-def test_show_tells_everything_about_one_node(capsys, saved):
-    out, _ = said(capsys, "show", saved, "--node", "4", status=0)
-    for word in ("Node 4", "pruned", "node gate", "2-1=1:1"):
-        assert word in out
-
-
-@pytest.mark.parametrize("option", ["--tree", "--node"])
-def test_show_knows_which_trees_and_nodes_there_are(capsys, saved, option):
-    assert f"{option} must be one of" in said(capsys, "show", saved, option, "17", status=2).err
-
-
-def test_show_goes_back_to_a_round_and_plays_the_search_again(capsys, saved):
-    out, _ = said(capsys, "show", saved, "--round", "0", status=0)
-    assert "as of round 0 of 0" in out
-    out, _ = said(capsys, "show", saved, "--replay", "--speed", "50", status=0)
-    assert out.startswith("round 0 of 0")
-    assert "Gates" in out
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_and_a_hangup_save_the_graph_too_and_nohup_keeps_its_word(
     capsys, player, monkeypatch, tmp_path, number
@@ -688,6 +688,36 @@ def test_sigterm_ends_every_command_as_ctrl_c_does_with_a_status_of_its_own(caps
     monkeypatch.setattr(build, "generator", terminated)
     for command in (["search", "1 2>3"], ["estimate", "1 2>3"]):
         assert "babblegraph: interrupted" in said(capsys, *command, status=143).err
+
+
+# ------------------------------------------------------------------------------------------------ show, export
+
+
+def test_show_draws_a_saved_graph(capsys, saved):
+    out, err = said(capsys, "show", saved, "--width", "80", status=0)
+    assert err == ""
+    for word in ("1+2=3:3", "passed", "dead", "node gate", "Gates"):
+        assert word in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_show_tells_everything_about_one_node(capsys, saved):
+    out, _ = said(capsys, "show", saved, "--node", "4", status=0)
+    for word in ("Node 4", "pruned", "node gate", "2-1=1:1"):
+        assert word in out
+
+
+@pytest.mark.parametrize("option", ["--tree", "--node"])
+def test_show_knows_which_trees_and_nodes_there_are(capsys, saved, option):
+    assert f"{option} must be one of" in said(capsys, "show", saved, option, "17", status=2).err
+
+
+def test_show_goes_back_to_a_round_and_plays_the_search_again(capsys, saved):
+    out, _ = said(capsys, "show", saved, "--round", "0", status=0)
+    assert "as of round 0 of 0" in out
+    out, _ = said(capsys, "show", saved, "--replay", "--speed", "50", status=0)
+    assert out.startswith("round 0 of 0")
+    assert "Gates" in out
 
 
 def test_show_compares_two_searches_and_reports_traps(capsys, saved):

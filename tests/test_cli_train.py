@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -124,6 +125,22 @@ def test_who_interrupts_a_run_that_has_not_begun_is_not_told_to_go_on_with_it(ho
     (home / "run" / "config.json").write_text("{}")
     assert train(*given) == 130
     assert "kept: babblegraph train --resume run" in capsys.readouterr().err
+    monkeypatch.setattr("babblegraph.cli.build.generator", lambda plan: signal.raise_signal(signal.SIGTERM))
+    assert train(*given) == 143  # the same, with the status of a shell's custom
+    assert "kept: babblegraph train --resume run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "train-value"])
+def test_problems_that_come_through_a_pipe_are_read_once(home, capsys, monkeypatch, command):
+    def begun(plan):
+        raise BadInput(f"begun with {len(plan.problems)}")
+
+    monkeypatch.setattr("babblegraph.cli.build.generator", begun)
+    lines = "".join(f'{{"prompt": "{n}+1?", "answer": {n + 1}}}\n' for n in range(3))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    given = ["--task", "answers", "--prompts", "-", "--model", "model", "--out", "run"]
+    assert main([command, *given]) == 2
+    assert "begun with 3" in capsys.readouterr().err
 
 
 LOUD = """print("loaded")

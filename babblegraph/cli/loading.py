@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +26,6 @@ class Problem(NamedTuple):
     where: str
 
 
-def read_prompts(file: str) -> list[Prompt]:
-    """The prompts of a file; see `read_problems`."""
-    return [problem.prompt for problem in read_problems(file)]
-
-
 def read_problems(file: str) -> list[Problem]:
     """What a file asks: prompts one a line, or JSON Lines with "prompt" (or "question") and maybe "answer".
 
@@ -38,10 +34,10 @@ def read_problems(file: str) -> list[Problem]:
             a prompt is a text or a list of chat messages.
 
     Raises:
-        BadInput: no such file, no prompt in it, or a line that is none.
+        BadInput: no such file, no prompt in it, a table or a list, whose lines are no prompts, or a line that is none.
     """
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8-sig")
+        text = _bytes_of(file).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise BadInput(f"--prompts must be a file, got {file!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -49,9 +45,34 @@ def read_problems(file: str) -> list[Problem]:
     lines = [(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise BadInput(f"a prompts file needs a prompt, got none in {file!r}: write one a line")
+    if form := _no_lines(file, text):
+        raise BadInput(
+            f"a prompts file has a prompt a line, or JSON Lines, got {form} in {file!r}: write it as JSON Lines"
+        )
     if file.endswith((".jsonl", ".ndjson")) or lines[0][1].lstrip().startswith("{"):
         return [_json_problem(line, where) for where, line in lines]
-    return [Problem(line.rstrip("\r"), None, where) for where, line in lines]
+    return [Problem(line, None, where) for where, line in lines]
+
+
+def _bytes_of(file: str) -> bytes:
+    """What is in a file; of standard input too the bytes, whatever encoding a terminal has."""
+    if file != "-":
+        return Path(file).read_bytes()
+    if sys.stdin is None:
+        raise BadInput("--prompts - reads standard input, got it closed: name a file")
+    return sys.stdin.buffer.read()
+
+
+def _no_lines(file: str, text: str) -> str:
+    """What else a file holds whose lines are no prompts, though each could be taken for one; empty where they are."""
+    if file.lower().endswith((".csv", ".tsv")):
+        return "a table"
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            items = json.loads(text)
+            if file.lower().endswith(".json") or all(isinstance(item, dict) for item in items):
+                return "one JSON list"
+    return ""
 
 
 def check_prompt(prompt: Prompt, where: str = "the prompt") -> Prompt:

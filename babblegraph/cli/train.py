@@ -223,7 +223,7 @@ def _run(
     output = Output(**how)  # first: it keeps the standard output that the user's functions are kept from
     with aside(output.quiet):
         plan = build.plan(options, needs_prompt=False, more=held_out)
-        texts, held = prompts_of(plan, settings, held_out)
+        texts, held = prompts_of(plan, settings)
         config = told(options, held_out, directory if resume else None)
         with output:
             try:

@@ -82,17 +82,15 @@ def _config(directory: str) -> dict[str, Any]:
     return saved
 
 
-def prompts_of(plan: Any, settings: Settings, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
+def prompts_of(plan: Any, settings: Settings) -> tuple[list[Any], list[Any] | None]:
     """What to learn on, and what is held out; None for a tenth of the former.
 
     Raises:
         BadInput: neither a file nor the task has prompts.
     """
-    from babblegraph.cli.loading import read_prompts
-
-    aside = None if held_out is None else read_prompts(held_out)
-    if plan.options.prompts is not None:
-        return read_prompts(plan.options.prompts), aside
+    aside = None if plan.held_out is None else [problem.prompt for problem in plan.held_out]
+    if plan.problems:
+        return [problem.prompt for problem in plan.problems], aside
     from babblegraph.tasks.training import PROMPTS, task_prompts
 
     name = getattr(plan.task, "name", None)

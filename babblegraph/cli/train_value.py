@@ -80,7 +80,7 @@ def train_value(
         plan = build.plan(given, needs_prompt=False)
         if plan.task is None:
             raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
-        texts = _prompts(plan, prompts, count, seed)
+        texts = _prompts(plan, count, seed)
         check_folder(out, "--out")
         say(f"loading the model {plan.model}")
         threads = torch.get_num_threads()
@@ -112,16 +112,15 @@ def train_value(
     return 0
 
 
-def _prompts(plan: Any, file: str | None, count: int | None, seed: int) -> list[Any]:
+def _prompts(plan: Any, count: int | None, seed: int) -> list[Any]:
     """Training prompts, each once, as the model reads them: one that comes twice could be held out and learned from."""
     from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known
 
-    if file is not None:
+    if plan.problems:
         from babblegraph.api import prompts_of
-        from babblegraph.cli.loading import read_prompts
         from babblegraph.cli.values import said
 
-        found = prompts_of(said(read_prompts(file), plan), plan.task)
+        found = prompts_of(said([problem.prompt for problem in plan.problems], plan), plan.task)
     elif plan.model == EMBEDDED and known(plan.task) == EMBEDDED_TASK:
         import random
 
