@@ -139,6 +139,21 @@ def said(capsys, *arguments, status):
             (["train-value", "--task", t, "--out", "x"], "give a file with --prompts")
             for t in ("chain", "queens")
         ),
+        *(
+            ([command, option, ""], f"{option} must name something, got ''")
+            for command, option in (
+                *(
+                    ("search", f"--{name}")
+                    for name in ("model", "task", "strategy", "value", "vote", "device")
+                ),
+                *(("search", f"--{name}") for name in ("prompts", "save", "resume", "reward-model")),
+                *(("train", f"--{name}") for name in ("out", "resume")),
+                ("train-value", "--out"),
+            )
+        ),
+        (["train", "--out", "x", "--preset", ""], "--preset must name something, got ''"),
+        (["train", "--out", "x", "--held-out", ""], "--held-out must name something, got ''"),
+        (["search", "--good", ","], "--good must be words with commas in between, got none"),
         (["search", "-n", "0"], "--width must be above zero"),
         (["search", "--task", "contdown"], "did you mean 'countdown'"),
         (["search", "--strategy", "bable"], "did you mean 'babble'"),

@@ -55,6 +55,16 @@ def check_threshold(threshold: float | None) -> None:
         raise BadInput(f"--threshold must be a number from 0 to 1, got {threshold:g}: scores lie there")
 
 
+def check_named(option: str, name: str | None) -> None:
+    """Looks whether a name or a path may be used; None was not given, and may.
+
+    Raises:
+        BadInput: it is empty, as a shell makes it of a variable that is not set: it was meant to name something.
+    """
+    if name is not None and not name.strip():
+        raise BadInput(f"{option} must name something, got {name!r}: leave it out, or say what")
+
+
 def _written(number: float) -> str:
     """A number as it was typed, about: whole ones may be too long to be made into floats."""
     text = str(number) if isinstance(number, int) else f"{number:g}"

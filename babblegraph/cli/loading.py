@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from babblegraph.cli.bounds import check_named
 from babblegraph.errors import THEIRS, BadInput
 from babblegraph.given import is_message
 
@@ -149,6 +150,7 @@ def check_writable(file: str, option: str) -> None:
     Raises:
         BadInput: it cannot.
     """
+    check_named(option, file)
     path = Path(file)
     if path.is_dir():
         raise BadInput(f"{option} must be a file, got the folder {file!r}: add a file name")
@@ -171,6 +173,7 @@ def check_folder(folder: str, option: str) -> None:
     Raises:
         BadInput: it cannot.
     """
+    check_named(option, folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -243,6 +246,13 @@ def _json_problem(line: str, where: str) -> Problem:
     return Problem(check_prompt(prompt, where), found.get("answer"), where)
 
 
-def words(given: list[str] | None) -> tuple[str, ...]:
-    """Words of one or more options, each with commas in between."""
-    return tuple(word for words in given or () for word in words.split(",") if word)
+def words(given: list[str] | None, option: str) -> tuple[str, ...]:
+    """Words of one or more options, each with commas in between.
+
+    Raises:
+        BadInput: an option without any.
+    """
+    found = [[word for word in words.split(",") if word] for words in given or ()]
+    if not all(found):
+        raise BadInput(f"{option} must be words with commas in between, got none: give one, or leave it out")
+    return tuple(word for words in found for word in words)

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from babblegraph.cli.bounds import LARGEST_MEMORY, LONGEST, check_positive, check_seed, check_threshold
+from babblegraph.cli.bounds import (
+    LARGEST_MEMORY,
+    LONGEST,
+    check_named,
+    check_positive,
+    check_seed,
+    check_threshold,
+)
 from babblegraph.cli.loading import choose, from_anywhere, unescaped, words
 from babblegraph.errors import BadInput
 
@@ -19,6 +26,10 @@ WHAT, WORTH, BUDGET, HOW, FILES = (
     "Budget",
     "How to babble",
     "Files and output",
+)
+NAMES = (
+    *("prompts", "task", "model", "strategy", "value", "reward_model", "process_model", "vote"),
+    *("save", "resume", "device"),
 )
 OF_JUDGES = ("good", "bad", "separator", "aggregate")
 RESTARTS = ("entropy", "routes", "novelty", "pagerank")
@@ -97,6 +108,8 @@ class SearchOptions:
         Raises:
             BadInput: options that exclude each other, or a value out of bounds.
         """
+        for name in NAMES:
+            check_named(flag(name), getattr(self, name))
         self._check_conflicts()
         for name in ("tokens", "nodes", "width", "together", "span", "max_new_tokens", "top_k"):
             check_positive(flag(name), getattr(self, name))
@@ -188,8 +201,8 @@ def as_typed(
     """
     return SearchOptions(
         judge=None if judge is None else unescaped(judge),
-        good=words(good),
-        bad=words(bad),
+        good=words(good, "--good"),
+        bad=words(bad, "--bad"),
         stop=tuple(unescaped(s) for s in stop or ()),
         separator=None if separator is None else unescaped(separator),
         **others,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babblegraph.cli.bounds import check_named
 from babblegraph.cli.declared import (
     Bad,
     Chat,
@@ -199,10 +200,12 @@ def train(
         raise BadInput(
             "a run needs --out DIR to begin or --resume DIR to go on, got both or neither: give one"
         )
+    for name, one in {"--out": out, "--resume": resume, "--preset": preset, "--held-out": held_out}.items():
+        check_named(name, one)
     if resume is not None:
         settings, options, held_out = remembered(resume, changed, preset, options, held_out)
     else:
-        settings = settings_of(preset or "broad", changed)
+        settings = settings_of("broad" if preset is None else preset, changed)
     how = {"json": json, "quiet": quiet, "tensorboard": tensorboard}
     return _run(options, settings, held_out, Path(out or resume or ""), resume is not None, how)
 
