@@ -750,6 +750,10 @@ def test_show_compares_two_searches_and_reports_traps(capsys, saved):
         (["--speed", "0", "--replay"], "--speed must be above zero, got 0"),
         (["--traps", "--replay"], "show does one thing at a time, got --replay and --traps"),
         (["--diff", "/no/such"], "/no/such"),
+        (["--speed", "2"], "--speed is of --replay"),
+        (["--traps", "--height", "5"], "--height changes nothing that --traps shows"),
+        (["--node", "1", "--tree", "0"], "--tree changes nothing that --node shows"),
+        (["--diff", "/no/such", "--tree", "0"], "--tree changes nothing that --diff shows"),
     ],
 )
 def test_show_says_in_one_line_what_it_cannot_do(capsys, saved, options, word):
@@ -768,6 +772,13 @@ def test_export_writes_every_format_to_a_file_or_to_standard_output(capsys, save
     file = tmp_path / f"graph.{form}"
     assert said(capsys, "export", saved, "--to", form, "--output", str(file), status=0).out == ""
     assert file.read_text("utf-8").strip() == out.strip()
+
+
+def test_a_width_that_an_export_does_not_have_is_refused(capsys, saved):
+    err = said(capsys, "export", saved, "--to", "html", "--width", "80", status=2).err
+    assert "--width is of the SVG, got --to html" in err
+    wide = [said(capsys, "export", saved, "--to", "svg", *w, status=0).out for w in ([], ["--width", "100"])]
+    assert wide[0] == wide[1]
 
 
 def test_an_export_follows_a_link_and_replaces_no_pipe_or_device(capsys, saved, tmp_path):

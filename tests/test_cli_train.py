@@ -222,6 +222,16 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
         (["--prompts", "prompts.txt", "--out", "run", "--resume", "run"], "both"),
         (["--prompts", "prompts.txt", "--out", "run", "--value", "worth.py:vowels"], "elite"),
         (["--prompts", "prompts.txt", "--out", "run", "--rho", "2"], "--rho must be"),
+        *(
+            (["--prompts", "prompts.txt", "--out", "run", *idle], f"{idle[0]} {why}")
+            for idle, why in (
+                (["--keep", "4"], "is of --sampler frontier"),
+                (["--draws", "4", "--sampler", "babble"], "is of the samplers independent and frontier"),
+                (["--epochs", "4", "--steps", "9"], "counts where --steps does not"),
+                (["--replay", "1"], "is of --no-restart"),
+                (["--pooled"], "is of a γ by --rho or --top"),
+            )
+        ),
         (["--prompts", "prompts.txt", "--out", "run", "--lr", "-1"], "--lr must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--lambda", "3"], "--lambda must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--cap", "0"], "--cap must be"),
