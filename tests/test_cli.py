@@ -429,6 +429,20 @@ def test_a_verifier_that_raises_is_told_and_is_no_success(capsys, player, tmp_pa
     assert err.endswith(": verify raised ValueError: my bug\n")
 
 
+@pytest.mark.parametrize("how", [["--vote", "last-line"], ["--blind"]])
+def test_a_verifier_that_raises_at_the_end_loses_no_search(capsys, player, tmp_path, how):
+    file = tmp_path / "mine.py"
+    code = "from babblegraph import Countdown\n\nclass Mine(Countdown):\n"
+    file.write_text(f"{code}    def verify(self, prompt, text):\n        raise ValueError('my bug')\n")
+    out, err = said(
+        capsys, "search", "2 3>6", "--task", f"{file}:Mine", "--tokens", "60", *how, "--json", status=0
+    )
+    found = json.loads(out)
+    assert found["results"][0]["answer"]
+    assert (found["summary"]["right"], found["summary"]["failures"]) == (0, 1)
+    assert "the value or the task failed 1 time, first on node" in err
+
+
 def test_the_report_has_tree_answer_path_gates_and_budget(capsys, player):
     out, err = said(capsys, "search", "2 3 4>24", status=0)
     for word in (
