@@ -191,7 +191,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, arguments, words):
     assert err.rstrip("\n").isprintable()
 
 
-HOSTILE = "\x1b]0;x\x07 \x9b1m \u202e \u200b \x85"
+HOSTILE = "\x1b]0;x\x07 \x9b1m \u202e \u200b \x85 \udc80"
 
 
 def test_json_and_messages_have_nothing_in_them_that_a_terminal_obeys(capsys, tmp_path):

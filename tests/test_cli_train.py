@@ -164,13 +164,18 @@ def test_what_a_users_task_prints_is_no_level(home, capsys, how):
 
 
 def test_what_a_users_task_prints_is_no_figure_of_a_value(home, capsys, monkeypatch):
-    monkeypatch.setattr("babblegraph.scoring.fit.fit", lambda *data, **how: SimpleNamespace(held_out={}))
+    found = SimpleNamespace(to_json=lambda: {"auc": float("nan")})  # where no prompt has both outcomes
+    monkeypatch.setattr(
+        "babblegraph.scoring.fit.fit", lambda *data, **how: SimpleNamespace(held_out={1: found})
+    )
     monkeypatch.setattr("babblegraph.scoring.learned.save", lambda *fitted, **notes: None)
     (home / "mine.py").write_text(LOUD)
     given = ["--model", "model", "--prompts", "prompts.txt", "--task", "mine.py:Loud", "--copies", "2"]
     assert main(["train-value", *given, "--out", "value", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["folder"] == "value"
+    assert "NaN" not in out
+    found = json.loads(out)
+    assert (found["folder"], found["held_out"]) == ("value", {"1": {"auc": None}})
     assert "loaded" in err
     assert "asked" in err
 

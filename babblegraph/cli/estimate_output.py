@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from babblegraph.cli.lines import complain, one_line
@@ -91,6 +90,5 @@ def _as_json(
     if one_of is not None:
         k, passes = one_of
         fields["pass_at"] = {"k": k} | {name: getattr(passes, name) for name in ("value", "low", "high")}
-    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
     run = {name: graph.meta.get(name) for name in ("model", "task", "seed")}
-    return {"prompt": prompt, "threshold": threshold, **plain, **run}
+    return {"prompt": prompt, "threshold": threshold, **fields, **run}

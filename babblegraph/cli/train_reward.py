@@ -8,6 +8,7 @@ import typer
 
 from babblegraph.cli.bounds import check_positive
 from babblegraph.cli.declared import Device, Json, TrustRemoteCode
+from babblegraph.cli.lines import one_line
 from babblegraph.cli.loading import check_folder
 from babblegraph.cli.options import FILES, HOW, WHAT
 
@@ -39,8 +40,6 @@ def train_reward(
     json: Json = False,
 ) -> int:
     """Train a reward model from comparisons; `babblegraph search --reward-model DIR` then searches with it."""
-    import json as plain
-
     for name, number in (("--epochs", epochs), ("--batch-size", batch_size), ("--rate", rate)):
         check_positive(name, number)
     check_folder(out, "--out")
@@ -64,7 +63,7 @@ def train_reward(
         trust_remote_code=trust_remote_code,
     )
     if json:
-        print(plain.dumps({"folder": out, "template": template, **found._asdict()}))
+        print(one_line({"folder": out, "template": template, **found._asdict()}))
         return 0
     right = (
         "" if found.accuracy is None else f", {found.accuracy:.1%} of {found.held_out} held-out ones right"

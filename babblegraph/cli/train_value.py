@@ -9,6 +9,7 @@ import typer
 
 from babblegraph.cli.bounds import check_positive
 from babblegraph.cli.declared import Chat, Device, Json, Model, Prompts, System, Task, TrustRemoteCode
+from babblegraph.cli.lines import one_line
 from babblegraph.cli.options import FILES, HOW
 from babblegraph.errors import BadInput
 
@@ -148,10 +149,8 @@ def _reporter(say: Any, total: int) -> Any:
 
 def _print(fitted: Fitted, out: str, notes: dict[str, Any], json: bool, console: Any) -> None:
     if json:
-        import json as plain
-
         held = {str(depth): found.to_json() for depth, found in fitted.held_out.items()}
-        print(plain.dumps({"folder": out, "held_out": held, **notes}))
+        print(one_line({"folder": out, "held_out": held, **notes}))
         return
     from rich.table import Table
 
