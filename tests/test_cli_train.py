@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import sys
 from types import SimpleNamespace
@@ -121,13 +122,41 @@ def test_who_interrupts_a_run_that_has_not_begun_is_not_told_to_go_on_with_it(ho
     ]
     assert train(*given) == 130
     assert "the run had not begun" in capsys.readouterr().err
-    (home / "run").mkdir()
-    (home / "run" / "config.json").write_text("{}")
-    assert train(*given) == 130
-    assert "kept: babblegraph train --resume run" in capsys.readouterr().err
-    monkeypatch.setattr("babblegraph.cli.build.generator", lambda plan: signal.raise_signal(signal.SIGTERM))
-    assert train(*given) == 143  # the same, with the status of a shell's custom
-    assert "kept: babblegraph train --resume run" in capsys.readouterr().err
+
+    def begun(number):
+        def interrupted(plan):
+            (home / "run").mkdir()
+            (home / "run" / "config.json").write_text("{}")
+            if number == signal.SIGINT:  # which a shell's background ignores
+                raise KeyboardInterrupt
+            signal.raise_signal(number)
+
+        return interrupted
+
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        shutil.rmtree(home / "run", ignore_errors=True)
+        monkeypatch.setattr("babblegraph.cli.build.generator", begun(number))
+        assert train(*given) == status
+        assert "kept: babblegraph train --resume run" in capsys.readouterr().err
+
+
+def test_a_folder_that_no_run_can_begin_in_is_told_before_the_model_is_loaded(home, capsys, monkeypatch):
+    monkeypatch.setattr("babblegraph.cli.build.generator", lambda plan: pytest.fail("loaded"))
+    (home / "old").mkdir()
+    (home / "old" / "config.json").write_text("{}")
+    (home / "full").mkdir()
+    (home / "full" / "mine.txt").touch()
+    for folder, said in (
+        ("old", "new"),
+        ("full", "empty"),
+        ("prompts.txt", "one that can be written to"),
+        ("prompts.txt/run", "one that can be written to"),
+    ):
+        assert (
+            train("--prompts", "prompts.txt", "--value", "worth.py:vowels", "--top", "1", "--out", folder)
+            == 2
+        )
+        assert f"a run's directory must be {said}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "train-value"])

@@ -26,6 +26,7 @@ from babblegraph.cli.declared import (
 from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, as_typed
 from babblegraph.cli.train_options import prompts_of, remembered, settings_of, told, value_of
 from babblegraph.errors import BadInput
+from babblegraph.processes import place
 
 if TYPE_CHECKING:
     from babblegraph.cli.train_output import Output
@@ -202,10 +203,16 @@ def train(
         )
     for name, one in {"--out": out, "--resume": resume, "--preset": preset, "--held-out": held_out}.items():
         check_named(name, one)
+    from babblegraph.learning import Directory
+
     if resume is not None:
         settings, options, held_out = remembered(resume, changed, preset, options, held_out)
     else:
         settings = settings_of("broad" if preset is None else preset, changed)
+        if place().first:  # which may have begun before another process comes here
+            Directory(str(out)).need_new()
+    if json and quiet:
+        raise BadInput("--json prints one object a level and --quiet nothing, got both: drop one")
     how = {"json": json, "quiet": quiet, "tensorboard": tensorboard}
     return _run(options, settings, held_out, Path(out or resume or ""), resume is not None, how)
 
