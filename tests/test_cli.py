@@ -139,6 +139,13 @@ def said(capsys, *arguments, status):
             (["train-value", "--task", t, "--out", "x"], "give a file with --prompts")
             for t in ("chain", "queens")
         ),
+        (["train", "once", "--out", "x"], "babblegraph train takes options only, got 'once'"),
+        (["search", "--json", "-q"], "got both: drop one"),
+        (["train", "--out", "x", "--json", "-q"], "got both: drop one"),
+        *(
+            (["search", f"--{name}", "\udc80"], f"--{name} must be UTF-8")
+            for name in ("stop", "judge", "good")
+        ),
         *(
             ([command, option, ""], f"{option} must name something, got ''")
             for command, option in (
@@ -365,6 +372,15 @@ def test_a_resumed_search_keeps_what_is_not_said_again():
         1.0,
         "countdown",
     )
+
+
+def test_another_strategy_does_not_inherit_the_width_and_the_draws_of_the_one_before():
+    saved = {"strategy": "frontier", "width": 9, "draws": "systematic", "span": 3}
+    same = SearchOptions(resume="x").resumed(saved)
+    assert (same.strategy, same.width, same.draws, same.span) == ("frontier", 9, "systematic", 3)
+    other = SearchOptions(resume="x", strategy="greedy").resumed(saved)  # which takes neither
+    assert (other.width, other.draws, other.span) == (None, None, 3)
+    assert SearchOptions(resume="x", strategy="dvts", width=2).resumed(saved).width == 2
 
 
 def test_a_resumed_search_goes_on_after_an_answer_passes_until_it_is_told_not_to(capsys, player, tmp_path):

@@ -65,6 +65,18 @@ def check_named(option: str, name: str | None) -> None:
         raise BadInput(f"{option} must name something, got {name!r}: leave it out, or say what")
 
 
+def check_text(option: str, text: str) -> None:
+    """Looks whether a model can read a text.
+
+    Raises:
+        BadInput: it is not Unicode; a shell hands on any bytes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{option} must be UTF-8, got {text!r:.80}: mend its encoding") from None
+
+
 def _written(number: float) -> str:
     """A number as it was typed, about: whole ones may be too long to be made into floats."""
     text = str(number) if isinstance(number, int) else f"{number:g}"

@@ -148,6 +148,8 @@ def _usage(error: Any, arguments: Sequence[str]) -> str:
         if parameter is not None and option in parameter.opts:
             return f"{message}, got {value!r}"
     if found := EXTRA.search(message):
+        if not any(p.param_type_name == "argument" for p in context.command.params):
+            return f"{path} takes options only, got {found[1]!r:.80}: {path} --help lists them"
         return f"a prompt or file must be one word, got more ({found[1]}): put quotes around all of it"
     return f"{message}: {path} --help says what it takes"
 

@@ -13,6 +13,7 @@ from babblegraph.cli.bounds import (
     check_named,
     check_positive,
     check_seed,
+    check_text,
     check_threshold,
 )
 from babblegraph.cli.loading import choose, from_anywhere, unescaped, words
@@ -31,6 +32,8 @@ NAMES = (
     *("prompts", "task", "model", "strategy", "value", "reward_model", "process_model", "vote"),
     *("save", "resume", "device"),
 )
+TEXTS = ("system", "judge", "good", "bad", "separator", "stop")  # what a model reads or writes
+OF_STRATEGY = ("width", "draws")  # they mean something else to another one, or nothing
 OF_JUDGES = ("good", "bad", "separator", "aggregate")
 RESTARTS = ("entropy", "routes", "novelty", "pagerank")
 DRAWN = ("temperature", "top_k", "top_p", "width", "draws", "restarts", "span", "max_new_tokens")
@@ -110,6 +113,10 @@ class SearchOptions:
         """
         for name in NAMES:
             check_named(flag(name), getattr(self, name))
+        for name in TEXTS:
+            given = getattr(self, name) or ()
+            for text in (given,) if isinstance(given, str) else given:
+                check_text(flag(name), text)
         self._check_conflicts()
         for name in ("tokens", "nodes", "width", "together", "span", "max_new_tokens", "top_k"):
             check_positive(flag(name), getattr(self, name))
@@ -141,13 +148,13 @@ class SearchOptions:
     def resumed(self, saved: Mapping[str, Any]) -> SearchOptions:
         """These options, and what a graph remembers where they say nothing."""
         said = {f.name: getattr(self, f.name) for f in fields(self)}
-        given_value = any(said[name] is not None for name in JUDGES)
+        other: tuple[str, ...] = ()  # what goes with something that now is another
+        if any(said[name] is not None for name in JUDGES):
+            other += (*JUDGES, *OF_JUDGES)
+        if self.strategy not in (None, saved.get("strategy")):
+            other += OF_STRATEGY
         for name in _REMEMBERED:
-            if (
-                said[name] in (None, ())
-                and name in saved
-                and not (given_value and name in (*JUDGES, *OF_JUDGES))
-            ):
+            if said[name] in (None, ()) and name in saved and name not in other:
                 said[name] = tuple(saved[name]) if isinstance(saved[name], list) else saved[name]
         return SearchOptions(**said)
 
