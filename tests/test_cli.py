@@ -141,6 +141,8 @@ def said(capsys, *arguments, status):
         ),
         (["train", "once", "--out", "x"], "babblegraph train takes options only, got 'once'"),
         (["search", "--json", "-q"], "got both: drop one"),
+        (["search", "--tokens", "4", "--tokens", "x"], "integer, got 'x'"),
+        (["search", "--tokens=abc"], "integer, got 'abc'"),
         (["train", "--out", "x", "--json", "-q"], "got both: drop one"),
         *(
             (["search", f"--{name}", "\udc80"], f"--{name} must be UTF-8")
@@ -259,6 +261,14 @@ def test_a_value_file_that_is_no_use_is_bad_input(capsys, tmp_path, code, words)
     _, err = said(capsys, "search", "--value", f"{file}:ff", status=2)
     assert words in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", ["prompts = 5", "def prepare(self, prompt): raise KeyError('mine')"])
+def test_a_task_that_cannot_give_its_prompts_is_bad_input(capsys, tmp_path, wrong):
+    file = tmp_path / "mine.py"
+    file.write_text(f"class T:\n  prompts = ['a']\n  {wrong}\n  def verify(self, prompt, text): return 1\n")
+    err = said(capsys, "search", "--task", f"{file}:T", status=2).err
+    assert "a task must list its prompts and prepare each" in err
 
 
 def test_a_traceback_is_shown_only_with_debug(capsys):

@@ -144,9 +144,10 @@ def _usage(error: Any, arguments: Sequence[str]) -> str:
             (o for o in parameter.opts if o.startswith("--")), (parameter.metavar or parameter.name).upper()
         )
         return f"{name} must be given, got none: {path} --help says what it is"
-    for option, value in pairwise(arguments):
-        if parameter is not None and option in parameter.opts:
-            return f"{message}, got {value!r}"
+    names = () if parameter is None else parameter.opts
+    split = [a.partition("=")[::2] for a in arguments if a.partition("=")[0] in names and "=" in a]
+    if given := [value for option, value in pairwise(arguments) if option in names] or [v for _, v in split]:
+        return f"{message}, got {given[-1]!r:.80}"  # of several the last one counts
     if found := EXTRA.search(message):
         if not any(p.param_type_name == "argument" for p in context.command.params):
             return f"{path} takes options only, got {found[1]!r:.80}: {path} --help lists them"
