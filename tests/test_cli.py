@@ -141,6 +141,7 @@ def said(capsys, *arguments, status):
         ),
         (["train", "once", "--out", "x"], "babblegraph train takes options only, got 'once'"),
         (["search", "--json", "-q"], "got both: drop one"),
+        (["search", "--strategy", "greedy", "--span", "5"], "--span is not for greedy"),
         (["search", "--tokens", "4", "--tokens", "x"], "integer, got 'x'"),
         (["search", "--tokens=abc"], "integer, got 'abc'"),
         (["train", "--out", "x", "--json", "-q"], "got both: drop one"),

@@ -199,6 +199,10 @@ def _strategy(plan: Plan) -> Any:
         if not named:
             raise BadInput(f"--width is not for {plan.strategy}, got {plan.options.width}: leave it out")
         how[named[0]] = plan.options.width
+    if plan.options.span is not None and plan.strategy in EVERY_TOKEN and plan.graph is None:
+        raise BadInput(
+            f"--span is not for {plan.strategy}, whose nodes are single tokens, got {plan.options.span}: leave it out"
+        )
     if plan.options.draws is not None:
         if "draws" not in takes:
             raise BadInput(
