@@ -17,7 +17,11 @@ def main() -> int:
     except KeyboardInterrupt:
         print("babblegraph: interrupted", file=sys.stderr)
         status = 130
-    if status == 130:  # it has been said: one more Ctrl-C must not break into what Python does at its exit
+    if status in (
+        129,
+        130,
+        143,
+    ):  # interrupted; it has been said: one more Ctrl-C must not break into what Python does at its exit
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return status
 

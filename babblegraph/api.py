@@ -14,7 +14,7 @@ import numpy as np
 from babblegraph.budget import Budget, Spent
 from babblegraph.errors import BadInput
 from babblegraph.estimates import Estimate, probability
-from babblegraph.given import is_number
+from babblegraph.given import is_number, is_whole, need_whole
 from babblegraph.graph import BabbleGraph
 from babblegraph.loop import Round, search
 from babblegraph.outcome import failed
@@ -69,7 +69,16 @@ class Result:
         return probability(self.graph, 1.0 if self.threshold is None else self.threshold)
 
     def best(self, k: int = 1, prompt: int = 0) -> list[Answer]:
-        """The k best finished leaves of one prompt, best first; of equal texts one (the elite gate)."""
+        """The k best finished leaves of one prompt, best first; of equal texts one (the elite gate).
+
+        Raises:
+            BadInput: a k that is no whole number, or no such prompt.
+        """
+        need_whole("k", k, 0)
+        if not is_whole(prompt) or not 0 <= prompt < self.graph.trees:
+            raise BadInput(
+                f"prompt must be the place of one, 0 to {self.graph.trees - 1}, got {prompt!r:.80}: give one of these"
+            )
         graph, texts = self.graph, set[str]()
         answers: list[Answer] = []
         for node in graph.best(graph.size, tree=prompt):
@@ -112,7 +121,7 @@ def babble(
         threshold: what a leaf's score must reach; 1 by default where there is a task, else none. The default
             strategy stops at the first leaf that reaches it.
         seed: the same seed gives the same graph.
-        graph: goes on with a saved graph; then `prompts` must be None.
+        graph: goes on with a saved graph and its seed; then `prompts` must be None.
         close: leave no weight on unfinished nodes, so that the result has an estimate; see `search`.
 
     Returns:
@@ -138,7 +147,7 @@ def babble(
         "close": close,
     }
     found = rounds(generator, prompts, threshold=threshold, seed=seed, graph=graph, **options)
-    before = 0 if graph is None else graph.meta.get("scorer_failures", 0)
+    before = getattr(graph, "meta", {}).get("scorer_failures", 0)
     if last := deque(found, maxlen=1):
         if last[0].graph.meta.get("scorer_failures", 0) > before:
             warnings.warn(f"{failed(last[0].graph)}; see graph.failures", RuntimeWarning, stacklevel=2)
@@ -182,6 +191,8 @@ def rounds(
     for each in found:
         each.graph.meta["threshold"] = threshold
         yield each
+    if graph is not None:  # also one that was spent, and now is measured by another threshold
+        graph.meta["threshold"] = threshold
 
 
 def score_of(
@@ -193,11 +204,16 @@ def score_of(
     """How a search scores: by the task and the value, by likelihood where there is neither verifier nor value.
 
     Raises:
-        BadInput: a task without `verify`, which would search for nothing, or a value that is none.
+        BadInput: a task without `verify`, which would search for nothing, or a value or a connectivity
+            that is none.
     """
     if task is not None and not (hasattr(task, "verify") and (task.verify is None or callable(task.verify))):
         got = repr(task) if isinstance(task, str) else type(task).__name__
         raise BadInput(f"a task must have verify(prompt, text), or verify = None, got {got:.80}: add it")
+    if connectivity is not None and not callable(connectivity):
+        raise BadInput(
+            f"a connectivity must be a function of a graph, or None, got {connectivity!r:.80}: pass entropy_to_go, say"
+        )
     if value is None and not verifies(task):
         value = likelihood
     return Score(task, None if value is None else function_value(value), connectivity, threshold)

@@ -16,7 +16,7 @@ from babblegraph.splitting import Levels
 from babblegraph.splitting import multilevel as over_levels
 from babblegraph.strategies import frontier
 
-TREES, KEEP = 32, 16  # by default
+TREES, KEEP, TOKENS = 32, 16, 1000  # by default
 NO_THRESHOLD = "an estimate needs a threshold, got none: pass threshold, or a task, whose is 1"
 
 
@@ -28,7 +28,7 @@ def estimate(
     value: Callable[..., Any] | None = None,
     threshold: float | None = None,
     trees: int = TREES,
-    budget: Budget | int = 1000,
+    budget: Budget | int = TOKENS,
     strategy: Strategy | None = None,
     under: str = "f",
     ratio: bool = False,
@@ -47,13 +47,14 @@ def estimate(
         strategy: one with the aim `estimate`; `frontier` by default.
         under, ratio: as for `estimates.probability`.
         seed: the same seed gives the same estimate.
-        graph: estimate from this graph instead of searching.
+        graph: estimate from this graph instead of searching; takes nothing that says how to search.
 
     Returns:
         The estimate, or a reason why there is none, with a bound where no text passed.
 
     Raises:
-        BadInput: fewer than two trees, no threshold, a strategy that solves, and what `babble` raises.
+        BadInput: fewer than two trees, no threshold, a strategy that solves, a graph and how to search, and what
+            `babble` raises.
 
     >>> import babblegraph as bg
     >>> found = bg.estimate(bg.Babbler.embedded(), "2 3 4>24", task=bg.Countdown(), trees=32, budget=300)
@@ -61,7 +62,17 @@ def estimate(
     (True, 32)
     """
     check_under(under)
-    if graph is None:
+    if graph is not None:
+        search = {
+            "task": task is None,
+            "value": value is None,
+            "strategy": strategy is None,
+            "seed": seed == 0,
+        }
+        search |= {"trees": trees == TREES, "budget": isinstance(budget, int) and budget == TOKENS}
+        if given := [name for name, usual in search.items() if not usual]:
+            raise BadInput(f"a graph is estimated from as it was grown, got {given[0]} too: leave it out")
+    else:
         if generator is None:
             raise BadInput("an estimate needs a generator or a graph, got neither: give one")
         if not is_whole(trees) or trees < 2:
@@ -110,6 +121,7 @@ def multilevel(
     Raises:
         BadInput: see `splitting.multilevel`.
     """
+    threshold_of(task, None)  # for what is wrong with the task
     (one,) = prompts_of([prompt], task)
     score = score_of(task, value, threshold)
     return over_levels(generator, one, score=score, threshold=threshold, **options)

@@ -135,11 +135,7 @@ def _digest(header: dict[str, Any], tensors: Tensors) -> str:
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file, or what a link leads to, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written, or is a pipe or a device.
-    """
+    """Writes a regular file, or the one that a link leads to, whole or not at all; raises OSError."""
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise OSError("not a regular file")

@@ -51,7 +51,7 @@ def search(
         score: fills the values of new nodes, and marks finished and dead ones.
         strategy: whom to expand and whom to stop.
         budget: what may be spent; sampled tokens and nodes count for each prompt.
-        seed: a non-negative integer.
+        seed: a non-negative integer; a graph that goes on has its own.
         graph: go on with this graph instead of starting one for prompts; a round in which it was cut off, as by
             Ctrl-C while it was scored, is scored anew and pruned first. One that was searched to solve keeps that
             aim, whatever goes on with it: what biased its weights stays in them.
@@ -64,8 +64,8 @@ def search(
 
     Raises:
         BadInput: what is no generator, scorer, strategy or budget; a strategy that chooses what it may not; neither
-            prompts nor a graph, or both; a seed that is negative or no whole number; `close` with a strategy whose
-            aim is not `estimate`.
+            prompts nor a graph, or both; a seed that is negative, no whole number, or not the graph's; `close` with a
+            strategy whose aim is not `estimate`.
     """
     _check(generator, score, strategy, budget, seed)
     if close and strategy.aim != "estimate":
@@ -149,7 +149,11 @@ def _begin(
     if graph is None:
         graph = generator.start(prompts or (), seed)
         return graph, Meter(budget, graph.trees), Rng(seed)
-    rng = Rng(int(graph.meta["seed"]))
+    if not isinstance(graph, BabbleGraph):
+        raise BadInput(f"a graph to go on with must be a BabbleGraph, got {graph!r:.80}: BabbleGraph.load it")
+    if seed not in (0, own := int(graph.meta["seed"])):  # 0 is what nobody asked for
+        raise BadInput(f"a graph goes on with its own seed, {own}, got {seed}: leave it out")
+    rng = Rng(own)
     if "spent" not in graph.meta:
         return graph, Meter(budget, graph.trees), rng
     return graph, Meter.resumed(budget, graph.trees, graph.meta["spent"]), rng

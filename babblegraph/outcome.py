@@ -54,13 +54,20 @@ def elect(graph: BabbleGraph, answer: Callable[[str], str | None], *, weighted: 
     }
 
 
-def mark(graph: BabbleGraph, task: Task, *, threshold: float = 1.0) -> Tally | None:
+def mark(
+    graph: BabbleGraph,
+    task: Task,
+    *,
+    threshold: float = 1.0,
+    failed: Callable[[int, BaseException], None] | None = None,
+) -> Tally | None:
     """Asks a task's verifier whether each prompt's answer is right; where there is no answer, it is not.
 
     Args:
         graph: of any search; it remembers the marks, None for prompts that were not begun.
         task: with a verifier.
         threshold: the score from which on an answer is right.
+        failed: told the node and what its verifier raised; the answer then is not right. None: that is raised.
 
     Returns:
         How many are right of those that were begun; None where none was.
@@ -71,7 +78,7 @@ def mark(graph: BabbleGraph, task: Task, *, threshold: float = 1.0) -> Tally | N
     if not verifies(task):
         raise BadInput(f"marks need a task with a verifier, got {type(task).__name__}: pass the task itself")
     graph.meta["right"] = [
-        _is_right(graph, tree, task, threshold) if on else None
+        _is_right(graph, tree, task, threshold, failed) if on else None
         for tree, on in enumerate(begun(graph).tolist())
     ]
     return settled(graph)[1]
@@ -137,14 +144,23 @@ def _tally(hits: Sequence[bool]) -> Tally | None:
     return Tally(sum(hits), len(hits), sum(hits) / len(hits), low, high)
 
 
-def _is_right(graph: BabbleGraph, tree: int, task: Task, threshold: float) -> bool:
+def _is_right(
+    graph: BabbleGraph,
+    tree: int,
+    task: Task,
+    threshold: float,
+    failed: Callable[[int, BaseException], None] | None,
+) -> bool:
     node = chosen(graph, tree)
     if node is None:
         return False
     try:
         return bool(task.verify(graph.prompts[tree], graph.text(node)) >= threshold)
-    except BadInput:
-        raise
     except THEIRS as problem:
+        if failed is not None:
+            failed(node, problem)
+            return False
+        if isinstance(problem, BadInput):
+            raise
         said = f"{type(problem).__name__}: {problem}"
         raise BadInput(f"a verifier must score every text, got {graph.text(node)!r:.60}: {said}") from problem

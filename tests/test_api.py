@@ -145,6 +145,25 @@ def test_a_graph_goes_on_only_with_its_own_model(babbler, characters, tmp_path):
         bg.babble(other, None, graph=bg.BabbleGraph.load(tmp_path / "graph.bg"), value=likelihood, budget=90)
 
 
+def test_a_graph_goes_on_with_its_own_seed_and_is_measured_by_the_threshold_that_is_asked_for(babbler):
+    graph = bg.babble(babbler, "1 2", budget=30, seed=4).graph
+    with pytest.raises(bg.BadInput, match="a graph goes on with its own seed, 4, got 5"):
+        bg.babble(babbler, None, graph=graph, budget=60, seed=5)
+    assert bg.babble(babbler, None, graph=graph, budget=60, seed=4).graph.meta["seed"] == 4
+    spent = bg.babble(babbler, None, graph=graph, budget=10, threshold=0.5)
+    assert (spent.spent, spent.threshold) == (None, 0.5)
+    with pytest.raises(bg.BadInput, match="must be a BabbleGraph, got 'graph"):
+        bg.babble(babbler, None, graph="graph.bg")
+
+
+@pytest.mark.parametrize("asked", [{"k": -1}, {"k": 2.5}, {"k": "1"}, {"prompt": 1}, {"prompt": -1}])
+def test_the_best_of_no_prompt_or_of_no_number_is_refused(babbler, asked):
+    result = bg.babble(babbler, "1 2", budget=30)
+    assert result.best(0) == []
+    with pytest.raises(bg.BadInput, match=f"{next(iter(asked))} must be"):
+        result.best(**asked)
+
+
 def test_stopping_the_rounds_gives_memory_back_and_keeps_the_graph(babbler):
     rounds = bg.rounds(babbler, "1 2", value=likelihood, budget=400)
     graph = next(each.graph for each in rounds if each.graph.best(1))

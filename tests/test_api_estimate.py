@@ -63,6 +63,18 @@ def test_what_cannot_be_estimated_is_refused_in_one_line(babbler):
         (lambda: bg.estimate(babbler, "1 2", task=HasDigit(), strategy=best_of_n(n=2)), "closed"),
         (lambda: bg.estimate(None, None, graph=graph), "needs a threshold"),
         (lambda: bg.estimate(None, "nobody", graph=graph, threshold=0.5), "prompt of the graph"),
+        *(
+            (lambda more=more: bg.estimate(None, None, graph=graph, threshold=0.5, **more), "as it was grown")
+            for more in (
+                {"trees": 64},
+                {"budget": 9},
+                {"seed": 1},
+                {"task": HasDigit()},
+                {"value": likelihood},
+            )
+        ),
+        (lambda: bg.multilevel(babbler, "1 2", threshold=1, task=HasDigit), "got the class HasDigit"),
+        (lambda: bg.babble(babbler, "1 2", connectivity="entropy"), "a connectivity must be a function"),
     ):
         with pytest.raises(bg.BadInput, match=said) as error:
             call()

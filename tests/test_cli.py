@@ -21,7 +21,7 @@ import pytest
 from babblegraph.born import Born
 from babblegraph.cli import build
 from babblegraph.cli.interrupt import Interruptible
-from babblegraph.cli.loading import load_function, nearest, read_prompts, unescaped
+from babblegraph.cli.loading import load_function, nearest, read_problems, unescaped
 from babblegraph.cli.main import main
 from babblegraph.cli.options import RESTARTS, SearchOptions
 from babblegraph.errors import BadInput
@@ -139,6 +139,31 @@ def said(capsys, *arguments, status):
             (["train-value", "--task", t, "--out", "x"], "give a file with --prompts")
             for t in ("chain", "queens")
         ),
+        (["train", "once", "--out", "x"], "babblegraph train takes options only, got 'once'"),
+        (["search", "--json", "-q"], "got both: drop one"),
+        (["search", "--strategy", "greedy", "--span", "5"], "--span is not for greedy"),
+        (["search", "--tokens", "4", "--tokens", "x"], "integer, got 'x'"),
+        (["search", "--tokens=abc"], "integer, got 'abc'"),
+        (["train", "--out", "x", "--json", "-q"], "got both: drop one"),
+        *(
+            (["search", f"--{name}", "\udc80"], f"--{name} must be UTF-8")
+            for name in ("stop", "judge", "good")
+        ),
+        *(
+            ([command, option, ""], f"{option} must name something, got ''")
+            for command, option in (
+                *(
+                    ("search", f"--{name}")
+                    for name in ("model", "task", "strategy", "value", "vote", "device")
+                ),
+                *(("search", f"--{name}") for name in ("prompts", "save", "resume", "reward-model")),
+                *(("train", f"--{name}") for name in ("out", "resume")),
+                ("train-value", "--out"),
+            )
+        ),
+        (["train", "--out", "x", "--preset", ""], "--preset must name something, got ''"),
+        (["train", "--out", "x", "--held-out", ""], "--held-out must name something, got ''"),
+        (["search", "--good", ","], "--good must be words with commas in between, got none"),
         (["search", "-n", "0"], "--width must be above zero"),
         (["search", "--task", "contdown"], "did you mean 'countdown'"),
         (["search", "--strategy", "bable"], "did you mean 'babble'"),
@@ -177,7 +202,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, arguments, words):
     assert err.rstrip("\n").isprintable()
 
 
-HOSTILE = "\x1b]0;x\x07 \x9b1m \u202e \u200b \x85"
+HOSTILE = "\x1b]0;x\x07 \x9b1m \u202e \u200b \x85 \udc80"
 
 
 def test_json_and_messages_have_nothing_in_them_that_a_terminal_obeys(capsys, tmp_path):
@@ -240,6 +265,14 @@ def test_a_value_file_that_is_no_use_is_bad_input(capsys, tmp_path, code, words)
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("wrong", ["prompts = 5", "def prepare(self, prompt): raise KeyError('mine')"])
+def test_a_task_that_cannot_give_its_prompts_is_bad_input(capsys, tmp_path, wrong):
+    file = tmp_path / "mine.py"
+    file.write_text(f"class T:\n  prompts = ['a']\n  {wrong}\n  def verify(self, prompt, text): return 1\n")
+    err = said(capsys, "search", "--task", f"{file}:T", status=2).err
+    assert "a task must list its prompts and prepare each" in err
+
+
 def test_a_traceback_is_shown_only_with_debug(capsys):
     assert "Traceback" not in said(capsys, "show", "/no/such", status=2).err
     for arguments in (["--debug", "show", "/no/such"], ["show", "/no/such", "--debug"]):
@@ -263,8 +296,38 @@ def test_prompts_are_read_from_lines_and_from_json_lines(tmp_path):
     plain.write_text("one\n\n two \n", "utf-8")
     chat = [{"role": "user", "content": "hi"}]
     lines.write_text("\n".join(json.dumps({"prompt": p}) for p in ("ä\nb", chat)), "utf-8")
-    assert read_prompts(str(plain)) == ["one", " two "]
-    assert read_prompts(str(lines)) == ["ä\nb", chat]
+    assert [p.prompt for p in read_problems(str(plain))] == ["one", " two "]
+    assert [p.prompt for p in read_problems(str(lines))] == ["ä\nb", chat]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("p.csv", "prompt,answer\n1+1?,2\n", "a table"),
+        ("p.json", '[\n  "one",\n  "two"\n]\n', "one JSON list"),
+        ("p.txt", '[{"prompt": "one"},\n {"prompt": "two"}]\n', "one JSON list"),
+    ],
+)
+def test_a_table_and_a_list_are_no_prompts_line_by_line(tmp_path, name, content, form):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match=f"got {form} in .*: write it as JSON Lines"):
+        read_problems(str(tmp_path / name))
+    (tmp_path / "plain.txt").write_text("[1, 2]\n")
+    assert [p.prompt for p in read_problems(str(tmp_path / "plain.txt"))] == ["[1, 2]"]
+
+
+def test_standard_input_is_read_as_a_file_is_whatever_encoding_the_terminal_has(monkeypatch):
+    def read(content, encoding="utf-8"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding=encoding))
+        return [(p.prompt, p.answer) for p in read_problems("-")]
+
+    assert read('\ufeff{"prompt": "a", "answer": 1}\r\n'.encode()) == [("a", 1)]
+    assert read("é\n".encode(), "latin-1") == [("é", None)]
+    with pytest.raises(BadInput, match="must be UTF-8, got '-'"):
+        read("é\n".encode("latin-1"), "latin-1")
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(BadInput, match="got it closed"):
+        read_problems("-")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +337,7 @@ def test_a_bad_line_of_json_names_its_line(tmp_path, line):
     file = tmp_path / "p.jsonl"
     file.write_text(f'{{"prompt": "fine"}}\n{line}\n')
     with pytest.raises(BadInput, match=r"p\.jsonl:2"):
-        read_prompts(str(file))
+        read_problems(str(file))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +352,7 @@ def test_where_json_is_broken_is_said_once(tmp_path, line, words):
     file = tmp_path / "p.jsonl"
     file.write_text(f'{{"prompt": "fine"}}\n{line}\n')
     with pytest.raises(BadInput, match=words) as wrong:
-        read_prompts(str(file))
+        read_problems(str(file))
     assert "line 1" not in str(wrong.value)
 
 
@@ -321,6 +384,15 @@ def test_a_resumed_search_keeps_what_is_not_said_again():
         1.0,
         "countdown",
     )
+
+
+def test_another_strategy_does_not_inherit_the_width_and_the_draws_of_the_one_before():
+    saved = {"strategy": "frontier", "width": 9, "draws": "systematic", "span": 3}
+    same = SearchOptions(resume="x").resumed(saved)
+    assert (same.strategy, same.width, same.draws, same.span) == ("frontier", 9, "systematic", 3)
+    other = SearchOptions(resume="x", strategy="greedy").resumed(saved)  # which takes neither
+    assert (other.width, other.draws, other.span) == (None, None, 3)
+    assert SearchOptions(resume="x", strategy="dvts", width=2).resumed(saved).width == 2
 
 
 def test_a_resumed_search_goes_on_after_an_answer_passes_until_it_is_told_not_to(capsys, player, tmp_path):
@@ -383,6 +455,20 @@ def test_a_verifier_that_raises_is_told_and_is_no_success(capsys, player, tmp_pa
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith(f"babblegraph: {line}")
     assert err.endswith(": verify raised ValueError: my bug\n")
+
+
+@pytest.mark.parametrize("how", [["--vote", "last-line"], ["--blind"]])
+def test_a_verifier_that_raises_at_the_end_loses_no_search(capsys, player, tmp_path, how):
+    file = tmp_path / "mine.py"
+    code = "from babblegraph import Countdown\n\nclass Mine(Countdown):\n"
+    file.write_text(f"{code}    def verify(self, prompt, text):\n        raise ValueError('my bug')\n")
+    out, err = said(
+        capsys, "search", "2 3>6", "--task", f"{file}:Mine", "--tokens", "60", *how, "--json", status=0
+    )
+    found = json.loads(out)
+    assert found["results"][0]["answer"]
+    assert (found["summary"]["right"], found["summary"]["failures"]) == (0, 1)
+    assert "the value or the task failed 1 time, first on node" in err
 
 
 def test_the_report_has_tree_answer_path_gates_and_budget(capsys, player):
@@ -628,6 +714,39 @@ def test_ctrl_c_saves_the_graph_and_exits_with_130(capsys, player, monkeypatch, 
     assert load(file).round == 3
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_a_hangup_save_the_graph_too_and_nohup_keeps_its_word(
+    capsys, player, monkeypatch, tmp_path, number
+):
+    class Interrupted(Player):
+        def expand(self, graph, *rest):
+            if graph.round == 3:
+                signal.raise_signal(number)
+            return super().expand(graph, *rest)
+
+    monkeypatch.setattr(build, "generator", lambda plan: Interrupted())
+    file = str(tmp_path / "graph")
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        said(capsys, "search", "1 2 3>99", "--save", file, status=128 + number)
+        assert load(file).round == 3
+        assert signal.getsignal(number) is signal.SIG_DFL
+        if number == signal.SIGHUP:
+            signal.signal(number, signal.SIG_IGN)
+            said(capsys, "search", "1 2 3>99", "--save", file, status=1)
+    finally:
+        signal.signal(number, before)
+
+
+def test_sigterm_ends_every_command_as_ctrl_c_does_with_a_status_of_its_own(capsys, monkeypatch):
+    def terminated(plan):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(build, "generator", terminated)
+    for command in (["search", "1 2>3"], ["estimate", "1 2>3"]):
+        assert "babblegraph: interrupted" in said(capsys, *command, status=143).err
+
+
 # ------------------------------------------------------------------------------------------------ show, export
 
 
@@ -673,6 +792,10 @@ def test_show_compares_two_searches_and_reports_traps(capsys, saved):
         (["--speed", "0", "--replay"], "--speed must be above zero, got 0"),
         (["--traps", "--replay"], "show does one thing at a time, got --replay and --traps"),
         (["--diff", "/no/such"], "/no/such"),
+        (["--speed", "2"], "--speed is of --replay"),
+        (["--traps", "--height", "5"], "--height changes nothing that --traps shows"),
+        (["--node", "1", "--tree", "0"], "--tree changes nothing that --node shows"),
+        (["--diff", "/no/such", "--tree", "0"], "--tree changes nothing that --diff shows"),
     ],
 )
 def test_show_says_in_one_line_what_it_cannot_do(capsys, saved, options, word):
@@ -717,6 +840,13 @@ def test_an_export_goes_through_links_and_into_pipes_and_replaces_neither(capsys
     assert reader.communicate(timeout=60)[0] == out
     assert pipe.is_fifo()
     assert {p.name for p in tmp_path.iterdir()} == {Path(saved).name, "link", "pipe", "real"}
+
+
+def test_a_width_that_an_export_does_not_have_is_refused(capsys, saved):
+    err = said(capsys, "export", saved, "--to", "html", "--width", "80", status=2).err
+    assert "--width is of the SVG, got --to html" in err
+    wide = [said(capsys, "export", saved, "--to", "svg", *w, status=0).out for w in ([], ["--width", "100"])]
+    assert wide[0] == wide[1]
 
 
 # ------------------------------------------------------------------------------------------------ the process

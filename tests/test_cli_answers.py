@@ -399,7 +399,7 @@ def test_an_estimate_of_a_file_of_chats_is_the_mean_of_its_prompts(capsys, model
     assert json.loads(said(capsys, *one, status=0).out)["prompt"] == SIX
     for more in (["--prompts", problems], ["--chat"], ["--system", "x"]):
         err = said(capsys, "estimate", "--graph", file, *more, status=2).err
-        assert f"--graph has prompts of its own, got {more[0]} too" in err
+        assert f"--graph is estimated from as it was grown, got {more[0]} too" in err
 
 
 def test_a_value_is_learned_on_chats_too(capsys, models, problems, tmp_path, monkeypatch):

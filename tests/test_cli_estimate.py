@@ -8,6 +8,7 @@ import pytest
 from tiny_models import tiny_llama
 
 from babblegraph.cli.main import main
+from babblegraph.errors import BadInput
 
 PUZZLE = "3 5 7 11>24"
 SMALL = [
@@ -97,11 +98,46 @@ def test_of_several_prompts_the_one_that_is_asked_for_is_estimated(tmp_path, cap
     assert (both["prompt"], both["value"]) == ("2 prompts, their mean", 0.25)
 
 
-@pytest.mark.parametrize("option", ["--task=chain", "--model=x", "--temperature=0.5", "--seed=0", "--stop=a"])
+GROWING = [
+    *(
+        "--task=chain",
+        "--model=x",
+        "--temperature=0.5",
+        "--seed=0",
+        "--stop=a",
+        "--prompts=x",
+        "--device=cpu",
+    ),
+    *("--trees=32", "--tokens=1000", "--width=4", "--keep=16", "--draws=multinomial", "--trust-remote-code"),
+]
+
+
+@pytest.mark.parametrize("option", GROWING)
 def test_a_saved_graph_takes_no_options_of_how_to_grow_one(saved, capsys, option):
     assert main(["estimate", "--graph", str(saved), "--threshold", "0", option]) == 2
     name = option.partition("=")[0]
     assert f"--graph is estimated from as it was grown, got {name} too: drop one" in capsys.readouterr().err
+
+
+def test_a_prompt_of_a_saved_graph_is_named_as_it_was_asked_and_is_shown(saved, capsys):
+    for prompt in (PUZZLE, f"{PUZZLE}\n"):  # the task adds the line's end
+        assert main(["estimate", prompt, "--graph", str(saved), "--threshold", "0", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["prompt"], found["trees"]) == (PUZZLE, 6)
+    assert main(["estimate", "2 3 4>24", "--graph", str(saved), "--threshold", "0"]) == 2
+    assert "PROMPT must be one of the graph's, got '2 3 4>24'" in capsys.readouterr().err
+
+
+def test_an_estimate_is_printed_even_if_its_graph_cannot_be_saved(saved, capsys, monkeypatch, tmp_path):
+    def full(graph, path):
+        raise BadInput("the disk is full")
+
+    monkeypatch.setattr("babblegraph.graph_file.save", full)
+    more = ["--threshold", "0", "--save", str(tmp_path / "g.bg"), "--json"]
+    assert main(["estimate", "--graph", str(saved), *more]) == 2
+    found = capsys.readouterr()
+    assert json.loads(found.out)["trees"] == 6
+    assert found.err == "babblegraph: the disk is full\n"
 
 
 def test_pass_at_k_and_the_ratio_are_there_for_the_asking(saved, capsys):

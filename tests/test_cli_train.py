@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -121,10 +123,54 @@ def test_who_interrupts_a_run_that_has_not_begun_is_not_told_to_go_on_with_it(ho
     ]
     assert train(*given) == 130
     assert "the run had not begun" in capsys.readouterr().err
-    (home / "run").mkdir()
-    (home / "run" / "config.json").write_text("{}")
-    assert train(*given) == 130
-    assert "kept: babblegraph train --resume run" in capsys.readouterr().err
+
+    def begun(number):
+        def interrupted(plan):
+            (home / "run").mkdir()
+            (home / "run" / "config.json").write_text("{}")
+            if number == signal.SIGINT:  # which a shell's background ignores
+                raise KeyboardInterrupt
+            signal.raise_signal(number)
+
+        return interrupted
+
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        shutil.rmtree(home / "run", ignore_errors=True)
+        monkeypatch.setattr("babblegraph.cli.build.generator", begun(number))
+        assert train(*given) == status
+        assert "kept: babblegraph train --resume run" in capsys.readouterr().err
+
+
+def test_a_folder_that_no_run_can_begin_in_is_told_before_the_model_is_loaded(home, capsys, monkeypatch):
+    monkeypatch.setattr("babblegraph.cli.build.generator", lambda plan: pytest.fail("loaded"))
+    (home / "old").mkdir()
+    (home / "old" / "config.json").write_text("{}")
+    (home / "full").mkdir()
+    (home / "full" / "mine.txt").touch()
+    for folder, said in (
+        ("old", "new"),
+        ("full", "empty"),
+        ("prompts.txt", "one that can be written to"),
+        ("prompts.txt/run", "one that can be written to"),
+    ):
+        assert (
+            train("--prompts", "prompts.txt", "--value", "worth.py:vowels", "--top", "1", "--out", folder)
+            == 2
+        )
+        assert f"a run's directory must be {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "train-value"])
+def test_problems_that_come_through_a_pipe_are_read_once(home, capsys, monkeypatch, command):
+    def begun(plan):
+        raise BadInput(f"begun with {len(plan.problems)}")
+
+    monkeypatch.setattr("babblegraph.cli.build.generator", begun)
+    lines = "".join(f'{{"prompt": "{n}+1?", "answer": {n + 1}}}\n' for n in range(3))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    given = ["--task", "answers", "--prompts", "-", "--model", "model", "--out", "run"]
+    assert main([command, *given]) == 2
+    assert "begun with 3" in capsys.readouterr().err
 
 
 LOUD = """print("loaded")
@@ -148,13 +194,18 @@ def test_what_a_users_task_prints_is_no_level(home, capsys, how):
 
 
 def test_what_a_users_task_prints_is_no_figure_of_a_value(home, capsys, monkeypatch):
-    monkeypatch.setattr("babblegraph.scoring.fit.fit", lambda *data, **how: SimpleNamespace(held_out={}))
+    found = SimpleNamespace(to_json=lambda: {"auc": float("nan")})  # where no prompt has both outcomes
+    monkeypatch.setattr(
+        "babblegraph.scoring.fit.fit", lambda *data, **how: SimpleNamespace(held_out={1: found})
+    )
     monkeypatch.setattr("babblegraph.scoring.learned.save", lambda *fitted, **notes: None)
     (home / "mine.py").write_text(LOUD)
     given = ["--model", "model", "--prompts", "prompts.txt", "--task", "mine.py:Loud", "--copies", "2"]
     assert main(["train-value", *given, "--out", "value", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["folder"] == "value"
+    assert "NaN" not in out
+    found = json.loads(out)
+    assert (found["folder"], found["held_out"]) == ("value", {"1": {"auc": None}})
     assert "loaded" in err
     assert "asked" in err
 
@@ -206,6 +257,16 @@ def test_a_reward_model_and_one_threshold_for_all_prompts(home, capsys):
         (["--prompts", "prompts.txt", "--out", "run", "--resume", "run"], "both"),
         (["--prompts", "prompts.txt", "--out", "run", "--value", "worth.py:vowels"], "elite"),
         (["--prompts", "prompts.txt", "--out", "run", "--rho", "2"], "--rho must be"),
+        *(
+            (["--prompts", "prompts.txt", "--out", "run", *idle], f"{idle[0]} {why}")
+            for idle, why in (
+                (["--keep", "4"], "is of --sampler frontier"),
+                (["--draws", "4", "--sampler", "babble"], "is of the samplers independent and frontier"),
+                (["--epochs", "4", "--steps", "9"], "counts where --steps does not"),
+                (["--replay", "1"], "is of --no-restart"),
+                (["--pooled"], "is of a γ by --rho or --top"),
+            )
+        ),
         (["--prompts", "prompts.txt", "--out", "run", "--lr", "-1"], "--lr must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--lambda", "3"], "--lambda must be"),
         (["--prompts", "prompts.txt", "--out", "run", "--cap", "0"], "--cap must be"),

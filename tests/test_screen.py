@@ -128,6 +128,16 @@ def test_after_a_resize_everything_is_written_anew_in_the_new_width():
     assert "a long l\x1b" in written
 
 
+def test_a_terminal_that_does_not_know_its_size_gets_the_usual_one():
+    leader, follower = pty.openpty()  # 0 × 0 until somebody says otherwise
+    with os.fdopen(leader, "rb"), os.fdopen(follower, "w") as file:
+        assert tuple(os.get_terminal_size(file.fileno())) == (0, 0)
+        console = Console(file=file, force_terminal=True, _environ={})
+        screen = Screen(console)
+        assert screen.size == (console.width, console.height)
+        assert min(screen.size) > 0
+
+
 def test_the_spinner_turns_by_itself_and_only_its_line_is_written():
     console, turns = pretended(40, 10), iter(range(1000))
     with Screen(console, lambda: Text(f"turn {next(turns)}")) as screen:

@@ -13,7 +13,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.cli.main import main
 from babblegraph.errors import BadInput
 from babblegraph.scoring import RewardModelValue
-from babblegraph.scoring.train_reward import read_comparisons, train_reward
+from babblegraph.scoring.train_reward import Trained, read_comparisons, train_reward
 
 TOKENIZER = character_tokenizer()
 
@@ -43,7 +43,7 @@ def test_a_preference_is_learned_and_plugs_in_as_a_value(files, capsys):
     arguments = ["train-reward", str(files / "pairs.jsonl"), "--model", str(files / "model"), "--json"]
     options = ["--out", str(files / "reward"), "--epochs", "3", "--rate", "1e-3", "--batch-size", "16"]
     assert main([*arguments, *options, "--device", "cpu"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    told = json.loads(capsys.readouterr().out)
     assert told["comparisons"] == 360
     assert told["held_out"] == 40
     assert told["accuracy"] > 0.85
@@ -65,6 +65,28 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_learned
     assert "--out must be a folder that can be written to" in capsys.readouterr().err
     assert main(["train-reward", pairs, "--model", "m", "--out", "o", "--epochs", "9" * 30]) == 2
     assert "--epochs must be at most" in capsys.readouterr().err
+    assert main(["train-reward", pairs, "--model", "m", "--out", "o", "--seed", "-1"]) == 2
+    assert "--seed must not be negative" in capsys.readouterr().err
+
+
+def test_what_a_trainer_prints_is_no_part_of_the_json(files, capsys, monkeypatch):
+    def loud(*given, **how):
+        print("{'train_runtime': 1.0}")  # as transformers does where there are no bars
+        return Trained(0.5, 40, 360, 0.7)
+
+    monkeypatch.setattr("babblegraph.scoring.train_reward.train_reward", loud)
+    pairs, more = str(files / "pairs.jsonl"), ["--model", "m", "--out", str(files / "o"), "--json"]
+    assert main(["train-reward", pairs, *more]) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["comparisons"] == 360
+    assert "train_runtime" in found.err
+
+
+def test_line_ends_within_a_text_and_a_byte_order_mark_are_no_fault_of_a_comparison(tmp_path):
+    one = {"prompt": "a\u2028b", "chosen": "\x85", "rejected": "\u2029"}
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(f"\ufeff{json.dumps(one, ensure_ascii=False)}\r\n", "utf-8", newline="")
+    assert [c._asdict() for c in read_comparisons(file)] == [one]
 
 
 def test_without_trl_the_fix_is_said_in_one_line(files, monkeypatch):

@@ -55,6 +55,28 @@ def check_threshold(threshold: float | None) -> None:
         raise BadInput(f"--threshold must be a number from 0 to 1, got {threshold:g}: scores lie there")
 
 
+def check_named(option: str, name: str | None) -> None:
+    """Looks whether a name or a path may be used; None was not given, and may.
+
+    Raises:
+        BadInput: it is empty, as a shell makes it of a variable that is not set: it was meant to name something.
+    """
+    if name is not None and not name.strip():
+        raise BadInput(f"{option} must name something, got {name!r}: leave it out, or say what")
+
+
+def check_text(option: str, text: str) -> None:
+    """Looks whether a model can read a text.
+
+    Raises:
+        BadInput: it is not Unicode; a shell hands on any bytes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{option} must be UTF-8, got {text!r:.80}: mend its encoding") from None
+
+
 def _written(number: float) -> str:
     """A number as it was typed, about: whole ones may be too long to be made into floats."""
     text = str(number) if isinstance(number, int) else f"{number:g}"

@@ -6,14 +6,14 @@ Every import that may load torch is inside a function: the command has said some
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from babblegraph.budget import Budget
-from babblegraph.cli.loading import Prompt, choose, load_function, read_problems
+from babblegraph.cli.loading import Problem, Prompt, choose, load_function, read_problems
 from babblegraph.cli.options import SearchOptions
-from babblegraph.cli.problems import ANSWERS, asked_of, prompts_of, task_of
+from babblegraph.cli.problems import asked_of, prompts_of, task_of
 from babblegraph.cli.resuming import check_model
 from babblegraph.cli.settling import (
     VOTING_STRATEGY,
@@ -49,6 +49,7 @@ class Plan(NamedTuple):
         function: the user's value function, or None.
         ballot: what of a text the vote compares, or None.
         marker: the task that marks the answers at the end, or None.
+        problems, held_out: what the files of prompts ask, read once: a pipe has it only once.
     """
 
     options: SearchOptions
@@ -59,6 +60,8 @@ class Plan(NamedTuple):
     function: Any
     ballot: Callable[[str], str | None] | None = None
     marker: Any = None
+    problems: Sequence[Problem] = ()
+    held_out: Sequence[Problem] | None = None
 
     @property
     def model(self) -> str:
@@ -91,7 +94,7 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True, more: str | None 
     Args:
         options: as typed.
         needs_prompt: whether there must be one.
-        more: a second file of problems whose answers the task has to know, such as those that are held out.
+        more: a second file of problems, those that are held out; the task has to know their answers too.
 
     Raises:
         BadInput: for whatever is wrong with the options.
@@ -105,12 +108,11 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True, more: str | None 
         options = options.resumed(graph.meta.get("options", {}))
     choose(options.strategy or DEFAULT_STRATEGY, STRATEGIES, "--strategy")
     name = options.task or (EMBEDDED_TASK if options.model in (None, EMBEDDED) else None)
-    needs_file = needs_prompt or name == ANSWERS
-    problems = read_problems(options.prompts) if options.prompts is not None and needs_file else []
-    held_out = read_problems(more) if more is not None and name == ANSWERS else []
+    problems = [] if options.prompts is None else read_problems(options.prompts)
+    held_out = None if more is None else read_problems(more)
     if options.chat and name in TASKS:
         raise BadInput(f"--chat is for tasks that read chats, got --task {name}: leave --chat out")
-    task = task_of(name, [*problems, *held_out], None if graph is None else graph.meta.get("answers"))
+    task = task_of(name, [*problems, *(held_out or ())], None if graph is None else graph.meta.get("answers"))
     seen, marker = blinded(task, options)
     written = options.value is not None and not Path(options.value).is_dir()  # a folder has a learned value
     function = load_function(str(options.value)) if written else None
@@ -121,7 +123,9 @@ def plan(options: SearchOptions, *, needs_prompt: bool = True, more: str | None 
             "tokens": usual_tokens(options)
         }
     prompts = prompts_of(options, task, problems) if graph is None and needs_prompt else None
-    found = Plan(options, prompts, seen, Budget(**bounds), graph, function, ballot, marker)
+    found = Plan(
+        options, prompts, seen, Budget(**bounds), graph, function, ballot, marker, problems, held_out
+    )
     _strategy(found)  # so that what is wrong with its options is said before a model is loaded
     return found
 
@@ -195,6 +199,10 @@ def _strategy(plan: Plan) -> Any:
         if not named:
             raise BadInput(f"--width is not for {plan.strategy}, got {plan.options.width}: leave it out")
         how[named[0]] = plan.options.width
+    if plan.options.span is not None and plan.strategy in EVERY_TOKEN and plan.graph is None:
+        raise BadInput(
+            f"--span is not for {plan.strategy}, whose nodes are single tokens, got {plan.options.span}: leave it out"
+        )
     if plan.options.draws is not None:
         if "draws" not in takes:
             raise BadInput(

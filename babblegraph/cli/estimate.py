@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,20 +28,15 @@ from babblegraph.cli.declared import (
     TrustRemoteCode,
     ValueFunction,
 )
-from babblegraph.cli.lines import complain, one_line
+from babblegraph.cli.estimate_output import NO_THRESHOLD, as_read, print_estimate
 from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed, flag
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
-    from babblegraph.estimates import Estimate
     from babblegraph.graph import BabbleGraph
 
 TREES, TOKENS, WIDTH, KEEP, DRAWS = 32, 1000, 4, 16, "multinomial"
-NO_THRESHOLD = "an estimate needs a threshold, got none: add --threshold"
-OF_GROWING = (
-    *("task", "model", "value", "reward_model", "judge", "good", "bad", "seconds"),
-    *("span", "stop", "max_new_tokens", "temperature", "seed"),
-)
+OF_READING = ("prompt", "threshold", "strategy")  # what a saved graph may be asked, or is anyway
 
 
 def estimate(
@@ -65,20 +61,34 @@ def estimate(
     good: Good = None,
     bad: Bad = None,
     trees: Annotated[
-        int, typer.Option(help="Independent repetitions of a prompt.", rich_help_panel=BUDGET)
-    ] = TREES,
+        int | None,
+        typer.Option(
+            help=f"Independent repetitions of a prompt; {TREES} by default.", rich_help_panel=BUDGET
+        ),
+    ] = None,
     tokens: Annotated[
-        int, typer.Option(help="Sampled tokens for each tree, about.", rich_help_panel=BUDGET)
-    ] = TOKENS,
+        int | None,
+        typer.Option(
+            help=f"Sampled tokens for each tree, about; {TOKENS} by default.", rich_help_panel=BUDGET
+        ),
+    ] = None,
     seconds: Seconds = None,
     width: Annotated[
-        int, typer.Option("--width", "-n", help="Draws for each expansion.", rich_help_panel=HOW)
-    ] = WIDTH,
+        int | None,
+        typer.Option(
+            "--width", "-n", help=f"Draws for each expansion; {WIDTH} by default.", rich_help_panel=HOW
+        ),
+    ] = None,
     draws: Annotated[
-        str,
-        typer.Option(help="How they go together: multinomial, systematic, distinct.", rich_help_panel=HOW),
-    ] = DRAWS,
-    keep: Annotated[int, typer.Option(help="Nodes of a tree that go on.", rich_help_panel=HOW)] = KEEP,
+        str | None,
+        typer.Option(
+            help=f"How they go together: {DRAWS} (the default), systematic, distinct.", rich_help_panel=HOW
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(help=f"Nodes of a tree that go on; {KEEP} by default.", rich_help_panel=HOW),
+    ] = None,
     span: Span = None,
     stop: Annotated[
         list[str] | None,
@@ -115,12 +125,10 @@ def estimate(
     Exit status: 0 done (also where no text passed: then there is a bound), 2 bad input or biased weights.
     """
     from babblegraph.cli.loading import check_writable
-    from babblegraph.cli.output import aside
+    from babblegraph.cli.output import aside, saved
+    from babblegraph.graph_file import load
 
     _check(trees, keep, pass_at, top_k, top_p)
-    for name, given in (("--prompts", prompts), ("--chat", chat or None), ("--system", system)):
-        if graph is not None and given is not None:
-            raise BadInput(f"--graph has prompts of its own, got {name} too: drop one")
     if save is not None:
         check_writable(save, "--save")
     options = as_typed(
@@ -138,7 +146,7 @@ def estimate(
         judge=judge,
         good=good,
         bad=bad,
-        tokens=tokens,
+        tokens=TOKENS if tokens is None and graph is None else tokens,
         seconds=seconds,
         width=width,
         draws=draws,
@@ -149,38 +157,43 @@ def estimate(
         seed=seed,
         strategy="frontier",
     )
+    if graph is not None:
+        _refuse_growing(options, trees, keep)
     options.check()
-    for name in OF_GROWING if graph is not None else ():
-        if getattr(options, name) not in (None, ()):
-            raise BadInput(f"--graph is estimated from as it was grown, got {flag(name)} too: drop one")
     with aside(json):
-        searched = _grown(options, trees, keep) if graph is None else _loaded(graph, prompt)
-    if save is not None:
-        searched.save(save)
-    only = (
-        None if graph is None else prompt
-    )  # what was grown has all that was asked for, as the model reads it
-    return _print(searched, only, threshold, ratio, pass_at, json)
+        searched = (
+            _grown(options, TREES if trees is None else trees, KEEP if keep is None else keep)
+            if graph is None
+            else load(graph)
+        )
+    problem = saved(searched, save)
+    # what was grown has all that was asked for, as the model reads it
+    only = None if graph is None or prompt is None else as_read(searched, prompt)
+    status = print_estimate(searched, only, threshold, ratio, pass_at, json)
+    if problem is not None:
+        raise problem
+    return status
 
 
-def _check(trees: int, keep: int, k: int | None, top_k: int | None, top_p: float | None) -> None:
+def _check(
+    trees: int | None, keep: int | None, k: int | None, top_k: int | None, top_p: float | None
+) -> None:
     check_positive("--trees", trees, MOST_TREES)
     check_positive("--keep", keep)
     check_positive("--pass-at", k)
-    if trees < 2:
+    if trees is not None and trees < 2:
         raise BadInput(f"an interval needs two trees or more, got --trees {trees}: take {TREES}")
     for name, cut in (("--top-k", top_k), ("--top-p", top_p)):
         if cut is not None:
             raise BadInput(f"an estimate needs every text to be possible, got {name} {cut:g}: drop it")
 
 
-def _loaded(file: str, prompt: str | None) -> BabbleGraph:
-    from babblegraph.graph_file import load
-
-    graph = load(file)
-    if prompt is not None and prompt not in graph.prompts:
-        raise BadInput(f"PROMPT must be one of the graph's, got {prompt!r}: leave it out for all of them")
-    return graph
+def _refuse_growing(options: SearchOptions, trees: int | None, keep: int | None) -> None:
+    given = [flag(f.name) for f in fields(options) if getattr(options, f.name) != f.default]
+    given = [name for name in given if name not in map(flag, OF_READING)]
+    given += [name for name, number in (("--trees", trees), ("--keep", keep)) if number is not None]
+    if given:
+        raise BadInput(f"--graph is estimated from as it was grown, got {given[0]} too: drop one")
 
 
 def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
@@ -221,63 +234,3 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
     if of_chats := asked_of(prompts, graph.prompts, bool(options.chat)):
         graph.meta["asked"] = of_chats
     return graph
-
-
-def _print(
-    graph: BabbleGraph, prompt: str | None, threshold: float | None, ratio: bool, k: int | None, json: bool
-) -> int:
-    from babblegraph.estimates import probability
-    from babblegraph.outcome import failed
-    from babblegraph.passes import pass_at
-    from babblegraph.why_not import why_not
-
-    if reason := why_not(graph):
-        raise BadInput(f"an estimate needs unbiased weights of finished texts, got none: {reason}")
-    if threshold is None:
-        threshold = graph.meta.get("threshold")
-    if threshold is None:
-        raise BadInput(NO_THRESHOLD)
-    found = probability(graph, threshold, prompt=prompt, ratio=ratio)
-    failure = failed(graph)
-    if found.value is None and found.high is None:
-        raise BadInput(f"an estimate needs finished texts with a score, got none: {failure}")
-    if failure is not None:
-        complain(str(failure))
-    one_of = None if k is None else (k, pass_at(graph, threshold, k, prompt=prompt))
-    said = _said(graph, prompt)
-    if json:
-        print(one_line(_as_json(graph, said, threshold, found, one_of)))
-        return 0
-    from babblegraph.view.console import PlainConsole
-    from babblegraph.view.estimates import estimate_report
-    from babblegraph.view.signs import signs_of
-
-    console = PlainConsole()
-    signs = signs_of(console.encoding)
-    console.print(estimate_report(said, threshold, found, width=console.width, signs=signs, one_of=one_of))
-    return 0
-
-
-def _said(graph: BabbleGraph, prompt: str | None) -> str:
-    """Whose estimate it is: the prompt's, or that of so many together."""
-    prompts = list(dict.fromkeys(graph.prompts)) if prompt is None else [prompt]
-    first: str = graph.meta.get("asked", {}).get(prompts[0], prompts[0])
-    return first.strip() if len(prompts) == 1 else f"{len(prompts)} prompts, their mean"
-
-
-def _as_json(
-    graph: BabbleGraph, prompt: str, threshold: float, found: Estimate, one_of: tuple[int, Estimate] | None
-) -> dict[str, Any]:
-    import math
-
-    names = (
-        *("value", "error", "effective", "reason", "low", "high", "trees", "hits", "heaviest"),
-        *("tokens", "independent_tokens", "warnings", "log_evidence", "divergence"),
-    )
-    fields = {name: getattr(found, name) for name in names}
-    if one_of is not None:
-        k, passes = one_of
-        fields["pass_at"] = {"k": k} | {name: getattr(passes, name) for name in ("value", "low", "high")}
-    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}
-    run = {name: graph.meta.get(name) for name in ("model", "task", "seed")}
-    return {"prompt": prompt, "threshold": threshold, **plain, **run}

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from babblegraph.errors import BadInput
+
 if TYPE_CHECKING:
     from babblegraph.graph import BabbleGraph
 
 FORMATS = ("graphml", "json", "dot", "svg", "html")
+WIDTH = 100  # characters of an SVG, by default
 LARGE = 20_000  # nodes; from here on it takes long enough to say so
 
 
@@ -22,19 +25,24 @@ def export(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Standard output by default.")
     ] = None,
-    width: Annotated[int, typer.Option(help="Of the SVG, in characters.", min=20)] = 100,
+    width: Annotated[
+        int | None,
+        typer.Option(help=f"Of the SVG, in characters; {WIDTH} by default.", min=20, show_default=False),
+    ] = None,
 ) -> None:
     """Write a saved graph as GraphML, node-link JSON, DOT, an SVG picture of the view, or one HTML page."""
     from babblegraph.cli.loading import check_writable, choose
     from babblegraph.graph_file import load, write_whole
 
     choose(to, FORMATS, "--to")
+    if width is not None and to != "svg":
+        raise BadInput(f"--width is of the SVG, got --to {to}: leave it out")
     if output is not None:
         check_writable(output, "--output", whole=False)
     graph = load(file)
     if graph.size > LARGE and to not in ("svg", "html"):
         print(f"babblegraph: writing {graph.size} nodes as {to}", file=sys.stderr, flush=True)
-    text = _writer(to, width)(graph)
+    text = _writer(to, WIDTH if width is None else width)(graph)
     data = (text if text.endswith("\n") else text + "\n").encode()
     if output is None:
         sys.stdout.flush()

@@ -8,9 +8,11 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from babblegraph.cli.bounds import check_named
 from babblegraph.errors import THEIRS, BadInput
 from babblegraph.given import is_message
 
@@ -25,11 +27,6 @@ class Problem(NamedTuple):
     where: str
 
 
-def read_prompts(file: str) -> list[Prompt]:
-    """The prompts of a file; see `read_problems`."""
-    return [problem.prompt for problem in read_problems(file)]
-
-
 def read_problems(file: str) -> list[Problem]:
     """What a file asks: prompts one a line, or JSON Lines with "prompt" (or "question") and maybe "answer".
 
@@ -38,10 +35,10 @@ def read_problems(file: str) -> list[Problem]:
             a prompt is a text or a list of chat messages.
 
     Raises:
-        BadInput: no such file, no prompt in it, or a line that is none.
+        BadInput: no such file, no prompt in it, a table or a list, whose lines are no prompts, or a line that is none.
     """
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8-sig")
+        text = _bytes_of(file).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise BadInput(f"--prompts must be a file, got {file!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -49,9 +46,34 @@ def read_problems(file: str) -> list[Problem]:
     lines = [(f"{file}:{n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise BadInput(f"a prompts file needs a prompt, got none in {file!r}: write one a line")
+    if form := _no_lines(file, text):
+        raise BadInput(
+            f"a prompts file has a prompt a line, or JSON Lines, got {form} in {file!r}: write it as JSON Lines"
+        )
     if file.endswith((".jsonl", ".ndjson")) or lines[0][1].lstrip().startswith("{"):
         return [_json_problem(line, where) for where, line in lines]
-    return [Problem(line.rstrip("\r"), None, where) for where, line in lines]
+    return [Problem(line, None, where) for where, line in lines]
+
+
+def _bytes_of(file: str) -> bytes:
+    """What is in a file; of standard input too the bytes, whatever encoding a terminal has."""
+    if file != "-":
+        return Path(file).read_bytes()
+    if sys.stdin is None:
+        raise BadInput("--prompts - reads standard input, got it closed: name a file")
+    return sys.stdin.buffer.read()
+
+
+def _no_lines(file: str, text: str) -> str:
+    """What else a file holds whose lines are no prompts, though each could be taken for one; empty where they are."""
+    if file.lower().endswith((".csv", ".tsv")):
+        return "a table"
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            items = json.loads(text)
+            if file.lower().endswith(".json") or all(isinstance(item, dict) for item in items):
+                return "one JSON list"
+    return ""
 
 
 def check_prompt(prompt: Prompt, where: str = "the prompt") -> Prompt:
@@ -132,6 +154,7 @@ def check_writable(file: str, option: str, *, whole: bool = True) -> None:
     Raises:
         BadInput: it cannot.
     """
+    check_named(option, file)
     path = Path(file)
     if path.is_dir():
         raise BadInput(f"{option} must be a file, got the folder {file!r}: add a file name")
@@ -156,6 +179,7 @@ def check_folder(folder: str, option: str) -> None:
     Raises:
         BadInput: it cannot.
     """
+    check_named(option, folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -228,6 +252,13 @@ def _json_problem(line: str, where: str) -> Problem:
     return Problem(check_prompt(prompt, where), found.get("answer"), where)
 
 
-def words(given: list[str] | None) -> tuple[str, ...]:
-    """Words of one or more options, each with commas in between."""
-    return tuple(word for words in given or () for word in words.split(",") if word)
+def words(given: list[str] | None, option: str) -> tuple[str, ...]:
+    """Words of one or more options, each with commas in between.
+
+    Raises:
+        BadInput: an option without any.
+    """
+    found = [[word for word in words.split(",") if word] for words in given or ()]
+    if not all(found):
+        raise BadInput(f"{option} must be words with commas in between, got none: give one, or leave it out")
+    return tuple(word for words in found for word in words)

@@ -19,6 +19,7 @@ import typer.main
 from babblegraph import __version__
 from babblegraph.cli.estimate import estimate
 from babblegraph.cli.export import export
+from babblegraph.cli.interrupt import as_ctrl_c, status_of
 from babblegraph.cli.lines import complain
 from babblegraph.cli.loading import nearest
 from babblegraph.cli.search import search
@@ -28,7 +29,7 @@ from babblegraph.cli.train_reward import train_reward
 from babblegraph.cli.train_value import train_value
 from babblegraph.errors import BadInput
 
-DONE, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, BUG = 0, 2, 130, 141, 70  # exit statuses; 1 is "no answer"
+DONE, BAD_INPUT, BROKEN_PIPE, BUG = 0, 2, 141, 70  # exit statuses; 1 is "no answer"
 COMMANDS: dict[str, Callable[..., Any]] = {
     "search": search,
     "estimate": estimate,
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the command's name; those of the process by default.
     Returns:
-        The exit status: 0 done, 1 a prompt has no answer (that passes), 2 bad input, 70 a bug, 130 interrupted.
+        The exit status: 0 done, 1 a prompt has no answer (that passes), 2 bad input, 70 a bug, 130 interrupted
+        (143 by SIGTERM, 129 by hangup), 141 a closed pipe.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -67,11 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:  # closed by the shell: what would go there is for nobody
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
-        status = _run([a for a in arguments if a != "--debug"])
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
+        with as_ctrl_c():
+            status = _run([a for a in arguments if a != "--debug"])
+            sys.stdout.flush()
+            return status
+    except KeyboardInterrupt as stopped:
+        return _complain("interrupted", status_of(stopped))
     except BrokenPipeError:  # whoever read our output has enough; Python would complain once more at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -141,10 +144,13 @@ def _usage(error: Any, arguments: Sequence[str]) -> str:
             (o for o in parameter.opts if o.startswith("--")), (parameter.metavar or parameter.name).upper()
         )
         return f"{name} must be given, got none: {path} --help says what it is"
-    for option, value in pairwise(arguments):
-        if parameter is not None and option in parameter.opts:
-            return f"{message}, got {value!r}"
+    names = () if parameter is None else parameter.opts
+    split = [a.partition("=")[::2] for a in arguments if a.partition("=")[0] in names and "=" in a]
+    if given := [value for option, value in pairwise(arguments) if option in names] or [v for _, v in split]:
+        return f"{message}, got {given[-1]!r:.80}"  # of several the last one counts
     if found := EXTRA.search(message):
+        if not any(p.param_type_name == "argument" for p in context.command.params):
+            return f"{path} takes options only, got {found[1]!r:.80}: {path} --help lists them"
         return f"a prompt or file must be one word, got more ({found[1]}): put quotes around all of it"
     return f"{message}: {path} --help says what it takes"
 

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from babblegraph.cli.bounds import LARGEST_MEMORY, LONGEST, check_positive, check_seed, check_threshold
+from babblegraph.cli.bounds import (
+    LARGEST_MEMORY,
+    LONGEST,
+    check_named,
+    check_positive,
+    check_seed,
+    check_text,
+    check_threshold,
+)
 from babblegraph.cli.loading import choose, from_anywhere, unescaped, words
 from babblegraph.errors import BadInput
 
@@ -20,6 +28,12 @@ WHAT, WORTH, BUDGET, HOW, FILES = (
     "How to babble",
     "Files and output",
 )
+NAMES = (
+    *("prompts", "task", "model", "strategy", "value", "reward_model", "process_model", "vote"),
+    *("save", "resume", "device"),
+)
+TEXTS = ("system", "judge", "good", "bad", "separator", "stop")  # what a model reads or writes
+OF_STRATEGY = ("width", "draws")  # they mean something else to another one, or nothing
 OF_JUDGES = ("good", "bad", "separator", "aggregate")
 RESTARTS = ("entropy", "routes", "novelty", "pagerank")
 DRAWN = ("temperature", "top_k", "top_p", "width", "draws", "restarts", "span", "max_new_tokens")
@@ -97,6 +111,12 @@ class SearchOptions:
         Raises:
             BadInput: options that exclude each other, or a value out of bounds.
         """
+        for name in NAMES:
+            check_named(flag(name), getattr(self, name))
+        for name in TEXTS:
+            given = getattr(self, name) or ()
+            for text in (given,) if isinstance(given, str) else given:
+                check_text(flag(name), text)
         self._check_conflicts()
         for name in ("tokens", "nodes", "width", "together", "span", "max_new_tokens", "top_k"):
             check_positive(flag(name), getattr(self, name))
@@ -128,13 +148,13 @@ class SearchOptions:
     def resumed(self, saved: Mapping[str, Any]) -> SearchOptions:
         """These options, and what a graph remembers where they say nothing."""
         said = {f.name: getattr(self, f.name) for f in fields(self)}
-        given_value = any(said[name] is not None for name in JUDGES)
+        other: tuple[str, ...] = ()  # what goes with something that now is another
+        if any(said[name] is not None for name in JUDGES):
+            other += (*JUDGES, *OF_JUDGES)
+        if self.strategy not in (None, saved.get("strategy")):
+            other += OF_STRATEGY
         for name in _REMEMBERED:
-            if (
-                said[name] in (None, ())
-                and name in saved
-                and not (given_value and name in (*JUDGES, *OF_JUDGES))
-            ):
+            if said[name] in (None, ()) and name in saved and name not in other:
                 said[name] = tuple(saved[name]) if isinstance(saved[name], list) else saved[name]
         return SearchOptions(**said)
 
@@ -188,8 +208,8 @@ def as_typed(
     """
     return SearchOptions(
         judge=None if judge is None else unescaped(judge),
-        good=words(good),
-        bad=words(bad),
+        good=words(good, "--good"),
+        bad=words(bad, "--bad"),
         stop=tuple(unescaped(s) for s in stop or ()),
         separator=None if separator is None else unescaped(separator),
         **others,

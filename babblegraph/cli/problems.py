@@ -41,14 +41,24 @@ def prompts_of(options: SearchOptions, task: Any, problems: Sequence[Problem]) -
     Raises:
         BadInput: there is none, or one that the task does not take.
     """
+    try:
+        return _prepared(options, task, problems)
+    except BadInput:
+        raise
+    except THEIRS as problem:
+        said = f"{type(problem).__name__}: {problem}"
+        raise BadInput(
+            f"a task must list its prompts and prepare each, got {options.task!r}: {said}"
+        ) from problem
+
+
+def _prepared(options: SearchOptions, task: Any, problems: Sequence[Problem]) -> list[Prompt]:
     if problems:
         found = [problem.prompt for problem in problems]
     elif options.prompt is not None:
         found = [options.prompt]
-    elif task is not None:
-        found = list(getattr(task, "prompts", ()))
     else:
-        found = []
+        found = list(getattr(task, "prompts", ()))
     if not found:
         raise BadInput(
             "a search needs a prompt, got none: write it after `search`, or use --prompts or --task"

@@ -33,6 +33,7 @@ from babblegraph.cli.declared import (
 )
 from babblegraph.cli.lines import complain
 from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed
+from babblegraph.errors import BadInput
 
 
 def search(
@@ -193,6 +194,8 @@ def search(
         memory_limit=memory_limit,
         trust_remote_code=trust_remote_code,
     )
+    if json and quiet:
+        raise BadInput("--json prints one object and --quiet the answers, got both: drop one")
     return run(options, json=json, quiet=quiet)
 
 

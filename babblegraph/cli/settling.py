@@ -35,8 +35,12 @@ def settle(graph: BabbleGraph, plan: Plan) -> None:
         if isinstance(plan.ballot, OwnBallot):
             plan.ballot.tell(graph)
     if plan.marker is not None:
-        threshold = plan.options.threshold
-        mark(graph, plan.marker, threshold=1.0 if threshold is None else threshold)
+        threshold, verify = plan.options.threshold, plan.marker.verify
+
+        def failed(node: int, problem: BaseException) -> None:  # the search is over, and is not lost for it
+            note_failure(graph, node, raised(verify, problem), graph.text(node))
+
+        mark(graph, plan.marker, threshold=1.0 if threshold is None else threshold, failed=failed)
 
 
 def forget(graph: BabbleGraph) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from babblegraph.cli.bounds import check_named
 from babblegraph.cli.declared import (
     Bad,
     Chat,
@@ -25,12 +26,13 @@ from babblegraph.cli.declared import (
 from babblegraph.cli.options import FILES, HOW, WHAT, WORTH, SearchOptions, as_typed
 from babblegraph.cli.train_options import prompts_of, remembered, settings_of, told, value_of
 from babblegraph.errors import BadInput
+from babblegraph.processes import place
 
 if TYPE_CHECKING:
     from babblegraph.cli.train_output import Output
     from babblegraph.learning import Run, Settings
 
-DONE, INTERRUPTED = 0, 130
+DONE = 0
 ELITE, LEARN, GUARD = "Who is elite", "How to learn", "How to be sure"
 
 
@@ -199,10 +201,18 @@ def train(
         raise BadInput(
             "a run needs --out DIR to begin or --resume DIR to go on, got both or neither: give one"
         )
+    for name, one in {"--out": out, "--resume": resume, "--preset": preset, "--held-out": held_out}.items():
+        check_named(name, one)
+    from babblegraph.learning import Directory
+
     if resume is not None:
         settings, options, held_out = remembered(resume, changed, preset, options, held_out)
     else:
-        settings = settings_of(preset or "broad", changed)
+        settings = settings_of("broad" if preset is None else preset, changed)
+        if place().first:  # which may have begun before another process comes here
+            Directory(str(out)).need_new()
+    if json and quiet:
+        raise BadInput("--json prints one object a level and --quiet nothing, got both: drop one")
     how = {"json": json, "quiet": quiet, "tensorboard": tensorboard}
     return _run(options, settings, held_out, Path(out or resume or ""), resume is not None, how)
 
@@ -216,13 +226,14 @@ def _run(
     how: dict[str, bool],
 ) -> int:
     from babblegraph.cli import build
+    from babblegraph.cli.interrupt import status_of
     from babblegraph.cli.output import aside
     from babblegraph.cli.train_output import Output
 
     output = Output(**how)  # first: it keeps the standard output that the user's functions are kept from
     with aside(output.quiet):
         plan = build.plan(options, needs_prompt=False, more=held_out)
-        texts, held = prompts_of(plan, settings, held_out)
+        texts, held = prompts_of(plan, settings)
         config = told(options, held_out, directory if resume else None)
         with output:
             try:
@@ -235,13 +246,13 @@ def _run(
                 output.levels = list(run.levels)
                 for level in run:
                     output.done(level, directory)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as stopped:
                 go_on = (
                     f"all finished levels are kept: babblegraph train --resume {shlex.quote(str(directory))}"
                 )
                 begun = (directory / "config.json").is_file()
                 output.tell(f"stopped; {go_on if begun else 'the run had not begun'}")
-                return INTERRUPTED
+                return status_of(stopped)
     return DONE
 
 

@@ -32,13 +32,33 @@ def settings_of(preset: str, changed: dict[str, Any]) -> Settings:
         if changed[name] > MOST:  # whatever else is wrong with it is said below
             check_positive(WRITTEN.get(name, flag(name)), changed[name])
     try:
-        return preset_of(preset, **changed)
+        settings = preset_of(preset, **changed)
     except BadInput as wrong:
         name, _, rest = str(wrong).partition(" must be ")
         name = {"λ": "power", "a cap": "cap"}.get(name, name)
         if name not in changed:
             raise
         raise BadInput(f"{WRITTEN.get(name, flag(name))} must be {rest}") from wrong
+    _refuse_idle(settings, changed)
+    return settings
+
+
+def _refuse_idle(settings: Settings, changed: dict[str, Any]) -> None:
+    """What was typed and, beside the others and the preset, would change nothing."""
+    alike = settings.rho is None and settings.top is None
+    idle = {
+        "keep": (settings.sampler != "frontier", "is of --sampler frontier"),
+        "draws": (settings.sampler == "babble", "is of the samplers independent and frontier"),
+        "epochs": (settings.steps is not None, "counts where --steps does not"),
+        "replay": (
+            settings.restart and settings.replay > 0,
+            "is of --no-restart: else all levels are learned again",
+        ),
+        "pooled": (settings.pooled and alike, "is of a γ by --rho or --top"),
+    }
+    for name, (is_idle, why) in idle.items():
+        if is_idle and name in changed:
+            raise BadInput(f"{flag(name)} {why}, got it without: leave it out")
 
 
 def remembered(
@@ -82,17 +102,15 @@ def _config(directory: str) -> dict[str, Any]:
     return saved
 
 
-def prompts_of(plan: Any, settings: Settings, held_out: str | None) -> tuple[list[Any], list[Any] | None]:
+def prompts_of(plan: Any, settings: Settings) -> tuple[list[Any], list[Any] | None]:
     """What to learn on, and what is held out; None for a tenth of the former.
 
     Raises:
         BadInput: neither a file nor the task has prompts.
     """
-    from babblegraph.cli.loading import read_prompts
-
-    aside = None if held_out is None else read_prompts(held_out)
-    if plan.options.prompts is not None:
-        return read_prompts(plan.options.prompts), aside
+    aside = None if plan.held_out is None else [problem.prompt for problem in plan.held_out]
+    if plan.problems:
+        return [problem.prompt for problem in plan.problems], aside
     from babblegraph.tasks.training import PROMPTS, task_prompts
 
     name = getattr(plan.task, "name", None)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from babblegraph.cli.bounds import check_positive
+from babblegraph.cli.bounds import check_positive, check_seed
 from babblegraph.cli.declared import Device, Json, TrustRemoteCode
+from babblegraph.cli.lines import one_line
 from babblegraph.cli.loading import check_folder
 from babblegraph.cli.options import FILES, HOW, WHAT
 
@@ -39,32 +40,33 @@ def train_reward(
     json: Json = False,
 ) -> int:
     """Train a reward model from comparisons; `babblegraph search --reward-model DIR` then searches with it."""
-    import json as plain
-
     for name, number in (("--epochs", epochs), ("--batch-size", batch_size), ("--rate", rate)):
         check_positive(name, number)
+    check_seed(seed)
     check_folder(out, "--out")
     from transformers.utils import logging
 
+    from babblegraph.cli.output import aside
     from babblegraph.scoring import train_reward as room
 
     logging.disable_progress_bar()
     pairs = room.read_comparisons(comparisons)
-    found = room.train_reward(
-        pairs,
-        model,
-        out,
-        template=template,
-        held_out=held_out,
-        epochs=epochs,
-        batch_size=batch_size,
-        rate=rate,
-        seed=seed,
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
+    with aside(json):  # the trainer prints its figures
+        found = room.train_reward(
+            pairs,
+            model,
+            out,
+            template=template,
+            held_out=held_out,
+            epochs=epochs,
+            batch_size=batch_size,
+            rate=rate,
+            seed=seed,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
     if json:
-        print(plain.dumps({"folder": out, "template": template, **found._asdict()}))
+        print(one_line({"folder": out, "template": template, **found._asdict()}))
         return 0
     right = (
         "" if found.accuracy is None else f", {found.accuracy:.1%} of {found.held_out} held-out ones right"

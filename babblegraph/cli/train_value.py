@@ -9,6 +9,7 @@ import typer
 
 from babblegraph.cli.bounds import check_positive
 from babblegraph.cli.declared import Chat, Device, Json, Model, Prompts, System, Task, TrustRemoteCode
+from babblegraph.cli.lines import one_line
 from babblegraph.cli.options import FILES, HOW
 from babblegraph.errors import BadInput
 
@@ -80,7 +81,7 @@ def train_value(
         plan = build.plan(given, needs_prompt=False)
         if plan.task is None:
             raise BadInput("a value is learned from a verifier's verdicts, got no task: name one with --task")
-        texts = _prompts(plan, prompts, count, seed)
+        texts = _prompts(plan, count, seed)
         check_folder(out, "--out")
         say(f"loading the model {plan.model}")
         threads = torch.get_num_threads()
@@ -112,16 +113,15 @@ def train_value(
     return 0
 
 
-def _prompts(plan: Any, file: str | None, count: int | None, seed: int) -> list[Any]:
+def _prompts(plan: Any, count: int | None, seed: int) -> list[Any]:
     """Training prompts, each once, as the model reads them: one that comes twice could be held out and learned from."""
     from babblegraph.cli.values import EMBEDDED, EMBEDDED_TASK, known
 
-    if file is not None:
+    if plan.problems:
         from babblegraph.api import prompts_of
-        from babblegraph.cli.loading import read_prompts
         from babblegraph.cli.values import said
 
-        found = prompts_of(said(read_prompts(file), plan), plan.task)
+        found = prompts_of(said([problem.prompt for problem in plan.problems], plan), plan.task)
     elif plan.model == EMBEDDED and known(plan.task) == EMBEDDED_TASK:
         import random
 
@@ -149,10 +149,8 @@ def _reporter(say: Any, total: int) -> Any:
 
 def _print(fitted: Fitted, out: str, notes: dict[str, Any], json: bool, console: Any) -> None:
     if json:
-        import json as plain
-
         held = {str(depth): found.to_json() for depth, found in fitted.held_out.items()}
-        print(plain.dumps({"folder": out, "held_out": held, **notes}))
+        print(one_line({"folder": out, "held_out": held, **notes}))
         return
     from rich.table import Table
 

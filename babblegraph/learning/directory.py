@@ -53,16 +53,12 @@ class Directory:
             BadInput: there is a run already and nobody wants to resume it; none to resume; or another one's settings.
         """
         there = (self.path / CONFIG).is_file()
-        if there and not resume:
-            raise BadInput(
-                f"a run's directory must be new, got {str(self.path)!r}: resume it, or name another"
-            )
-        if not there and not self._fresh():
-            raise BadInput(f"a run's directory must be empty, got {str(self.path)!r}: name another")
         if resume and not there:
             raise BadInput(
                 f"only a run can be resumed, got {str(self.path)!r} without {CONFIG}: begin it first"
             )
+        if not resume:
+            self.need_new()
         self.levels.mkdir(parents=True, exist_ok=True)
         if there:
             self._same(config)
@@ -73,6 +69,20 @@ class Directory:
         if done:
             self.summarise(done)  # the last one's line may be missing
         return done
+
+    def need_new(self) -> None:
+        """Raises BadInput unless a run can begin here: it holds nothing yet, and can be made or written to."""
+        if (self.path / CONFIG).is_file():
+            raise BadInput(
+                f"a run's directory must be new, got {str(self.path)!r}: resume it, or name another"
+            )
+        place = next(one for one in (self.path, *self.path.absolute().parents) if os.path.lexists(one))
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise BadInput(
+                f"a run's directory must be one that can be written to, got {str(self.path)!r}: name another"
+            )
+        if not self._fresh():
+            raise BadInput(f"a run's directory must be empty, got {str(self.path)!r}: name another")
 
     def done(self) -> list[Level]:
         """The levels that are there, in order.

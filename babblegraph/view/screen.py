@@ -64,11 +64,12 @@ class Screen:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines of the terminal now."""
+        """Columns and lines of the terminal now; the usual ones of a terminal that does not know, which says 0."""
         try:
-            return tuple(os.get_terminal_size(self._out.fileno()))  # type: ignore[return-value]
+            width, height = os.get_terminal_size(self._out.fileno())
         except (OSError, ValueError, AttributeError):
-            return self.console.width, self.console.height
+            width = height = 0
+        return width or self.console.width, height or self.console.height
 
     def draw(self, lines: Sequence[Text] | None = None) -> None:
         """Shows lines, the clock's below them; the same again where none are given.
