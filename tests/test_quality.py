@@ -19,6 +19,8 @@ from quality_pieces import Piece, Pieces
 
 import babblegraph as bg
 from babblegraph.scoring.learned import LearnedValue
+from babblegraph.tasks.countdown import parse
+from babblegraph.tasks.countdown_puzzles import split_of
 
 TINY = ["--tasks", "countdown", "--only", "babble;best-of-n, separate", "--puzzles", "3", "--piece", "2"]
 TINY += ["--validation", "2", "--temperatures", "0.7,1.0", "--most", "100"]
@@ -131,6 +133,15 @@ def test_separate_samples_pay_for_what_they_share():
     leaves = np.flatnonzero(graph.is_leaf())
     whole = ((graph.length[leaves] - graph.length[0]) * graph.count[leaves]).sum()
     assert quality.separate(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
+
+
+@pytest.mark.parametrize("task", ["countdown", "countdown-hard", "game24"])
+def test_what_is_held_out_is_of_no_split_that_the_generator_or_its_value_learned_from(task):
+    for split in ("validation", "test"):
+        some = quality.SETTINGS[task].prompts(split, 150)
+        assert len(set(some)) == len(some) > 100
+        assert {split_of(*parse(bg.Countdown().prepare(puzzle))) for puzzle in some} == {split}
+        assert quality.SETTINGS[task].prompts(split, 7) == some[:7]
 
 
 @pytest.mark.parametrize("option", ["--tasks", "--only", "--share"])
