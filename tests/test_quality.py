@@ -16,6 +16,7 @@ import quality
 import quality_claims
 from peers.quality import Lines
 from quality_pieces import Piece, Pieces
+from search import separate_tokens
 
 import babblegraph as bg
 from babblegraph.scoring.learned import LearnedValue
@@ -110,16 +111,29 @@ def test_a_gain_is_paired_by_puzzle_and_met_only_above_its_bound():
 
 def test_the_share_of_tokens_is_where_our_solve_rate_reaches_theirs():
     ours, theirs = [10, 20, 30, 40, None], [90, 300, None, None, None]
-    found, third = quality_claims.deep_claims(
-        {
-            ("chain", quality_claims.OURS): row(quality_claims.OURS, ours),
-            ("chain", quality_claims.COUNTED): row("best-of-n", theirs),
-        }
-    )
+    by = {
+        ("chain", quality_claims.OURS): row(quality_claims.OURS, ours),
+        ("chain", quality_claims.COUNTED): row("best-of-n", theirs) | {"spent": [90, 300, 200, 70, 100]},
+    }
+    found, third = quality_claims.deep_claims(by)
     assert found["value"] == pytest.approx(20 / 300)
     assert found["met"]
-    assert third["value"] == pytest.approx(100 * (4 - 2) / 5)  # all four of ours within 1600 / 3
-    assert third["met"]
+    assert third["value"] == pytest.approx(100 * (4 - 2) / 5)  # all four of ours within 300 / 3
+    by["chain", quality_claims.COUNTED]["spent"][1] = by["chain", quality_claims.COUNTED]["needed"][1] = 90
+    assert quality_claims.deep_claims(by)[1]["value"] == pytest.approx(
+        100 * (4 - 2) / 5
+    )  # 200 / 3, not 1,600 / 3
+
+
+def test_best_of_n_that_has_drawn_all_its_samples_tells_nothing_of_tokens_that_it_did_not_spend():
+    """On a trie samples that agree cost nothing: 100 samples do not reach 100 tokens."""
+    piece, setting = Piece("chain", "best-of-n", 0.6, "test", 100, 1, 0, 1), quality.SETTINGS["chain"]
+    babbler, prompts = bg.Babbler.embedded(task="chain", temperature=0.6), setting.prompts("test", 1)
+    found = quality.search(babbler, setting, prompts, quality.METHODS["best-of-n"], piece, values={})
+    assert found["needed"] == [None]
+    assert found["spent"][0] < 100
+    shown = piece._asdict() | found | {"seconds": 0.0}
+    assert quality_claims.tables([shown], ["chain"])[0][1][0]["100"] is None
 
 
 def test_separate_samples_pay_for_what_they_share():
@@ -132,7 +146,7 @@ def test_separate_samples_pay_for_what_they_share():
     ).graph
     leaves = np.flatnonzero(graph.is_leaf())
     whole = ((graph.length[leaves] - graph.length[0]) * graph.count[leaves]).sum()
-    assert quality.separate(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
+    assert separate_tokens(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
 
 
 @pytest.mark.parametrize("task", ["countdown", "countdown-hard", "game24"])
