@@ -115,7 +115,11 @@ def forest(draw, trees=4):
 
 
 def finished(chosen, folder):
-    """All pieces by kind and seed, each as arrays; those that lie in the folder are not made again."""
+    """All pieces by kind and seed, each as arrays; those that lie in the folder are not made again.
+
+    Pieces of other sizes lie in folders of their own.
+    """
+    folder /= f"{chosen.puzzles}x{chosen.tokens}x{chosen.rollouts}"
     folder.mkdir(parents=True, exist_ok=True)
     arms = [NONE, *(arm for name in ACTED for arm in (name, f"{name}, placebo"))]
     wanted = [(kind, seed) for seed in range(chosen.seeds) for kind in (TRAPPED, *arms)]
