@@ -117,7 +117,7 @@ class Bench:
         if method not in SAMPLED:
             return row
         paid = [x if x is not None and x <= row["most"] else None for x in row["separate"]]
-        kept = {k: v for k, v in row.items() if k not in ("work", "spent")}
+        kept = {k: v for k, v in row.items() if k not in ("work", "cut", "spent")}
         return kept | {"method": method, "needed": paid}
 
     def cut(
@@ -209,6 +209,8 @@ def search(
         name: [int(x) if ok else None for x, ok in zip(all_, passed, strict=True)]
         for name, all_ in spent.items()
     }
+    cut = ~passed & (spent["needed"] >= piece.most)
+    row["cut"] = [int(x) if off else None for x, off in zip(spent["work"], cut, strict=True)]
     if method.strategy == "best-of-n":
         row["spent"] = counts["sampled"].tolist()
     return row | {"answers": right_answers(found.graph)} if many else row

@@ -83,8 +83,10 @@ def solved(row: Row, budget: float, axis: str = "needed") -> np.ndarray:
     return np.array([x is not None and x <= budget for x in row[axis]], float)
 
 
-def reached(row: Row, budget: float) -> bool:
+def reached(row: Row, budget: float, axis: str) -> bool:
     """Whether what a method has not solved was searched with all of a budget, where that is known."""
+    if axis == "work":  # searches are cut off by sampled tokens, each at some work of its own
+        return budget <= min((x for x in row.get("cut", ()) if x is not None), default=np.inf)
     ended = [n for n, x in zip(row.get("spent", ()), row["needed"], strict=False) if x is None]
     return budget <= min([row["most"], *ended])
 
@@ -124,8 +126,8 @@ def _within(row: Row, axis: str, bounds: Sequence[float], names: Sequence[float]
     """Percentages; none beyond what a method was given."""
     cells: Row = {}
     for bound, name in zip(bounds, names, strict=True):
-        asked = axis == "work" or reached(row, bound)
-        cells[f"{name:,}"] = float(100 * solved(row, bound, axis).mean()) if asked else None
+        known = reached(row, bound, axis)
+        cells[f"{name:,}"] = float(100 * solved(row, bound, axis).mean()) if known else None
     return cells
 
 

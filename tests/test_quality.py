@@ -149,6 +149,14 @@ def test_separate_samples_pay_for_what_they_share():
     assert separate_tokens(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
 
 
+def test_a_search_that_its_tokens_cut_off_tells_nothing_of_more_work():
+    found = row("babble", [100, None, None]) | {"split": "test", "puzzles": 3, "seconds": 0.0}
+    found |= {"work": [150e6, None, None], "cut": [None, 900e6, None]}  # the third had nothing left to draw
+    cells = quality_claims.tables([found], ["countdown"])[1][1][0]
+    third = pytest.approx(100 / 3)
+    assert [cells[name] for name in ("0.1", "0.2", "0.8", "1.6")] == [0.0, third, third, None]
+
+
 @pytest.mark.parametrize("task", ["countdown", "countdown-hard", "game24"])
 def test_what_is_held_out_is_of_no_split_that_the_generator_or_its_value_learned_from(task):
     for split in ("validation", "test"):
