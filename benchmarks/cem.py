@@ -124,7 +124,7 @@ def main() -> None:
     colder = [{name: row.get(name) for name in ("arm", "seed", *cold)} for row in rows]
     title = f"{chosen.task}, {chosen.test} test puzzles, %"
     tables = [(title, plain), (f"{title}, sampled at other temperatures, and searched", colder)]
-    report("", rows, claims(rows, chosen.k), chosen, tables=tables)
+    report("", rows, claims(rows, chosen.k), chosen, tables=tables, packages=("trl",))
 
 
 def measured(chosen) -> Iterator[dict]:
