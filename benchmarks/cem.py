@@ -124,7 +124,7 @@ def main() -> None:
     colder = [{name: row.get(name) for name in ("arm", "seed", *cold)} for row in rows]
     title = f"{chosen.task}, {chosen.test} test puzzles, %"
     tables = [(title, plain), (f"{title}, sampled at other temperatures, and searched", colder)]
-    report("", rows, claims(rows, chosen.k), chosen, tables=tables)
+    report("", rows, claims(rows, chosen.k), chosen, tables=tables, packages=("trl",))
 
 
 def measured(chosen) -> Iterator[dict]:
@@ -139,7 +139,8 @@ def measured(chosen) -> Iterator[dict]:
             size = f"{chosen.task}-{chosen.levels}x{chosen.prompts}x{chosen.draws}{steps}"
             place = chosen.runs / size / folder(arm, seed)
             levels = f"-{SAME_RUN[arm]}" if arm in SAME_RUN else ""
-            done = place.parent / f"{place.name}{levels}-{chosen.test}-{chosen.greedy}.json"
+            asked = f"{chosen.test}x{chosen.test_draws}-{chosen.greedy}-{chosen.k}"  # what the figures are of
+            done = place.parent / f"{place.name}{levels}-{asked}.json"
             row = json.loads(done.read_text()) if done.exists() else {}
             if "found" in row or (row and not (arm == BASE or place.exists())):
                 yield row

@@ -61,12 +61,42 @@ def write(
     packages: Sequence[str] = (),
 ) -> None:
     """The JSON file of a benchmark, replaced in one go."""
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    plain = _plain(options)
     found = {"machine": machine(), "versions": versions(packages), "date": date.today().isoformat()}
     found |= {"options": plain, "rows": list(rows), "claims": list(claims)}
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     beside.replace(path)
+
+
+def earlier(options: argparse.Namespace, free: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of the `--json` file of a run that was cut off, to go on with; none where there is no such file.
+
+    Args:
+        free: options that may differ now, since rows do not depend on them.
+
+    Raises:
+        SystemExit: the file is of other options: its rows and those to come would not be of one table.
+    """
+    if options.json is None:
+        raise SystemExit("--resume goes on with the --json file, got none: add --json FILE")
+    if not options.json.exists():
+        return []
+    found = json.loads(options.json.read_text("utf-8"))
+    now, free = json.loads(json.dumps(_plain(options))), {*free, "json", "resume"}
+    changed = [name for name in now if name not in free and found["options"].get(name) != now[name]]
+    if changed:
+        name = changed[0]
+        raise SystemExit(
+            f"--resume goes on with the same options, got --{name} {now[name]} and the file has "
+            f"{found['options'].get(name)}: give that, or another file"
+        )
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
+
+
+def _plain(options: argparse.Namespace) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

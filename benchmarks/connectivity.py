@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 import babblegraph as bg
+from babblegraph.born import Born
 from babblegraph.graph import BabbleGraph
 from babblegraph.scoring import NodeStates, elite_routes, entropy_to_go, novelty, pagerank
 from babblegraph.status import Status
@@ -101,8 +102,6 @@ def clocked(measure, graph):
 
 
 def forest(draw, trees=4):
-    from babblegraph.born import Born
-
     graph = BabbleGraph(["p"] * trees, [[0]] * trees, {0: b"a"})
     while graph.size < NODES:
         parent = draw.choice(np.flatnonzero(~graph.is_leaf()), size=50)
@@ -115,7 +114,11 @@ def forest(draw, trees=4):
 
 
 def finished(chosen, folder):
-    """All pieces by kind and seed, each as arrays; those that lie in the folder are not made again."""
+    """All pieces by kind and seed, each as arrays; those that lie in the folder are not made again.
+
+    Pieces of other sizes lie in folders of their own.
+    """
+    folder /= f"{chosen.puzzles}x{chosen.tokens}x{chosen.rollouts}"
     folder.mkdir(parents=True, exist_ok=True)
     arms = [NONE, *(arm for name in ACTED for arm in (name, f"{name}, placebo"))]
     wanted = [(kind, seed) for seed in range(chosen.seeds) for kind in (TRAPPED, *arms)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from babblegraph.strategies import best_of_n, frontier, stochastic_beam
 from babblegraph.strategies.common import log_priority, nothing
 from babblegraph.tasks.countdown import parse
 from babblegraph.tasks.countdown_solver import solve
+
+sys.path.insert(0, str(Path(__file__).parent))
+from search import NoEarlyKill
 
 TOGETHER = 64  # samples on one trie
 VALUED = {"value_power": 1.0, "floor": 1e-3}
@@ -39,12 +43,6 @@ BEAM = "ours, stochastic beam of 64, no value"
 CHEAP = {FULL: 64, KILLED: 64, SHARED: 2, SMC: 24, NARROW: 40, EVEN: 8, BEAM: 6}
 TREES = CHEAP | {WEIGHT: 5, TASK: 5, VERDICT: 5, WIDEST: 5, DIFFERENT: 3}  # of each puzzle
 EXACT = (FULL, KILLED, SHARED)  # their variance is P (1 − P), over the samples of a tree
-
-
-class NoEarlyKill(bg.Countdown):
-    """Countdown without its partial check: a false line is found out only at the end of the text."""
-
-    value = None
 
 
 def exact_probability(babbler, puzzle):

@@ -3,9 +3,11 @@
 A row is a strategy on a task; a cell the percentage of held-out puzzles solved within that many sampled tokens (unique
 tokens of the trie, pruned and dead ones included), or within that much work (parameters × tokens that went through
 the model, prompts, revived texts and the judge included). Values are legality and, on Countdown, the generator's own
-verdict or the learned head beside it; never a solver. Every method has the temperature that was best for it on
-validation puzzles, and settings were chosen there too. Peers are other libraries on the same generator; they run where
-they are installed (see peers/requirements.txt). Left out: seeds (one), GPUs, settings tuned for single budgets.
+verdict or the learned head beside it; never a solver. Best-of-N draws at most as many samples as it has tokens; on our
+trie samples that agree cost nothing, so that it may end with tokens left: cells that it did not reach stay empty.
+Every method has the temperature that was best for it on validation puzzles, and settings were chosen there too. Peers
+are other libraries on the same generator; they run where they are installed (see peers/requirements.txt). Left out:
+seeds (one), GPUs, settings tuned for single budgets.
 
 The work is done in pieces of a few puzzles. With `--parts DIR` each is kept there as soon as it is finished: a run
 goes on where it was stopped, and several runs (`--share 1/7`, `--share 2/7`, …, on one machine or on many whose folders
@@ -36,6 +38,7 @@ from peers import quality as peers
 from quality_claims import BUDGETS, CONSTANT, COUNTED, VERDICT, area, claims_of, plot, tables
 from quality_pieces import Piece, Pieces, whole
 from quality_settings import EVERY, LONG, METHODS, SAMPLED, SETTINGS, Method, Setting
+from search import separate_tokens
 
 TEMPERATURES = (0.6, 0.8, 1.0)
 TUNED_AT = 400  # sampled tokens a validation puzzle: temperatures matter most where budgets are small
@@ -114,7 +117,8 @@ class Bench:
         if method not in SAMPLED:
             return row
         paid = [x if x is not None and x <= row["most"] else None for x in row["separate"]]
-        return {k: v for k, v in row.items() if k != "work"} | {"method": method, "needed": paid}
+        kept = {k: v for k, v in row.items() if k not in ("work", "cut", "spent")}
+        return kept | {"method": method, "needed": paid}
 
     def cut(
         self, task: str, method: str, temperature: float, split: str, most: int, n: int
@@ -199,12 +203,16 @@ def search(
     size = sum(p.numel() for p in babbler.model.parameters())
     spent = {"needed": counts["sampled"], "work": through * size}
     if method.strategy == "best-of-n":
-        spent["separate"] = separate(found.graph)
+        spent["separate"] = separate_tokens(found.graph)
     passed = np.array(found.passed) & (spent["needed"] <= piece.most)
     row: dict[str, Any] = {
         name: [int(x) if ok else None for x, ok in zip(all_, passed, strict=True)]
         for name, all_ in spent.items()
     }
+    cut = ~passed & (spent["needed"] >= piece.most)
+    row["cut"] = [int(x) if off else None for x, off in zip(spent["work"], cut, strict=True)]
+    if method.strategy == "best-of-n":
+        row["spent"] = counts["sampled"].tolist()
     return row | {"answers": right_answers(found.graph)} if many else row
 
 
@@ -213,13 +221,6 @@ def right_answers(graph: bg.BabbleGraph) -> list[int]:
     right = np.flatnonzero(graph.is_leaf() & (graph.score >= 1))
     texts = [{graph.text(i) for i in right[graph.root[right] == tree]} for tree in range(graph.trees)]
     return [len(some) for some in texts]
-
-
-def separate(graph: bg.BabbleGraph) -> np.ndarray:
-    """What the same samples cost without sharing, [trees]: every draw pays for all its tokens."""
-    inner = np.arange(graph.trees, graph.size)
-    paid = (graph.stop[inner] - graph.start[inner]) * graph.count[inner]
-    return np.bincount(graph.root[inner], paid, minlength=graph.trees)
 
 
 def read(arguments: Sequence[str] | None) -> Namespace:

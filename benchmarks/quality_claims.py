@@ -59,9 +59,11 @@ def deep_claims(by: dict[tuple[str, str], Row]) -> list[dict[str, Any]]:
         share = enough / spent[-1] if spent else 0.0
         name = f"{task}: tokens for the rate of {COUNTED}, as a share of its"
         found.append(claim(name, share, "<= 1/3", share <= 1 / 3))
-        third = by[task, COUNTED]["most"] / 3
+        if "spent" not in by[task, COUNTED]:
+            continue
+        third = max(by[task, COUNTED]["spent"]) / 3
         gain = 100 * (solved(by[task, OURS], third)[:both].mean() - goal / both)
-        name = f"{task}: {OURS} with a third of the tokens − {COUNTED} with all, points"
+        name = f"{task}: {OURS} with a third of the tokens − {COUNTED} with all that it spent, points"
         found.append(claim(name, gain, ">= 0", gain >= 0))
     return found
 
@@ -79,6 +81,14 @@ def monotone_claims(by: dict[tuple[str, str], Row]) -> list[dict[str, Any]]:
 def solved(row: Row, budget: float, axis: str = "needed") -> np.ndarray:
     """Which puzzles were solved within a budget, [puzzles]."""
     return np.array([x is not None and x <= budget for x in row[axis]], float)
+
+
+def reached(row: Row, budget: float, axis: str) -> bool:
+    """Whether what a method has not solved was searched with all of a budget, where that is known."""
+    if axis == "work":  # searches are cut off by sampled tokens, each at some work of its own
+        return budget <= min((x for x in row.get("cut", ()) if x is not None), default=np.inf)
+    ended = [n for n, x in zip(row.get("spent", ()), row["needed"], strict=False) if x is None]
+    return budget <= min([row["most"], *ended])
 
 
 def area(needed: Sequence[int | None], most: int) -> float:
@@ -116,8 +126,8 @@ def _within(row: Row, axis: str, bounds: Sequence[float], names: Sequence[float]
     """Percentages; none beyond what a method was given."""
     cells: Row = {}
     for bound, name in zip(bounds, names, strict=True):
-        asked = axis == "work" or bound <= row["most"]
-        cells[f"{name:,}"] = float(100 * solved(row, bound, axis).mean()) if asked else None
+        known = reached(row, bound, axis)
+        cells[f"{name:,}"] = float(100 * solved(row, bound, axis).mean()) if known else None
     return cells
 
 

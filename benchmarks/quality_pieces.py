@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 GIVEN_UP = 900  # seconds after which a piece that was begun is taken over
-COLUMNS = ("needed", "work", "separate", "answers")  # of each puzzle
+COLUMNS = ("needed", "work", "cut", "separate", "spent", "answers")  # of each puzzle
 
 
 class Piece(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 from peers import quality as peers
 from quality_claims import CONSTANT, COUNTED, OURS, PLAIN, VERDICT
 
@@ -14,10 +13,9 @@ from babblegraph.protocols import Strategy
 from babblegraph.strategies import STRATEGIES
 from babblegraph.tasks.chain import chains
 from babblegraph.tasks.countdown_puzzles import hard_puzzles, puzzles
-from babblegraph.tasks.game24_puzzles import game24_puzzles
 from babblegraph.tasks.queens import boards
+from babblegraph.tasks.training import task_prompts
 
-HANDS = 150  # of the Game of 24
 DEEP = 75  # there are hardly more boards of eight rows with two queens given in a split
 
 
@@ -63,7 +61,9 @@ class Setting(NamedTuple):
 SETTINGS = {
     "countdown": Setting(bg.Countdown(), "countdown", lambda s, n: list(puzzles(s, n, seed=1)), True),
     "countdown-hard": Setting(bg.Countdown(), "countdown", lambda s, n: hard_puzzles(s)[:n], True),
-    "game24": Setting(bg.Game24(), "countdown", lambda s, n: hands(s)[:n], True),
+    "game24": Setting(
+        bg.Game24(), "countdown", lambda s, n: task_prompts("game24", s, n, seed=1, fewer=True), True
+    ),
     "chain": Setting(
         bg.tasks.Chain(), "chain", lambda s, n: list(chains(s, min(n, DEEP), seed=1, steps=8)), False
     ),
@@ -71,10 +71,3 @@ SETTINGS = {
         bg.tasks.Queens(), "queens", lambda s, n: list(boards(s, min(n, DEEP), seed=1, size=8)), False
     ),
 }
-
-
-def hands(split: str) -> list[str]:
-    """Hands evenly over all ranks of difficulty, shuffled; those of one split are between those of the other."""
-    ranked = [p.prompt for p in game24_puzzles()]
-    places = np.linspace(1, len(ranked) - 2, HANDS).astype(int) + (split == "test")
-    return [ranked[i] for i in np.random.default_rng(1).permutation(places).tolist()]

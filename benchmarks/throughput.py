@@ -27,7 +27,6 @@ and medians are shown. Left out: scoring, quantised weights, servers. Peers are 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -41,7 +40,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import parser, report, write
+from common import earlier, parser, report, write
 from peers import HOMES, load
 from peers.claims import claims_of, counted_rows
 from peers.machine import Machine, measure
@@ -73,7 +72,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     options, began = read(arguments), time.perf_counter()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")  # of other libraries
-    rows = earlier(options)
+    rows = earlier(options, free=("models", "cells")) if options.resume else []
     for model in options.models:
         with tempfile.TemporaryDirectory() as folder:
             setting = MODELS[model](Path(folder), options.threads)
@@ -133,14 +132,6 @@ def work_of(cell: Cell, setting: Setting) -> Work:
 def takes(name: str, cell: Cell, options: argparse.Namespace) -> bool:
     """Whether a decoder is run on a cell."""
     return cell.model != "smollm" or options.everywhere or name not in SOME or cell[1:] in SOME[name]
-
-
-def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of an interrupted run."""
-    if not (options.resume and options.json and options.json.exists()):
-        return []
-    rows: list[dict[str, Any]] = json.loads(options.json.read_text("utf-8"))["rows"]
-    return rows
 
 
 def machines(rows: list[dict[str, Any]]) -> str:

@@ -116,6 +116,7 @@ def test_subtrees_of_dvts_never_compete(seed):
     lm = TableLM(4, 5, seed=seed)
     graph = run(lm, ["p"], dvts(subtrees=3, children=5, restarts=0), None, noisy_value(3))
     first = graph.children(0)
+    assert graph.draws[0] == 3
     assert 1 <= len(first) <= 3
     for top in first:
         beam = top

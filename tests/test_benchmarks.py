@@ -24,6 +24,13 @@ from peers.sweep import Cell, Sweep, shown  # noqa: E402
 from peers.work import CHILDREN, Run, Setting, Watch, Work, watching  # noqa: E402
 
 TINY = ["--quick", "--models", "tiny", "--cells", "8x16", "--repeats", "1", "--threads", "1"]
+SOME = [
+    *TINY,
+    "--only",
+    "babblegraph,generate+cache",
+    "--cap",
+    "1000",
+]  # nothing is cut, however slow the machine
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +44,7 @@ def threads():
 def quick(tmp_path_factory):
     """One run of every decoder that needs no package of its own."""
     path = tmp_path_factory.mktemp("quick") / "found.json"
-    cut = ["--cap", "1000"]  # nothing, however slow the machine is
-    throughput.main([*TINY, *cut, "--only", "babblegraph,generate+cache", "--json", str(path)])
+    throughput.main([*SOME, "--json", str(path)])
     return path, json.loads(path.read_text("utf-8"))
 
 
@@ -87,8 +93,22 @@ def test_the_file_says_where_its_figures_come_from(quick):
 def test_a_resumed_run_measures_nothing_twice(quick, monkeypatch):
     path, before = quick
     monkeypatch.setattr(Sweep, "measure", lambda *a: pytest.fail("measured again"))
-    rows = throughput.main([*TINY, "--json", str(path), "--resume"])
+    rows = throughput.main([*SOME, "--json", str(path), "--resume"])
     assert rows == before["rows"]
+
+
+@pytest.mark.parametrize("other", [["--cap", "2"], ["--repeats", "2"], ["--only", "babblegraph"]])
+def test_a_run_is_not_resumed_with_other_options(quick, other):
+    """One file would have rows that were measured in two ways, and name only the last."""
+    path, before = quick[0], quick[0].read_text("utf-8")
+    with pytest.raises(SystemExit, match=f"the same options, got {other[0]}"):
+        throughput.main([*SOME, *other, "--json", str(path), "--resume"])
+    assert path.read_text("utf-8") == before
+
+
+def test_a_resumed_run_needs_a_file_to_go_on_with(tmp_path):
+    with pytest.raises(SystemExit, match="add --json FILE"):
+        throughput.main([*SOME, "--resume"])
 
 
 def test_a_decoder_that_is_not_installed_is_shown_as_that(monkeypatch):

@@ -82,20 +82,23 @@ def test_with_exact_expectations_the_elite_is_the_optimal_distribution():
     )
 
 
-def test_counts_of_independent_samples_are_weights():
+@pytest.mark.parametrize("n", [1, 50])
+def test_counts_of_independent_samples_are_weights(n):
     lm = TableLM(3, 3, seed=2)
 
     def score(graph, ids, meter):
         graph.score[ids[graph.is_leaf(ids)]] = 1.0
 
     *_, last = search(
-        lm, ["x", "y"], score=score, strategy=best_of_n(n=50, width=50), budget=Budget(tokens=10**6)
+        lm, ["x", "y"], score=score, strategy=best_of_n(n=n, width=n), budget=Budget(tokens=10**6)
     )
-    leaves = gather(last.graph, samples=[50])
+    leaves = gather(last.graph, samples=[n])
     assert leaves.unbiased
     assert np.allclose(np.bincount(leaves.prompt, np.exp(log_weights(leaves, 0.0))), 1.0)
     assert chance(leaves, threshold=0.5).value == pytest.approx(1.0)
-    assert not gather(last.graph, samples=[51]).unbiased, "one sample is missing"
+    assert not gather(last.graph, samples=[n + 1]).unbiased, "one sample is missing"
+    last.graph.log_q -= 0.7 * last.graph.is_leaf()  # as if drawn at another temperature
+    assert np.allclose(gather(last.graph, samples=[n]).log_share, leaves.log_share + 0.7)
 
 
 @given(
@@ -237,6 +240,8 @@ def test_joining_what_processes_found_gives_what_one_finds():
     names = [("p0", "p2"), ("p1",)]
     parts = [part.__class__(**{**part.__dict__, "prompts": n}) for part, n in zip(parts, names, strict=True)]
     both = joined(parts, ["p0", "p1", "p2"])
+    assert sorted(both.tree) == list(range(6)), "each leaf has had a tree of its own"
+    assert np.array_equal(both.trees[both.tree], both.prompt)
     mine, theirs = (elite(x, power=1.0, threshold=1.0) for x in (one, both))
     assert np.allclose(mine.weight, theirs.weight)
     assert [one.score[i] for i in mine.leaf] == [both.score[i] for i in theirs.leaf]

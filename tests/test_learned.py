@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from babblegraph.randomness import Rng
 from babblegraph.scoring import LearnedValue, Score
 from babblegraph.scoring.collect import Collected, collect, features_of
 from babblegraph.scoring.examples import examples
-from babblegraph.scoring.fit import _ahead, fit
+from babblegraph.scoring.fit import _ahead, _calibrate, fit
 from babblegraph.scoring.learned import CARD, WEIGHTS, save, usual_layers
 from babblegraph.status import Status
 from babblegraph.strategies import best_of_n, frontier
@@ -209,6 +210,18 @@ def test_a_head_learns_what_there_is_to_learn_and_is_calibrated():
     assert fitted.held_out[2].skill > 0.3
     assert fitted.held_out[1].auc < fitted.held_out[2].auc
     assert max(f.calibration_error for f in fitted.held_out.values()) < 0.12  # 320 rollouts
+
+
+def test_calibration_finds_the_slope_and_the_offset_of_what_is_held_out():
+    """Outcomes as often as half the log-odds and one say; those that were fitted on say otherwise."""
+    z = torch.linspace(-4, 4, 80)
+    head = SimpleNamespace(
+        eval=lambda: None, log_odds=lambda x: x.T, slope=torch.ones(()), offset=torch.zeros(())
+    )
+    held = np.arange(80) % 2 == 0
+    label = np.where(held, torch.sigmoid(z.double() / 2 + 1).numpy(), 0.0)
+    _calibrate(head, SimpleNamespace(features=z[:, None], label=label, weight=np.ones(80)), held)
+    assert (float(head.slope), float(head.offset)) == pytest.approx((0.5, 1.0), abs=1e-3)
 
 
 def test_labels_from_one_step_further_on_have_the_same_mean_and_less_noise():

@@ -16,9 +16,12 @@ import quality
 import quality_claims
 from peers.quality import Lines
 from quality_pieces import Piece, Pieces
+from search import separate_tokens
 
 import babblegraph as bg
 from babblegraph.scoring.learned import LearnedValue
+from babblegraph.tasks.countdown import parse
+from babblegraph.tasks.countdown_puzzles import split_of
 
 TINY = ["--tasks", "countdown", "--only", "babble;best-of-n, separate", "--puzzles", "3", "--piece", "2"]
 TINY += ["--validation", "2", "--temperatures", "0.7,1.0", "--most", "100"]
@@ -108,16 +111,29 @@ def test_a_gain_is_paired_by_puzzle_and_met_only_above_its_bound():
 
 def test_the_share_of_tokens_is_where_our_solve_rate_reaches_theirs():
     ours, theirs = [10, 20, 30, 40, None], [90, 300, None, None, None]
-    found, third = quality_claims.deep_claims(
-        {
-            ("chain", quality_claims.OURS): row(quality_claims.OURS, ours),
-            ("chain", quality_claims.COUNTED): row("best-of-n", theirs),
-        }
-    )
+    by = {
+        ("chain", quality_claims.OURS): row(quality_claims.OURS, ours),
+        ("chain", quality_claims.COUNTED): row("best-of-n", theirs) | {"spent": [90, 300, 200, 70, 100]},
+    }
+    found, third = quality_claims.deep_claims(by)
     assert found["value"] == pytest.approx(20 / 300)
     assert found["met"]
-    assert third["value"] == pytest.approx(100 * (4 - 2) / 5)  # all four of ours within 1600 / 3
-    assert third["met"]
+    assert third["value"] == pytest.approx(100 * (4 - 2) / 5)  # all four of ours within 300 / 3
+    by["chain", quality_claims.COUNTED]["spent"][1] = by["chain", quality_claims.COUNTED]["needed"][1] = 90
+    assert quality_claims.deep_claims(by)[1]["value"] == pytest.approx(
+        100 * (4 - 2) / 5
+    )  # 200 / 3, not 1,600 / 3
+
+
+def test_best_of_n_that_has_drawn_all_its_samples_tells_nothing_of_tokens_that_it_did_not_spend():
+    """On a trie samples that agree cost nothing: 100 samples do not reach 100 tokens."""
+    piece, setting = Piece("chain", "best-of-n", 0.6, "test", 100, 1, 0, 1), quality.SETTINGS["chain"]
+    babbler, prompts = bg.Babbler.embedded(task="chain", temperature=0.6), setting.prompts("test", 1)
+    found = quality.search(babbler, setting, prompts, quality.METHODS["best-of-n"], piece, values={})
+    assert found["needed"] == [None]
+    assert found["spent"][0] < 100
+    shown = piece._asdict() | found | {"seconds": 0.0}
+    assert quality_claims.tables([shown], ["chain"])[0][1][0]["100"] is None
 
 
 def test_separate_samples_pay_for_what_they_share():
@@ -130,7 +146,24 @@ def test_separate_samples_pay_for_what_they_share():
     ).graph
     leaves = np.flatnonzero(graph.is_leaf())
     whole = ((graph.length[leaves] - graph.length[0]) * graph.count[leaves]).sum()
-    assert quality.separate(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
+    assert separate_tokens(graph)[0] == whole > graph.meta["spent"]["counts"]["sampled"][0]
+
+
+def test_a_search_that_its_tokens_cut_off_tells_nothing_of_more_work():
+    found = row("babble", [100, None, None]) | {"split": "test", "puzzles": 3, "seconds": 0.0}
+    found |= {"work": [150e6, None, None], "cut": [None, 900e6, None]}  # the third had nothing left to draw
+    cells = quality_claims.tables([found], ["countdown"])[1][1][0]
+    third = pytest.approx(100 / 3)
+    assert [cells[name] for name in ("0.1", "0.2", "0.8", "1.6")] == [0.0, third, third, None]
+
+
+@pytest.mark.parametrize("task", ["countdown", "countdown-hard", "game24"])
+def test_what_is_held_out_is_of_no_split_that_the_generator_or_its_value_learned_from(task):
+    for split in ("validation", "test"):
+        some = quality.SETTINGS[task].prompts(split, 150)
+        assert len(set(some)) == len(some) > 100
+        assert {split_of(*parse(bg.Countdown().prepare(puzzle))) for puzzle in some} == {split}
+        assert quality.SETTINGS[task].prompts(split, 7) == some[:7]
 
 
 @pytest.mark.parametrize("option", ["--tasks", "--only", "--share"])

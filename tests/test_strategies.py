@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from inspect import signature
+from itertools import product
 from math import comb
 
 import numpy as np
@@ -164,6 +166,14 @@ def test_numbers_that_make_no_sense_are_refused_in_one_line(name, options):
     with pytest.raises(BadInput, match="got") as error:
         STRATEGIES[name](**options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_whole_number_of_a_strategy_is_checked(name):
+    asked = [p.name for p in signature(STRATEGIES[name]).parameters.values() if "int" in str(p.annotation)]
+    for option, wrong in product(asked, (2.5, -3)):
+        with pytest.raises(BadInput, match=f"{wrong}"):
+            STRATEGIES[name](**{option: wrong})
 
 
 def test_what_is_too_small_is_named_as_it_was_given():

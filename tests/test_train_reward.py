@@ -56,6 +56,18 @@ def test_a_preference_is_learned_and_plugs_in_as_a_value(files, capsys):
     assert (found[:, 0] > found[:, 1]).mean() > 0.85
 
 
+def test_what_is_held_out_is_not_trained_on(files, monkeypatch):
+    sizes = []
+    module = "babblegraph.scoring.train_reward"
+    monkeypatch.setattr(f"{module}._need_trl", lambda: None)
+    monkeypatch.setattr(
+        f"{module}._trained", lambda model, tokenizer, ids, *rest: sizes.append(len(ids)) or 0.0
+    )
+    pairs = read_comparisons(files / "pairs.jsonl")
+    found = train_reward(pairs, files / "model", files / "out", device="cpu")
+    assert (sizes, found.comparisons, found.held_out) == ([360], 360, 40)
+
+
 def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_learned(files, capsys, monkeypatch):
     monkeypatch.setattr(
         "babblegraph.scoring.train_reward.train_reward", lambda *given, **how: pytest.fail("begun")

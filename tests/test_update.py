@@ -13,7 +13,7 @@ from tiny_models import character_tokenizer, family_model, tiny_llama
 
 from babblegraph.errors import BadInput
 from babblegraph.learning.rows import Passes, by_length, log_p, logits_of, pad
-from babblegraph.learning.update import Anchor, Lessons, loss, update
+from babblegraph.learning.update import Anchor, Lessons, _schedule, loss, update
 from babblegraph.randomness import Rng
 
 
@@ -173,6 +173,16 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(model):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_the_rate_rises_to_all_of_it_and_falls_to_a_tenth():
+    rates = [_schedule(step, 1000) for step in range(1000)]
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == pytest.approx([(i + 1) / (top + 1) for i in range(top + 1)])
+    assert max(rates) == 1.0
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-5)
+    assert (_schedule(0, 1), _schedule(0, 2)) == (1.0, 1.0), "the first step of few is no smaller"
+
+
 def test_so_many_steps_are_made_whatever_the_elite_is(model):
     """As many as two passes make, they do what two passes do; a pass may end half-way."""
     texts = lessons(*([3, 4, i, i + 1] for i in range(5, 15)))
@@ -273,6 +283,8 @@ def test_a_learning_rate_that_destroys_is_halved_and_the_weights_come_back(model
         (Lessons([], np.zeros(0, np.int64), np.zeros(0)), {}),
         (lessons([3, 4, 5], weight=[np.nan]), {}),
         (lessons([3, 4, 5], weight=[0.0]), {}),
+        (lessons([3, 4, 5], [3, 4, 6], weight=[1.0, np.inf]), {}),
+        (lessons([3, 4, 5], [3, 4, 6], weight=[1.0, -0.5]), {}),
         (lessons([3, 4, 5]), {"learning_rate": 0.0}),
         (lessons([3, 4, 5]), {"epochs": 0}),
         (lessons([3, 4, 5]), {"steps": 0}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_a_run_goes_on_from_its_pieces_and_says_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(connectivity, "ACTED", ("novelty",))
     monkeypatch.setattr(connectivity, "NODES", 300)
     first = connectivity.main(arguments)
-    (tmp_path / "novelty-0.npz").unlink()
+    (tmp_path / "6x80x1" / "novelty-0.npz").unlink()
     made = []
     whole = connectivity.make
     monkeypatch.setattr(connectivity, "make", lambda *a: made.append(a[0]) or whole(*a))
@@ -163,3 +164,14 @@ def test_a_run_goes_on_from_its_pieces_and_says_the_same(tmp_path, monkeypatch):
         "novelty",
         "novelty, placebo",
     }
+
+
+def test_pieces_of_other_sizes_are_not_taken_for_those_asked_for(tmp_path, monkeypatch):
+    def made(kind, seed, chosen, path):
+        np.savez(path, tokens=chosen.tokens)
+
+    monkeypatch.setattr(connectivity, "make", made)
+    for tokens in (150, 300):
+        chosen = Namespace(seeds=1, puzzles=10, tokens=tokens, rollouts=8, processes=1)
+        found = connectivity.finished(chosen, tmp_path)
+        assert {int(one["tokens"]) for one in found.values()} == {tokens}

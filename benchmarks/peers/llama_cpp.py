@@ -58,10 +58,14 @@ class LlamaCpp(Peer):
                     origins = work.origins(level)
                     rows = _fork(memory, rows, origins)
                     texts, logits = texts[origins], logits[torch.as_tensor(origins)]
-                for _ in range(work.span):
+                for step in range(work.span):
                     tokens = torch.multinomial(logits.softmax(-1), 1, generator=draw)[:, 0].numpy()
                     texts = np.c_[texts, tokens]
-                    logits = self._step(context, batch, tokens, rows, before + texts.shape[1] - 1)
+                    if check or (level, step) != (
+                        work.levels - 1,
+                        work.span - 1,
+                    ):  # else nobody asks for them
+                        logits = self._step(context, batch, tokens, rows, before + texts.shape[1] - 1)
             seconds = time.perf_counter() - start
             error = None
             if check:
@@ -74,7 +78,7 @@ class LlamaCpp(Peer):
             sampled=texts.size if work.levels == 1 else work.tokens,
             seconds=seconds,
             prefill=prefill,
-            steps=work.levels * work.span,
+            steps=work.levels * work.span - (not check),
             kv_bytes=work.unique_tokens() * self.kv_bytes,
             error=error,
         )

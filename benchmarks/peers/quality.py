@@ -60,6 +60,7 @@ def solve(
     size = sum(p.numel() for p in babbler.model.parameters())
     needed: list[int | None] = []
     work: list[int | None] = []
+    cut: list[int | None] = []
     for number, prompt in enumerate(prompts, first):
         random.seed(number)
         np.random.seed(number)  # noqa: NPY002 - the peers draw from it
@@ -78,7 +79,9 @@ def solve(
         except Spent:
             needed.append(None)
             work.append(None)
-    return {"needed": needed, "work": work}
+        off = needed[-1] is None and lines.sampled >= most
+        cut.append(lines.forwarded * size if off else None)
+    return {"needed": needed, "work": work, "cut": cut}
 
 
 class Lines:
