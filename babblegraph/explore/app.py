@@ -95,6 +95,8 @@ class Explorer(Jumps):
 
     def on_tree_view_chosen(self, message: TreeView.Chosen) -> None:
         """Shows everything about the chosen node, which may be another one by the time that the message is read."""
+        if not self.query("#details"):  # the end came first
+            return
         details = self.query_one("#details", VerticalScroll)
         self.query_one("#node", Static).update(self.lines.details(self.pane.node, details.size.width))
         details.scroll_home(animate=False)

@@ -37,9 +37,8 @@ def check_merging(adapted: Any) -> None:
     if not is_quantized(model):
         return
     try:
-        for layer in {
-            type(one.base_layer): one.base_layer for one in model.modules() if _has_adapters(one)
-        }.values():
+        kinds = {type(one.base_layer): one.base_layer for one in model.modules() if _has_adapters(one)}
+        for layer in kinds.values():
             full_weight(layer)
     except (TypeError, ValueError, RuntimeError, ImportError, AttributeError) as problem:
         raise BadInput(

@@ -105,8 +105,8 @@ class Run:
         self.generators = Generators(base, settings)  # first: where it refuses, no directory is begun
         if directory is not None:
             self.generators.check_saving()
-        if directory is not None and self.ranks.first:
-            self.levels = directory.begin(told, resume=resume)
+            if self.ranks.first:
+                self.levels = directory.begin(told, resume=resume)
         self.levels = self.ranks.gathered(self.levels)[0]
         self._weights = {0: self.generators.weights()}  # of the base, the best level and the last
         self.guard: Guard | None = None

@@ -112,7 +112,7 @@ def _cells(level: Level, signs: Signs) -> dict[str, str]:
         "greedy": "" if held is None else _worth(held.greedy, held),
         "pass@k": "" if held is None else _worth(held.pass_at_k, held),
         "entropy": "" if held is None else f"{held.entropy:.2f}",
-        "elite": f"{level.elite} of {level.taught}" if level.elite else ("none" if level.number else ""),
+        "elite": f"{level.elite} from {level.taught}" if level.elite else ("none" if level.number else ""),
         "γ": "" if level.gamma is None else f"{level.gamma:.3g}",
         "P(S≥γ)": "" if level.p_g.value is None else f"{level.p_g.value:.3g}",
         "loss": "" if learned is None else f"{learned.before:.3f}{arrow}{learned.after:.3f}",
