@@ -247,7 +247,9 @@ def test_an_update_goes_on_with_half_the_texts_a_pass_where_memory_lacks(model, 
     assert parts.steps == whole.steps == 3
     assert (parts.before, parts.after) == pytest.approx((whole.before, whole.after), rel=1e-5)
     for mine, theirs in zip(small.model.parameters(), model.parameters(), strict=True):
-        off = (mine - theirs).detach().abs()  # Adam makes a step of its own of a gradient that is next to none
+        off = (
+            (mine - theirs).detach().abs()
+        )  # Adam makes a step of its own of a gradient that is next to none
         assert float(off.max()) < 1e-4
         assert float(off.mean()) < 1e-7
     with pytest.warns(RuntimeWarning, match="no memory"):
