@@ -116,6 +116,7 @@ def test_a_level_of_a_quantized_generator_is_written_in_full_and_is_the_same_gen
     assert float((now - before).abs().max()) > 1
 
 
+@pytest.mark.slow
 def test_a_run_of_a_quantized_generator_goes_on_to_the_same_end(loaded, tmp_path, characters):
     def run(directory, levels, **how):
         settings = bg.Settings(
@@ -140,6 +141,7 @@ def test_all_weights_of_a_quantized_generator_cannot_learn(loaded, characters):
         bg.cem(base, PROMPTS, value=lengths, held_out=[], settings=bg.Settings(levels=1, top=1))
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_written_in_full_are_refused_before_a_run_begins(
     loaded, monkeypatch, tmp_path, characters
 ):
