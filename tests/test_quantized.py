@@ -17,6 +17,7 @@ from babblegraph.budget import Budget, Meter
 from babblegraph.lm.offloaded import devices_of, is_away
 from babblegraph.lm.quantized import is_quantized
 
+# torchao is not among what the tests install: where it is, transformers loads it with every model, seconds and noise
 KINDS = ("bitsandbytes, 4 bits", "bitsandbytes, 8 bits", "torchao, 8 bits")
 NEAR = {
     "bitsandbytes, 8 bits": 0.3
