@@ -3,6 +3,8 @@
 import signal
 import sys
 
+STOPPED = (129, 130, 143)  # by hangup, Ctrl-C, SIGTERM
+
 
 def main() -> int:
     """Runs the command line; Ctrl-C while it is still being loaded ends it as it does later, in one line.
@@ -17,11 +19,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("babblegraph: interrupted", file=sys.stderr)
         status = 130
-    if status in (
-        129,
-        130,
-        143,
-    ):  # interrupted; it has been said: one more Ctrl-C must not break into what Python does at its exit
+    if (
+        status in STOPPED
+    ):  # it has been said: one more Ctrl-C must not break into what Python does at its exit
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return status
 

@@ -21,7 +21,7 @@ from babblegraph.learning.update import Anchor, weights_of
 from babblegraph.lm.base import without_adapters
 from babblegraph.lm.fingerprint import fingerprint
 from babblegraph.lm.frozen import Frozen
-from babblegraph.lm.offloaded import is_away
+from babblegraph.lm.offloaded import comes_and_goes
 from babblegraph.lm.quantized import is_quantized
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Generators:
     """f and g as babblers, and the weights that learn.
 
     With all weights learning, g is a copy of the base. With adapters one set of weights is both: the base is the
-    model with its adapters off, and they are put into the user's own model. `begin_anew` takes
-    them out again, for another run of the same babbler.
+    model with its adapters off, and they are put into the user's own model. `begin_anew` takes them out again, for
+    another run of the same babbler.
 
     Args:
         base: f; its way of sampling is g's too.
@@ -60,7 +60,7 @@ class Generators:
                 "a generator that learns must have no adapters yet, got one with some, which the base would lack: "
                 "merge them into its weights (peft's merge_and_unload), or load it anew"
             )
-        if any(map(is_away, base.model.modules())):
+        if comes_and_goes(base.model):
             raise BadInput(
                 "a generator that learns must be on its device as a whole, got layers that come from elsewhere when "
                 "they are called: load it without offloading, quantized if need be"

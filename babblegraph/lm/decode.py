@@ -19,8 +19,7 @@ import torch
 from babblegraph.errors import first_line
 from babblegraph.lm.invert import Inverse
 from babblegraph.lm.layout import Ints, Layout
-from babblegraph.lm.modules import modules_of
-from babblegraph.lm.offloaded import is_away
+from babblegraph.lm.offloaded import comes_and_goes
 from babblegraph.lm.tables import Filling, Room, Tables
 from babblegraph.lm.warp import Warp, warped
 
@@ -291,6 +290,6 @@ def decoder_of(model: PreTrainedModel, store: Store) -> Decoder | None:
         kernels.rows_of_an_item(heads // kv_heads),
         kernels.items_enough(kv_heads),
         sampling_kernels.pick,
-        graphs=not any(map(is_away, modules_of(model))),  # a graph would go on with weights that have left
+        graphs=not comes_and_goes(model),  # a graph would go on with weights that have left
     )
     return Decoder(setting)

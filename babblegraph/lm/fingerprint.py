@@ -31,10 +31,9 @@ def fingerprint(model: PreTrainedModel) -> str:
         with at_hand(module):
             for name in names:
                 weight = module._parameters[name]
-                told = f"{path}.{name}".removeprefix("."), tuple(weight.shape)
-                digest.update(
-                    f"{told[0]}{told[1]}{[x for part in kept_as(weight) for x in _some(part)]}".encode()
-                )
+                whole = f"{path}.{name}".removeprefix(".")
+                some = [number for part in kept_as(weight) for number in _some(part)]
+                digest.update(f"{whole}{tuple(weight.shape)}{some}".encode())
     return digest.hexdigest()
 
 

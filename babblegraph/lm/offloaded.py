@@ -21,6 +21,11 @@ def is_away(module: nn.Module) -> bool:
     return hasattr(module, "_hf_hook") and any(w is not None and w.device.type == "meta" for w in own)
 
 
+def comes_and_goes(model: nn.Module) -> bool:
+    """Whether some of a model's weights are away between its passes."""
+    return any(map(is_away, modules_of(model)))
+
+
 def at_hand(module: nn.Module) -> AbstractContextManager[Any]:
     """Within this block a module's own weights have their numbers."""
     if not is_away(module):

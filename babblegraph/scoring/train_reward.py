@@ -101,9 +101,8 @@ def read_comparisons(file: str | Path) -> list[Comparison]:
         BadInput: no such file, no comparison in it, or a line that is none.
     """
     try:
-        lines = (
-            Path(file).read_text("utf-8-sig").split("\n")
-        )  # not at what else ends a line: JSON texts may hold it
+        # not at what else ends a line: JSON texts may hold it
+        lines = Path(file).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise BadInput(f"comparisons are a file of JSON Lines, got {str(file)!r}: {reason}") from error

@@ -82,9 +82,8 @@ def visible(text: str, signs: Signs = UNICODE) -> str:
 
 def head(line: str, width: int, start: int = 0) -> str:
     """The most of a safe line from `start` on that fits into `width` cells; the work is for these, not for the line."""
-    line = line[
-        start : start + (1 + MOST_MARKS) * (width + 1)
-    ]  # a cell too many at least: only marks take none
+    # a cell too many at least: only marks take none
+    line = line[start : start + (1 + MOST_MARKS) * (width + 1)]
     if cell_len(line) <= width:
         return line
     used = 0

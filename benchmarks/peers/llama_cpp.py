@@ -61,10 +61,8 @@ class LlamaCpp(Peer):
                 for step in range(work.span):
                     tokens = torch.multinomial(logits.softmax(-1), 1, generator=draw)[:, 0].numpy()
                     texts = np.c_[texts, tokens]
-                    if check or (level, step) != (
-                        work.levels - 1,
-                        work.span - 1,
-                    ):  # else nobody asks for them
+                    last = (level, step) == (work.levels - 1, work.span - 1)
+                    if check or not last:  # nobody asks for what follows the last token
                         logits = self._step(context, batch, tokens, rows, before + texts.shape[1] - 1)
             seconds = time.perf_counter() - start
             error = None
