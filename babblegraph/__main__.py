@@ -19,9 +19,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("babblegraph: interrupted", file=sys.stderr)
         status = 130
-    if (
-        status in STOPPED
-    ):  # it has been said: one more Ctrl-C must not break into what Python does at its exit
+    if status in STOPPED:  # that was said: one more Ctrl-C must not break into Python's exit
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return status
 
