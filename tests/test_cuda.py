@@ -7,7 +7,9 @@ import pytest
 import torch
 from test_attention import LIMIT, worst_error
 from test_decode import OPTIONS, digits, same
-from tiny_models import FAMILIES, family_model, tiny_llama
+from test_quantized import KINDS, NEAR, PROMPTS, learned, lengths, quantized, spread
+from tiny_models import FAMILIES, PlainLogits, family_model, tiny_llama
+from transformers import AutoModelForCausalLM
 
 import babblegraph as bg
 from babblegraph.budget import Budget, Meter
@@ -123,3 +125,82 @@ def test_steps_are_captured_anew_when_pools_have_moved(characters, monkeypatch):
     same(found[0], found[2])
     monkeypatch.setattr(babbler_file, "may_fly", lambda *given: False)
     same(found[0], bg.babble(babbler, "1 2", value=digits, strategy=wide, budget=6000, seed=2).graph)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, characters):
+    place = tmp_path_factory.mktemp("model")
+    tiny_llama(characters).save_pretrained(place)
+    return place
+
+
+def searched(model, characters, **options):
+    babbler = bg.Babbler(model, characters, stop="\n", span=8, max_new_tokens=16, **options)
+    graph = bg.babble(babbler, PROMPTS[0], value=lengths, budget=120, seed=1).graph
+    return babbler, graph
+
+
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt", "ignore:the model cannot be captured")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantized_model_on_cuda_gives_what_its_plain_passes_give(folder, kind, characters):
+    model = quantized(folder, kind, device_map="cuda")
+    babbler, graph = searched(model, characters)
+    assert babbler.engine == "cascade"
+    oracle, nodes = PlainLogits(model), np.arange(0, graph.size, 5)
+    ours = babbler.next_logits(graph, nodes, Meter(Budget(tokens=1), 1))
+    for row, told in zip(ours, oracle.of([graph.path_tokens(int(i)) for i in nodes]), strict=True):
+        assert torch.allclose(row, told[-1].to(row), atol=max(NEAR.get(kind, 0), 2e-3))
+
+
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt", "ignore:the model cannot be captured")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantized_model_on_cuda_learns_and_its_level_is_the_same_generator(
+    folder, kind, characters, tmp_path
+):
+    pytest.importorskip("peft")
+    model = quantized(folder, kind, device_map="cuda")
+    base = bg.Babbler(model, characters, stop="\n", span=8, max_new_tokens=16)
+    text = torch.arange(20, device="cuda")[None]
+    assert [level.number for level in learned(base, directory=tmp_path / "run")] == [0, 1]
+    level = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "levels" / "001").eval().cuda()
+    with torch.no_grad():
+        off = float((level(text).logits - model(text).logits).abs().max())
+    assert off < max(NEAR.get(kind, 0), 2e-3)
+
+
+def test_layers_in_the_memory_of_the_host_search_as_they_do_on_cuda(folder, characters):
+    pytest.importorskip("accelerate")
+    there = spread(folder, main="cuda:0", in_memory=[1])
+    here = AutoModelForCausalLM.from_pretrained(folder).cuda()
+    (ours, graph), (alone, plain) = searched(there, characters), searched(here, characters)
+    assert ours.engine == "cascade"
+    assert ours.fingerprint == alone.fingerprint
+    same(graph, plain)
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_generator_in_bf16_learns_on_cuda(mode, folder, characters, tmp_path):
+    """A level moves it, and what is written is what it has become."""
+    if mode == "lora":
+        pytest.importorskip("peft")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).cuda()
+    base = bg.Babbler(model, characters, stop="\n", span=8, max_new_tokens=16)
+    text = torch.arange(20, device="cuda")[None]
+    with torch.no_grad():
+        before = model(text).logits.float()
+    settings = bg.Settings(levels=1, draws=8, top=3, learning_rate=1e-2, epochs=4, batch=4, mode=mode)
+    run = bg.cem(base, PROMPTS, value=lengths, held_out=[], settings=settings, directory=tmp_path / "run")
+    assert [level.number for level in run] == [0, 1]
+    level = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "levels" / "001").eval().cuda()
+    with torch.no_grad():
+        now, written = (m(text).logits.float() for m in (run.generators.learner, level))
+    assert float((now - before).abs().max()) > 0.5
+    assert float((written - now).abs().max()) < 0.1 * float((now - before).abs().max())
+
+
+def test_babblers_of_one_model_share_its_way_on_cuda(characters):
+    model = tiny_llama(characters).cuda()
+    first, _ = searched(model, characters)
+    _, graph = searched(model, characters, way=first.way)
+    _, alone = searched(tiny_llama(characters).cuda(), characters)
+    same(graph, alone)

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from babblegraph.budget import Budget, Meter
 from babblegraph.errors import BadInput
-from babblegraph.lm import Babbler
+from babblegraph.lm import Babbler, products
 from babblegraph.lm.packed import PACK_BYTES, Packed
 from babblegraph.lm.products import LEAST_WEIGHTS, Product, available
 from babblegraph.lm.weights import stamp
@@ -228,3 +228,53 @@ def test_layers_of_one_product_may_take_no_more_memory_either():
         packed = Packed(model, most)
         with packed.standing_in():
             assert packed.nbytes == expected
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """bf16 weights here are those that a GPU multiplies together."""
+    monkeypatch.setattr(products, "TOGETHER_ON", ("cpu",))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("biased", [True, False])
+def test_on_a_gpu_layers_that_multiply_the_same_numbers_are_one_product_as_they_lie(biased, as_on_a_gpu):
+    model = Attends(biased, large=True).to(torch.bfloat16)
+    x = torch.randn(3, 1, 64, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    plain, packed = model(x), Packed(model)
+    with packed.standing_in():
+        assert [name for name, layer in model.named_children() if "forward" in layer.__dict__] == [
+            "q_proj", "k_proj", "v_proj"
+        ]  # fmt: skip
+        torch.testing.assert_close(model(x), plain, rtol=0.02, atol=0.02)
+    weights = [layer.weight for layer in (model.q_proj, model.k_proj, model.v_proj)]
+    biases = sum(map(len, weights))  # zeros for a layer without
+    assert packed.nbytes == 2 * (sum(w.numel() for w in weights) + biases)
+
+
+def test_products_that_take_longer_to_read_than_to_launch_stay_apart_on_a_gpu(as_on_a_gpu, monkeypatch):
+    model = Attends(large=True).to("meta")
+    weights = sum(layer.weight.numel() for layer in (model.q_proj, model.k_proj, model.v_proj))
+    monkeypatch.setattr(products, "TOGETHER_ON", ("meta",))
+    for most, groups in ((weights, 1), (weights - 1, 0)):
+        monkeypatch.setattr(products, "MOST_WEIGHTS", most)
+        assert len(products.products_of([*model.modules()])) == groups
+
+
+@pytest.mark.slow  # dynamo takes long to import
+@torch.no_grad()
+def test_compiled_layers_that_multiply_the_same_numbers_are_one_product(as_on_a_gpu):
+    model, graphs = Attends(large=True).to(torch.bfloat16), []
+
+    def as_it_is(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    x = torch.randn(3, 1, 64, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    packed, compiled = Packed(model), torch.compile(model, backend=as_it_is, dynamic=True)
+    with packed.standing_in():
+        told = model(x)
+        assert torch.equal(compiled(x), told)
+        assert torch.equal(compiled(x[:2]), model(x[:2]))
+    products_made = [str(n.target) for g in graphs for n in g.graph.nodes if "linear" in str(n.target)]
+    assert len(products_made) == 2 * len(graphs) > 0  # one of three layers, and that of the output

@@ -44,7 +44,7 @@ def loaded(folder):
     return lambda kind: quantized(folder, kind)
 
 
-def quantized(folder, kind):
+def quantized(folder, kind, **how):
     if kind.startswith("torchao"):
         quantization = pytest.importorskip("torchao.quantization")
         config = TorchAoConfig(quantization.Int8WeightOnlyConfig())
@@ -54,7 +54,9 @@ def quantized(folder, kind):
         config = BitsAndBytesConfig(**four if "4 bits" in kind else {"load_in_8bit": True})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of these libraries
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=config)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, quantization_config=config, **how
+        )
     return model.eval()
 
 
@@ -156,12 +158,13 @@ def test_weights_that_cannot_be_written_in_full_are_refused_before_a_run_begins(
     assert [level.number for level in learned(base)] == [0, 1], "without a directory nothing is written"
 
 
-def spread(folder, **where):
-    """The model with some modules elsewhere, the others on the CPU."""
+def spread(folder, on_disk=(), main="cpu", in_memory=()):
+    """The model with some layers on a disk or in the CPU's memory, all else on its main device."""
     model = AutoModelForCausalLM.from_pretrained(folder)
     names = ["model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"]
     names += [f"model.layers.{i}" for i in range(model.config.num_hidden_layers)]
-    places = dict.fromkeys(names, "cpu") | {f"model.layers.{i}": "disk" for i in where["on_disk"]}
+    places = dict.fromkeys(names, main) | {f"model.layers.{i}": "disk" for i in on_disk}
+    places |= {f"model.layers.{i}": "cpu" for i in in_memory}
     return AutoModelForCausalLM.from_pretrained(
         folder, device_map=places, offload_folder=folder / "offload"
     ).eval()

@@ -30,10 +30,11 @@ def attend(
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     out = query.new_zeros(len(query), heads, value.shape[2])
     for row in range(len(query)):
-        length, items = int(tables.lengths[row]), tables.of_row[row, : int(tables.parts[row])].tolist()
+        length, of_row = int(tables.lengths[row]), tables.of_row[row, : int(tables.parts[row])].tolist()
         slots, places = [tables.tails[row, :length]], [tables.tail_places[row, :length]]
-        for start, many, first, rows in tables.items[items].tolist():
-            assert first <= row < first + rows <= first + TILE
+        for of in of_row:
+            start, many, first, rows = tables.items[of // TILE].tolist()
+            assert first + of % TILE == row < first + rows <= first + TILE
             slots.append(tables.keys[start : start + many])
             places.append(tables.places[start : start + many])
         slot, place = torch.cat(slots).long(), torch.cat(places)

@@ -78,8 +78,9 @@ class Babbler:
         memory_limit: bytes that a graph's keys, values and remembered logits may take in all; None for no bound but a
             GPU's free memory. When they are used up, the paths that were used longest ago are given up, and computed
             again (counted as prefilled) if they are needed; what a round needs together is then done in parts.
-        pack_bytes: memory for copies of a model's weights in the layout that a CPU multiplies few rows fastest in, so
-            that steps take two thirds of the time; by default up to 1 GB, 0 for no copies. See `lm.packed`.
+        pack_bytes: memory for copies of a model's weights in the layout that few rows are multiplied fastest in, so
+            that steps on a CPU take two thirds of the time; by default up to 1 GB, 0 for no copies. On a GPU small
+            layers have copies, of up to a sixteenth of its memory. See `lm.packed`.
         trace: whether decoding steps on a CPU run as one TorchScript program, where the model can be written down as
             one: a step of a small model takes two thirds of the time. False for a model whose modules are changed
             between searches (but for weights, adapters and hooks, which are looked at). See `lm.traced`.
@@ -89,7 +90,7 @@ class Babbler:
             It takes a base, temperature 1 and no truncation; see `lm.mixture`.
         engine: "cascade", "dense" or "recompute"; by default the first of them that passes the check.
         compile: whether the model of decoding steps on a GPU goes through `torch.compile` first: half a minute at the
-            first search, and less than half the time a step of a small model from then on.
+            first search, and up to a seventh less time a step from then on.
         name: what to call the model in files and reports.
         way: of another babbler of this model: its check and its copies of weights serve this one too, unless the model
             has changed in kind since, or these options ask for another one. See `lm.way`.

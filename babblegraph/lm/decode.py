@@ -6,7 +6,6 @@ them all at once, sampling included, so that a whole span is drawn before the ho
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from babblegraph.errors import first_line
+from babblegraph.lm.gpu import has_kernels
 from babblegraph.lm.invert import Inverse
 from babblegraph.lm.layout import Ints, Layout
 from babblegraph.lm.offloaded import comes_and_goes
@@ -274,12 +274,10 @@ def least_room(needed: Room) -> Room:
 
 def decoder_of(model: PreTrainedModel, store: Store) -> Decoder | None:
     """A decoder with the kernels; None where they cannot run."""
-    if model.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+    if not has_kernels(model.device, model.dtype):
         return None
     from babblegraph.lm import kernels, sampling_kernels
 
-    if model.dtype not in kernels.DTYPES:
-        return None
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 TILE = 64  # queries of an item, at most
 KEYS = 64  # keys that are read together
-TAIL = 32  # the same in a row's own tail
-PARTS = 4  # partial results that are merged together
+KEYS_WARPS, KEYS_STAGES = 4, 2
+TAIL = 64  # the same in a row's own tail, times the bytes of a number
+TAIL_WARPS, TAIL_STAGES = 1, 2  # warps for 16 queries, which a product of matrices takes at once
+PARTS = 16  # partial results that are merged together, of all heads of a group
 PROGRAMS = 512  # that the items of all heads are dealt out to, at most
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def rows_of_an_item(groups: int) -> int:
@@ -81,31 +82,36 @@ def attend(
         raise ValueError(
             f"the tables have items of {tables.tile} rows, for other heads than {heads} and {kv_heads}"
         )
-    tile = max(tables.tile * sizes["GP"], 16)
+    tile = tables.tile * sizes["GP"]
     out = query.new_empty(rows, heads, d_v)
     most = len(tables.items)
-    part = query.new_empty(most, kv_heads, tile, d_v, dtype=torch.float32)
-    log_sum = query.new_empty(most, kv_heads, tile, dtype=torch.float32)
+    part = query.new_empty(kv_heads, most, tile, d_v, dtype=torch.float32)
+    log_sum = query.new_empty(kv_heads, most, tile, dtype=torch.float32)
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     fixed = (tables.items, tables.count, tables.keys, tables.places, tables.positions, part, log_sum)
     programs = min(most, max(PROGRAMS // kv_heads, 1))
     _shared[programs, kv_heads](
-        *(query, keys, values, *fixed, scale, kv_heads), **sizes, M=tile, N=KEYS, STEP=programs, num_stages=2
+        *(query, keys, values, *fixed, scale, kv_heads, most),
+        **sizes,
+        M=tile,
+        N=KEYS,
+        STEP=programs,
+        num_warps=KEYS_WARPS,
+        num_stages=KEYS_STAGES,
     )
     own = (tables.slots, tables.positions, tables.tails, tables.tail_places, tables.lengths)
-    parts = (tables.items, tables.of_row, tables.parts, part, log_sum)
-    shape = (kv_heads, tables.tails.shape[1], tables.of_row.shape[1])
+    parts = (tables.of_row, tables.parts, part, log_sum)
+    shape = (kv_heads, most * tables.tile, tables.tails.shape[1], tables.of_row.shape[1])
     sink, asked = query if sinks is None else sinks, max(sizes["GP"], 16)
     _own[rows, kv_heads](
         *(query, key, value, keys, values, out, *own, *parts, sink, scale, *shape),
         **sizes,
-        M=tile,
-        T=TAIL,
-        P=PARTS,
+        T=max(TAIL // query.element_size(), 16),
+        P=max(PARTS // sizes["GP"], 1),
         Q=asked,
         SINKS=sinks is not None,
-        num_warps=min(asked // 16, 8),  # one for what a product of matrices takes at once
-        num_stages=2,
+        num_warps=min(TAIL_WARPS * asked // 16, 8),
+        num_stages=TAIL_STAGES,
     )
     return out
 
@@ -133,6 +139,7 @@ def _shared(
     log_sum,
     scale,
     kv_heads,
+    most_items,
     G: tl.constexpr,
     GP: tl.constexpr,
     D: tl.constexpr,
@@ -187,7 +194,7 @@ def _shared(
             total = total * shrunk + tl.sum(weight, 1)
             most = higher
         safe = tl.where(total > 0, total, 1.0)
-        to = (item * kv_heads + head).to(tl.int64) * M + m
+        to = (head * most_items + item).to(tl.int64) * M + m
         tl.store(part + to[:, None] * DV + d_v[None, :], mean / safe[:, None], mask=(d_v < DV)[None, :])
         tl.store(log_sum + to, tl.where(total > 0, most + tl.log(safe), float("-inf")))
 
@@ -205,7 +212,6 @@ def _own(
     tails,
     tail_places,
     lengths,
-    items,
     of_row,
     parts,
     part,
@@ -213,6 +219,7 @@ def _own(
     sinks,
     scale,
     kv_heads,
+    most_places,
     most_tail,
     most_parts,
     G: tl.constexpr,
@@ -223,7 +230,6 @@ def _own(
     DVP: tl.constexpr,
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
-    M: tl.constexpr,
     T: tl.constexpr,
     P: tl.constexpr,
     Q: tl.constexpr,
@@ -265,17 +271,21 @@ def _own(
         mean = mean * shrunk[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
         total = total * shrunk + tl.sum(weight, 1)
         most = higher
-    p = tl.arange(0, P)
+    if Q > GP:  # what is a group's alone, without the padding that a product of matrices takes
+        first = g < GP
+        most = tl.sum(tl.reshape(tl.where(first, most, 0.0), [Q // GP, GP]), 0)
+        total = tl.sum(tl.reshape(tl.where(first, total, 0.0), [Q // GP, GP]), 0)
+        mean = tl.sum(tl.reshape(tl.where(first[:, None], mean, 0.0), [Q // GP, GP, DVP]), 0)
+    p, one = tl.arange(0, P), tl.arange(0, GP)
     for i in range(0, count, P):
         there = i + p < count
-        item = tl.load(of_row + row * most_parts + i + p, mask=there, other=0)
-        place = (row - tl.load(items + item * 4 + 2, mask=there, other=row)) * GP
-        at_part = ((item * kv_heads + head).to(tl.int64) * M + place)[:, None] + g[None, :]
-        real = there[:, None] & (g < G)[None, :]
-        lse = tl.load(log_sum + at_part, mask=real, other=float("-inf"))
+        place = tl.load(of_row + row * most_parts + i + p, mask=there, other=0)
+        at_part = (head * most_places + place).to(tl.int64)[:, None] * GP + one[None, :]
+        known = there[:, None] & (one < G)[None, :]
+        lse = tl.load(log_sum + at_part, mask=known, other=float("-inf"))
         o = tl.load(
             part + at_part[:, :, None] * DV + d_v[None, None, :],
-            mask=real[:, :, None] & (d_v < DV)[None, None, :],
+            mask=known[:, :, None] & (d_v < DV)[None, None, :],
             other=0.0,
         )
         higher = tl.maximum(most, tl.max(lse, 0))
@@ -284,7 +294,9 @@ def _own(
         total = total * shrunk + tl.sum(weight, 0)
         most = higher
     if SINKS:
-        sink = tl.load(sinks + head * G + g, mask=g < G, other=0.0).to(tl.float32)
+        sink = tl.load(sinks + head * G + one, mask=one < G, other=0.0).to(tl.float32)
         total = total + tl.exp(sink - most)
-    mean = mean / total[:, None]
-    tl.store(out + at[:, None] * DV + d_v[None, :], mean, mask=(g < G)[:, None] & (d_v < DV)[None, :])
+    to = ((row * kv_heads + head) * G + one).to(tl.int64) * DV
+    tl.store(
+        out + to[:, None] + d_v[None, :], mean / total[:, None], mask=(one < G)[:, None] & (d_v < DV)[None, :]
+    )

@@ -1,14 +1,19 @@
-"""Root mean square norms by PyTorch's one operator, where a model writes them out in eight."""
+"""Root mean square norms by one operator, where a model writes them out in eight: PyTorch's, on a GPU one of ours.
+
+Ours also reads numbers that lie apart from each other, such as the queries of a product that gave keys and values too.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from babblegraph.lm.gpu import has_kernels
 from babblegraph.lm.roundings import alike
 
 Call = Callable[[torch.Tensor], torch.Tensor]
@@ -30,10 +35,15 @@ def fused_norm(module: nn.Module) -> Call | None:
     if not isinstance(eps, float):
         return None
 
-    shape = list(weight.shape)
+    shape, kernels = list(weight.shape), _kernels(weight)
 
     def call(x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, shape, module._parameters["weight"], eps)
+        scale: torch.Tensor = module._parameters["weight"]  # type: ignore[assignment]
+        asked = kernels is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if asked and x.dtype is scale.dtype and kernels.fits(x):
+            found: torch.Tensor = kernels.rms_norm(x, scale, eps)
+            return found
+        return F.rms_norm(x, shape, scale, eps)
 
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(4, len(weight), generator=draw).to(weight.device, weight.dtype)
@@ -41,3 +51,12 @@ def fused_norm(module: nn.Module) -> Call | None:
     if found.dtype != told.dtype or found.shape != told.shape:
         return None
     return call if alike(found, told) else None
+
+
+def _kernels(weight: torch.Tensor) -> Any:
+    """The module of the kernels; None where they do not run."""
+    if not has_kernels(weight.device, weight.dtype):
+        return None
+    from babblegraph.lm import layer_kernels
+
+    return layer_kernels

@@ -1,7 +1,7 @@
 """What stands in for a model's layers while it decodes: the same numbers, sooner.
 
-On a CPU products with weights go through copies of these (`products`), and a step of the whole model is one program
-(`traced`). Norms are one operator (`norms`).
+Products with weights go through copies of these (`products`), norms are one operator (`norms`), on a GPU queries and
+keys are turned by one kernel (`rotary`), and on a CPU a step of the whole model is one program (`traced`).
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from torch import nn
 
 from babblegraph.errors import BadInput
 from babblegraph.lm.coast import Ahead, Coasted
+from babblegraph.lm.gpu import memory_of
 from babblegraph.lm.modules import modules_of
 from babblegraph.lm.norms import Call, fused_norm
 from babblegraph.lm.plan import Plan
 from babblegraph.lm.products import Product, copied, products_of
+from babblegraph.lm.rotary import fused_rotary
 from babblegraph.lm.traced import Traced, plain
 from babblegraph.lm.turn import undoing
 
 PACK_BYTES = 1 << 30
+SHARE = 16  # what part of a GPU's memory copies may take
 
 
 class Packed:
     """Copies of a model's weights, made when they are first needed; the model itself stays as it is.
 
-    Only single precision on an x86 CPU gains by copies of weights; anywhere else, and for layers of other classes or
-    with hooks of their own, nothing is copied. When weights have changed, they are packed again.
+    Single precision on an x86 CPU gains by copies of weights, and small layers on a GPU; anywhere else, and for layers
+    of other classes or with hooks of their own, nothing is copied. When weights have changed, they are packed again.
 
     Args:
         model: any model; what stands in does not keep it alive.
@@ -93,20 +96,27 @@ class Packed:
         return self._traced
 
     def _packed(self) -> dict[nn.Module, Call]:
-        """Products with copies of weights as they are now, and norms that are one operator."""
-        self._copies, left = [], self._most_bytes
+        """Products with copies of weights as they are now, and what is one operator instead of several."""
+        self._copies = []
         if (model := self._model()) is None:
             return {}
         modules = modules_of(model)
-        norms = {module: fused_norm(module) for module in modules}
-        packs = {module: norm for module, norm in norms.items() if norm is not None}
+        fused = {module: fused_norm(module) or fused_rotary(module) for module in modules}
+        packs = {module: call for module, call in fused.items() if call is not None}
+        taken = 0
         for layers in products_of(modules):
-            if (needed := _nbytes(copied(layers))) <= left:
-                left -= needed
+            tensors = copied(layers)
+            if (needed := taken + _nbytes(tensors)) <= self._most(tensors[0].device):
+                taken = needed
                 product = Product(layers)
                 self._copies += product.copies
                 packs |= {layer: product.of(layer, number) for number, layer in enumerate(layers)}
         return packs
+
+    def _most(self, device: torch.device) -> int:
+        """Bytes that copies may take."""
+        share = memory_of(device) // SHARE if device.type == "cuda" else self._most_bytes
+        return min(share, self._most_bytes)
 
 
 class Whole:

@@ -1,8 +1,9 @@
-"""What stands in for a model's products with its weights on a CPU: the same numbers, sooner.
+"""What stands in for a model's products with its weights: the same numbers, sooner.
 
-Decoding multiplies every weight with a handful of rows. PyTorch's default product reads a weight as it lies; oneDNN is
-faster on a large one that it has laid out anew. Layers that multiply the same numbers (queries, keys and values; gate
-and up) are one product with their weights below each other. Both take the weights' memory a second time.
+Decoding multiplies every weight with a handful of rows. On a CPU PyTorch's default product reads a weight as it lies;
+oneDNN is faster on a large one that it has laid out anew. Layers that multiply the same numbers (queries, keys and
+values; gate and up) are one product with their weights below each other: on a GPU, too, where a small one takes hardly
+less time than a large one. Both take the weights' memory a second time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from transformers.pytorch_utils import Conv1D
 from babblegraph.lm.norms import Call
 
 LEAST_WEIGHTS = 1 << 17  # to be laid out anew; fewer lie in the cache, and gain less than the call costs
+MOST_WEIGHTS = 1 << 24  # of one product on a GPU; to read more takes longer than what one launch less saves
+TOGETHER_ON = ("cuda",)  # besides CPUs
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # transformers' names
 
 
@@ -33,9 +36,10 @@ class Product:
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         weights = [_rows(layer) for layer in layers]
-        self._large = sum(w.numel() for w in weights) >= LEAST_WEIGHTS
+        self._dtype = weights[0].dtype
+        self._laid_out = _on_x86(weights[0]) and sum(w.numel() for w in weights) >= LEAST_WEIGHTS
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        if self._large:
+        if self._laid_out:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         self._weight, self._bias = weight, _bias(layers)
         self.copies = [weight] if len(weights) == 1 or self._bias is None else [weight, self._bias]
@@ -49,7 +53,7 @@ class Product:
         original: Callable[..., torch.Tensor] = type(layer).forward
 
         def call(x: torch.Tensor) -> torch.Tensor:
-            if torch.is_grad_enabled() or x.dtype is not torch.float32:
+            if torch.is_grad_enabled() or x.dtype is not self._dtype:
                 return original(layer, x)
             return self._part(x, number) if len(self._sizes) > 1 else self._product(x)
 
@@ -57,7 +61,8 @@ class Product:
 
     def _part(self, x: torch.Tensor, number: int) -> torch.Tensor:
         """Of the product with x: computed once, as long as the layers are called with the very same tensor."""
-        written = 0 if x.is_inference() else x._version  # a hook may write to what a layer is given
+        unknown = torch.compiler.is_compiling() or x.is_inference()
+        written = 0 if unknown else x._version  # a hook may write to what a layer is given
         if x is not self._numbers or written != self._written or number not in self._parts:
             self._parts, self._written = dict(enumerate(self._product(x).split(self._sizes, -1))), written
         part = self._parts.pop(number)
@@ -65,7 +70,7 @@ class Product:
         return part
 
     def _product(self, x: torch.Tensor) -> torch.Tensor:
-        if not self._large:
+        if not self._laid_out:
             return F.linear(x, self._weight, self._bias)
         if torch.jit.is_tracing():
             return _written_down()(x, self._weight, self._bias)
@@ -82,12 +87,11 @@ def products_of(modules: Sequence[nn.Module]) -> list[list[nn.Module]]:
         for names in TOGETHER:
             found = [_core(module._modules.get(name)) for name in names]
             layers = [m for m in found if type(m) is nn.Linear and _weight(m) is not None]
-            if len(layers) > 1 and len({layer.in_features for layer in layers}) == 1:
+            if len(layers) > 1 and _gain_together(layers):
                 together |= {layer: [*layers] for layer in layers}
     groups = {}
     for module in modules:
-        weight = _weight(module)
-        if module in together or (weight is not None and weight.numel() >= LEAST_WEIGHTS):
+        if module in together or _gains_alone(module):
             group = together.get(module, [module])
             groups[group[0]] = group
     return list(groups.values())
@@ -100,19 +104,35 @@ def copied(layers: Sequence[nn.Module]) -> list[torch.Tensor]:
     return tensors if len(layers) > 1 else tensors[:1]
 
 
+def _gains_alone(layer: nn.Module) -> bool:
+    weight = _weight(layer)
+    return weight is not None and _on_x86(weight) and weight.numel() >= LEAST_WEIGHTS
+
+
+def _gain_together(layers: Sequence[nn.Linear]) -> bool:
+    if len({(layer.in_features, layer.weight.device, layer.weight.dtype) for layer in layers}) > 1:
+        return False
+    return _on_x86(layers[0].weight) or sum(m.weight.numel() for m in layers) <= MOST_WEIGHTS
+
+
 def _weight(layer: nn.Module | None) -> nn.Parameter | None:
-    """The weight of a layer where there may be a copy: only single precision on an x86 CPU gains by one."""
-    if layer is None or type(layer) not in (nn.Linear, Conv1D) or not available():
+    """The weight of a layer where there may be a copy."""
+    if layer is None or type(layer) not in (nn.Linear, Conv1D):
         return None
     weight = layer._parameters.get("weight")  # none where torch prunes or reparametrizes it
-    if type(weight) is not nn.Parameter or weight.device.type != "cpu" or weight.dtype is not torch.float32:
+    if type(weight) is not nn.Parameter or not weight.is_floating_point():
         return None
-    return weight
+    return weight if _on_x86(weight) or weight.device.type in TOGETHER_ON else None
+
+
+def _on_x86(weight: torch.Tensor) -> bool:
+    """Of what lies on a CPU only single precision gains by a copy."""
+    return weight.device.type == "cpu" and weight.dtype is torch.float32 and available()
 
 
 @cache
 def available() -> bool:
-    """Whether copies gain on this machine."""
+    """Whether copies gain on this machine's CPU."""
     return torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
 
 

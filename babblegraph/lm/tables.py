@@ -40,7 +40,7 @@ class Filling(NamedTuple):
     items: Ints  # [I, 4] first key, keys, first row, rows
     keys: Ints  # [K] slots
     places: Ints  # [K] their positions in the texts
-    of_row: Ints  # [R, P] items of each row
+    of_row: Ints  # [R, P] items of each row, and which of their rows it is: item · tile + row
     parts: Ints  # [R] how many
     cut: Ints  # [R] tokens at the beginning of a tail that are in items
 
@@ -71,7 +71,7 @@ class Filling(NamedTuple):
                 some = min(tile, last - begin)
                 for j in range(0, len(slots), chunk):
                     for row in range(begin, begin + some):
-                        has[row].append(len(items))
+                        has[row].append(len(items) * tile + row - begin)
                     items.append((at + j, min(chunk, len(slots) - j), begin, some))
             at += len(slots)
         parts = np.array([len(h) for h in has])
@@ -107,7 +107,8 @@ class Tables:
         lengths: how many there are, [R].
         items: [I, 4]; count: how many are used, [1].
         keys, places: slots and positions of the shared tokens, [K].
-        of_row, parts: which items a row has, [R, P], and how many, [R].
+        of_row, parts: which items a row has and which of their rows it is, item · tile + row, [R, P], and how many
+            items, [R].
         tile: rows of an item, at most.
     """
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from babblegraph.lm.decode import Decoder
 from babblegraph.lm.forward import Forward, Row
+from babblegraph.lm.gpu import memory_of
 from babblegraph.lm.hidden import HiddenStates, SpanStates, span_length
 from babblegraph.lm.layout import Ints
 from babblegraph.lm.paths import Paths, last_token
@@ -57,7 +58,7 @@ class Trie:
         decode: bool = True,
     ) -> None:
         if logit_bytes is None:
-            logit_bytes = _memory(model.device) // 64
+            logit_bytes = memory_of(model.device) // 64
         self.store = Store(model.device, logit_bytes, cache_bytes, most_slots=most_slots)
         self._forward = Forward(model, self.store, forward_tokens, least, decode)
         self._paths = Paths(self.store)
@@ -131,7 +132,7 @@ class Trie:
     def serves_again(self) -> bool:
         """Whether its memory and its steps, which take long to capture, should wait for another graph."""
         kept = self._forward.decoder is not None
-        return kept and self.store.nbytes <= _memory(self.store.device) // SPARE
+        return kept and self.store.nbytes <= memory_of(self.store.device) // SPARE
 
     def clear(self) -> None:
         """Forgets its graph: it is as good as new for another one."""
@@ -247,11 +248,6 @@ class Trie:
         logits = self._forward(rows, meter)
         self._paths.completed()
         return np.array([row.path[-1] for row in rows], np.int64), logits
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes of a GPU; elsewhere, where others need memory too, 4 GB."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 1 << 32
 
 
 def _final(graph: BabbleGraph) -> bool:
