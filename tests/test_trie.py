@@ -566,3 +566,22 @@ def test_what_a_waiting_stem_will_ask_for_stays(llama, characters):
         chosen = Chosen(graph.frontier()[:1], np.array([2]))
         graph.add(babbler.expand(graph, chosen, Rng(0), meter))
         assert store.hoards == expected
+
+
+def test_paths_given_up_together_are_free_in_the_order_of_one_after_the_other():
+    """Which slots are taken next does not depend on how many paths went at once."""
+    draw, found = np.random.default_rng(3), []
+    trunk, own = np.arange(1, 21), draw.permutation(np.arange(21, 101)).reshape(8, 10)
+    paths = [np.r_[trunk[: 20 - i], own[i]] for i in range(8)]
+    for together in (True, False):
+        store = Store(torch.device("cpu"), cache_bytes=0)
+        store.take(100)
+        if together:
+            store.hold(*paths)
+        else:
+            [store.hold(path) for path in paths]
+        assert store.references[1] == 8
+        store.drop(*paths[2:]) if together else [store.drop(path) for path in paths[2:]]
+        assert store.references[1] == 2
+        found.append((store.references.tolist(), store.in_use, store.take(50).tolist()))
+    assert found[0] == found[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,25 +45,24 @@ class Emitted:
     def add(self, rows: Rows, row: int, draws: int, status: Status, flags: int = 0) -> None:
         """Row `row` ends: it becomes a node that stands for `draws` draws."""
         numbers = (rows.origin[row], rows.log_f[row], rows.log_g[row], rows.log_q[row], draws, rows.full[row])
-        span = rows.tokens[row], rows.token_log_q[row]
-        self.add_span(*span, numbers, int(rows.key[row]), status, flags)
+        span = [rows.tokens[row]], [rows.token_log_q[row]]
+        self.add_spans(*span, [numbers], [int(rows.key[row])], [(status, flags)])
         rows.way.end(rows, row, new=True)
 
-    def add_span(
+    def add_spans(
         self,
-        tokens: np.ndarray,
-        token_log_q: np.ndarray,
-        numbers: tuple[float, ...],
-        key: int,
-        status: Status,
-        flags: int = 0,
+        tokens: Iterable[np.ndarray],
+        token_log_q: Iterable[np.ndarray],
+        numbers: Iterable[tuple[float, ...]],
+        keys: Iterable[int],
+        marks: Iterable[tuple[int, int]],
     ) -> None:
-        """A span becomes a node; its numbers are those of `numbers` above."""
-        self.spans.append(tokens)
-        self.token_log_q.append(token_log_q)
-        self.numbers.append(numbers)
-        self.keys.append(key)
-        self.marks.append((status, flags))
+        """Spans become nodes; each argument is what the attribute of its name gets."""
+        self.spans.extend(tokens)
+        self.token_log_q.extend(token_log_q)
+        self.numbers.extend(numbers)
+        self.keys.extend(keys)
+        self.marks.extend(marks)
 
     def repeat(self, rows: Rows, row: int, child: int, draws: int) -> None:
         """Row `row` ends as a child that is there already: it stands for more draws now."""

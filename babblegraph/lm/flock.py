@@ -49,10 +49,10 @@ class Spans:
             self._slots[:, self.length - 1] = slots
         self.length += 1
 
-    def of(self, draw: int) -> tuple[NDArray[np.int32], NDArray[np.float32], Ints]:
-        """A draw's tokens and their log q, [S] each, and the slots of all but the newest, [S - 1]."""
+    def of(self, draws: Ints) -> tuple[NDArray[np.int32], NDArray[np.float32], Ints]:
+        """The tokens of M draws and their log q, [M, S] each, and the slots of all but the newest, [M, S - 1]."""
         n = self.length
-        return self._tokens[draw, :n].copy(), self._log_q[draw, :n].copy(), self._slots[draw, : n - 1].copy()
+        return self._tokens[draws, :n], self._log_q[draws, :n], self._slots[draws, : n - 1]
 
 
 class Flock:
@@ -96,6 +96,8 @@ class Flock:
         self.group, self.length = self.origin.copy(), 0
         self.newest: Ints = np.zeros(len(self.origin), np.int64)
         self._spans = Spans(len(self.origin))
+        self._landed: list[tuple[Ints, Ints]] = []  # paths of new nodes, and the tokens of them that are new
+        self._end_ids = np.array([*rules.span.end_ids], np.int64)
         self.log_g, self.log_q = np.zeros(len(self.origin)), np.zeros(len(self.origin))
         self._slots: deque[Ints] = (
             deque()
@@ -107,7 +109,7 @@ class Flock:
     def uniforms(self, steps: int) -> Floats:
         """What the next tokens of the spans are drawn by, [S, D]."""
         key, number = self.graph.key[self.node], self.graph.draws[self.node] + self.number
-        return np.stack([self.rng.uniforms(key, number, self.length + step) for step in range(steps)])
+        return self.rng.uniforms(key, number, self.length + np.arange(steps)[:, None])
 
     def steps(self) -> int:
         """How many tokens can be drawn before somebody has to look at the texts."""
@@ -124,12 +126,44 @@ class Flock:
 
     def look(self, drawn: Drawn, trie: Trie, flying: Ints) -> None:
         """Takes over what was drawn, [S, R], token by token: where do groups part, and whose spans end?"""
-        for step in range(len(drawn.tokens)):
-            if not (self.group >= 0).any():
-                return
-            self._step(Drawn(*(self._spread(table[step], flying) for table in drawn)), trie)
+        drawn = Drawn(*(self._spread(table, flying) for table in drawn))
+        turns = np.isin(drawn.tokens, self._end_ids) | np.isnan(drawn.log_q)  # where somebody has to look
+        first, step = self.next_id + len(self.out), 0
+        while step < len(drawn.tokens) and (self.group >= 0).any():
+            if steps := self._straight(turns[step:]):
+                self._go_on(Drawn(*(table[step : step + steps] for table in drawn)))
+            else:
+                self._step(Drawn(*(table[step] for table in drawn)))
+            step += steps or 1
+        if self._landed:
+            paths, tokens = zip(*self._landed, strict=True)
+            trie.land(first, paths, tokens)
+            self._landed = []
 
-    def _step(self, drawn: Drawn, trie: Trie) -> None:
+    def _straight(self, turns: NDArray[np.bool_]) -> int:
+        """How many of the next steps only make spans longer: nobody agrees any more, and nobody's span ends."""
+        live = np.flatnonzero(self.group >= 0)
+        if self.rules.span.strings or len(live) > len(self.tails):
+            return 0
+        most = min(len(turns), int(self.room[live].min()) - self.length - 1)
+        if self.rules.span.tokens is not None:
+            most = min(most, self.rules.span.tokens - self.length - 1)
+        draws = np.bincount(self.tree[live], minlength=len(self.left))
+        most = min(most, int((self.left[draws > 0] // draws[draws > 0]).min()))
+        stops = np.flatnonzero(turns[: max(most, 0), live].any(1))
+        return int(stops[0]) if len(stops) else max(most, 0)
+
+    def _go_on(self, drawn: Drawn) -> None:
+        """Such steps, [S, D]."""
+        live, steps = np.flatnonzero(self.group >= 0), len(drawn.tokens)
+        self.left = self.left - steps * np.bincount(self.tree[live], minlength=len(self.left))
+        self.rows.expanded[self.origin[live]] = True
+        for token, log_g, log_q, passed in zip(*drawn, strict=True):
+            self._count_token_gate(passed, live)
+            self._append(token, log_g, log_q, live, live)
+
+    def _step(self, drawn: Drawn) -> None:
+        """One token, [D]."""
         token, log_g, log_q, passed = drawn
         live: Ints = np.flatnonzero(self.group >= 0)
         if np.isnan(log_q[live]).any() and not len(live := self._without_unknown(live, log_q)):
@@ -140,7 +174,7 @@ class Flock:
         )
         lead = live[first]  # the draw that stands for each pair, [P]
         allowed = self._affordable(lead)
-        self._cut_short(pairs >> 32, lead, count, allowed, trie)
+        self._cut_short(pairs >> 32, lead, count, allowed)
         self._append(token, log_g, log_q, live, lead[which])
         group = np.full(len(pairs), -1)
         group[allowed] = np.arange(int(allowed.sum()))
@@ -149,10 +183,8 @@ class Flock:
         ends = self._ends((pairs >> 32)[allowed], token[lead].tolist(), self.room[lead] - self.length)
         if ends.count(None) == len(ends):
             return
-        for d, draws, end in zip(lead.tolist(), count.tolist(), ends, strict=True):
-            if end is not None:
-                self._emit(d, draws, end, trie)
         goes_on = np.array([end is None for end in ends], np.bool_)
+        self._emit(lead[~goes_on], count[~goes_on], [(end, 0) for end in ends if end is not None])
         self.tails = [tail for tail, on in zip(self.tails, goes_on, strict=True) if on]
         place = np.r_[
             np.where(goes_on, np.cumsum(goes_on) - 1, -1), -1
@@ -188,16 +220,13 @@ class Flock:
         self.rows.lost[self.origin[lead[~allowed]]] = True
         return allowed
 
-    def _cut_short(
-        self, group: Ints, lead: Ints, count: Ints, allowed: NDArray[np.bool_], trie: Trie
-    ) -> None:
+    def _cut_short(self, group: Ints, lead: Ints, count: Ints, allowed: NDArray[np.bool_]) -> None:
         """Groups whose next tokens the budget does not allow end here, with the draws that stop."""
         if allowed.all() or not self.length:
             return
         stopped, first, which = np.unique(group[~allowed], return_index=True, return_inverse=True)
         draws = np.bincount(which, count[~allowed]).astype(int)
-        for at in range(len(stopped)):
-            self._emit(int(lead[~allowed][first[at]]), int(draws[at]), Status.FRONTIER, trie, Flag.CUT)
+        self._emit(lead[~allowed][first], draws, [(Status.FRONTIER, Flag.CUT)] * len(stopped))
 
     def _append(self, token: Ints, log_g: Floats, log_q: Floats, live: Ints, lead: Ints) -> None:
         """Every draw that is left goes on by a token, and shares its place with the first that agrees."""
@@ -211,15 +240,22 @@ class Flock:
         self.key[live] = chain(self.key[live], token[live])
         self.length += 1
 
-    def _emit(self, d: int, draws: int, status: Status, trie: Trie, flags: int = 0) -> None:
-        """The span of a draw becomes a node, which holds its path."""
-        tokens, token_log_q, slots = self._spans.of(d)
-        log_g = self.log_g[d]
-        numbers = (self.origin[d], log_g, log_g, self.log_q[d], draws, False)
-        self.out.add_span(tokens, token_log_q, numbers, int(self.key[d]), status, flags)
-        prefix = self.prefix[self.origin[d]]
-        self.rows.born[self.origin[d]] |= not flags
-        trie.land(self.next_id + len(self.out) - 1, np.r_[prefix, slots], tokens[:-1], len(prefix))
+    def _emit(self, ended: Ints, draws: Ints, marks: list[tuple[Status, int]]) -> None:
+        """The spans of M draws become nodes, which hold their paths.
+
+        Args:
+            ended: which draws, [M].
+            draws: how many each stands for, [M].
+            marks: status and flags.
+        """
+        tokens, token_log_q, slots = self._spans.of(ended)
+        origin, log_g = self.origin[ended], self.log_g[ended]
+        columns = (origin, log_g, log_g, self.log_q[ended], draws, np.zeros(len(ended)))
+        numbers = zip(*(column.tolist() for column in columns), strict=True)
+        self.out.add_spans(tokens, token_log_q, numbers, self.key[ended].tolist(), marks)
+        self.rows.born[[o for o, (_, flags) in zip(origin.tolist(), marks, strict=True) if not flags]] = True
+        for o, new, span in zip(origin.tolist(), slots, tokens, strict=True):
+            self._landed.append((np.concatenate([self.prefix[o], new]), span[:-1]))
 
     def _count_token_gate(self, passed: Ints, live: Ints) -> None:
         """How many next tokens the groups were offered, and how many truncation let through."""
@@ -230,7 +266,7 @@ class Flock:
         self.passed += int(passed[live[first]].sum())
 
     def _spread(self, numbers: np.ndarray, flying: Ints) -> np.ndarray:
-        """Numbers of the draws in flight, with 0 for all others, [D]."""
-        every = np.zeros(len(self.origin), numbers.dtype)
-        every[flying] = numbers
+        """Numbers of the draws in flight, with 0 for all others, [..., D]."""
+        every = np.zeros((*numbers.shape[:-1], len(self.origin)), numbers.dtype)
+        every[..., flying] = numbers
         return every

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,17 +39,16 @@ class Paths:
         self._unsure: set[int] = set()  # nodes whose paths are held but not computed yet
         self._starts: dict[bytes, int] = {}  # what the first token of a text follows, by how the text begins
 
-    def hold(self, node: int, path: Slots) -> None:
-        """Holds a path for a node that the graph is promised."""
-        self.store.hold(path)
-        self.held[node] = path
-        self._kept.append(node)
+    def hold(self, nodes: Sequence[int], paths: Sequence[Slots]) -> None:
+        """Holds paths for nodes that the graph is promised."""
+        self.store.hold(*paths)
+        self.held.update(zip(nodes, paths, strict=True))
+        self._kept += nodes
 
     def release(self, ids: Ints) -> None:
         """Gives up the paths of nodes."""
-        for i in ids.tolist():
-            if (path := self.held.pop(i, None)) is not None:
-                self.store.drop(path)
+        paths = (self.held.pop(i, None) for i in ids.tolist())
+        self.store.drop(*(path for path in paths if path is not None))
 
     def begin(self, size: int) -> None:
         """A new expansion of a graph of so many nodes: promised ones that it did not get are given up."""

@@ -21,6 +21,8 @@ from babblegraph.lm.pools import Pools, free_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+ONE = np.int32(1)  # of the references' kind: to add another takes fifty times as long
+
 
 class Store(Pools):
     """The K/V pools of one forest.
@@ -140,14 +142,24 @@ class Store(Pools):
         self._edge_of[slots] = edges
         self._edges.update(zip(edges.tolist(), slots.tolist(), strict=True))
 
-    def hold(self, path: Slots) -> None:
-        """Takes a reference to each slot of a path."""
-        self.references[path] += 1
+    def hold(self, *paths: Slots) -> None:
+        """Takes a reference to each slot of each path."""
+        if len(paths) == 1:
+            self.references[paths[0]] += 1
+        elif paths:
+            np.add.at(self.references, np.concatenate(paths), ONE)  # paths share slots
 
-    def drop(self, path: Slots) -> None:
-        """Gives one back; slots without any are free."""
-        self.references[path] -= 1
-        self.sweep(path)
+    def drop(self, *paths: Slots) -> None:
+        """Gives one back for each; slots without any are free, in the order in which one path after the other ends."""
+        if len(paths) == 1:
+            self.references[paths[0]] -= 1
+            self.sweep(paths[0])
+        elif paths:
+            every = np.concatenate(paths[::-1])
+            np.subtract.at(self.references, every, ONE)
+            at, first = np.arange(len(every)), np.empty(len(self.references), np.int64)
+            first[every[::-1]] = at[::-1]  # where each slot comes first: what is written last stays
+            self.sweep(every[first[every] == at])
 
     def sweep(self, slots: Slots) -> None:
         """Frees those of some distinct slots that have no reference, the last ones first.

@@ -145,14 +145,21 @@ class Trie:
         if self._forward.decoder is not None:
             self._forward.decoder.setting.model = call
 
-    def land(self, node: int, path: Slots, tokens: Ints, known: int) -> None:
-        """Holds a path for a node that ends one token further on; from `known` on its slots become findable."""
-        self.store.connect(path[known:], path[known - 1 : -1], tokens)
-        self._paths.hold(node, path)
+    def land(self, first: int, paths: Sequence[Slots], tokens: Sequence[Ints]) -> None:
+        """Holds paths for the nodes from `first` on, which end one token further on.
+
+        Args:
+            tokens: of each node the last of its path, which become findable.
+        """
+        known = [len(path) - len(new) for path, new in zip(paths, tokens, strict=True)]
+        new = [path[k:] for path, k in zip(paths, known, strict=True)]
+        before = [path[k - 1 : -1] for path, k in zip(paths, known, strict=True)]
+        self.store.connect(np.concatenate(new), np.concatenate(before), np.concatenate(tokens))
+        self._paths.hold([*range(first, first + len(paths))], paths)
 
     def keep(self, node: int, row: int) -> None:
         """Holds the path of a row in flight for a node that ends one token further on."""
-        self._paths.hold(node, self.in_flight.path(row))
+        self._paths.hold([node], [self.in_flight.path(row)])
 
     def renumber(self, first: int, order: Ints) -> None:
         """Promised node `first` + i is from now on what was `first` + `order[i]`; what is not named is given up."""
