@@ -65,7 +65,7 @@ def same(a, b):
 
 OPTIONS = {
     "spans": {"span": 5},
-    "to the end": {"max_new_tokens": 40, "temperature": 3.0},  # no two draws agree for long
+    "to the end": {"span": 30, "max_new_tokens": 40, "temperature": 3.0},  # no two draws agree for long
     "stop strings": {"stop": ["3", "+1"], "until": "=", "max_new_tokens": 40},
     "end of text": {"span": 9, "end_ids": [3, 4, 5, 6]},
     "truncated": {"span": 6, "top_k": 5, "temperature": 0.7},
@@ -83,7 +83,8 @@ def test_a_flight_gives_the_graph_that_the_host_gives(options, budget, character
         graph = babbler.start(["3 5>8\n", "7", "7"], 5)
         meter, rng = Meter(Budget(tokens=budget), graph.trees), Rng(5)
         for number in range(4):
-            live = graph.frontier()[:5]
+            if not len(live := graph.frontier()[:5]):
+                break
             draws = np.full(len(live), 6 if number else 20)
             graph.add(babbler.expand(graph, Chosen(live, draws), rng, meter, Draws.FRESH))
             babbler.release(graph, graph.frontier()[5:])
