@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 from tiny_models import tiny_llama
 
 from babblegraph.cli.main import main
 from babblegraph.errors import BadInput
+from babblegraph.graph_file import load
 
 PUZZLE = "3 5 7 11>24"
 SMALL = [
@@ -219,3 +221,25 @@ def test_a_missing_threshold_is_said_before_anything_is_spent(tmp_path, characte
     assert main(asked) == 2
     assert "an estimate needs a threshold, got none: add --threshold" in capsys.readouterr().err
     assert not (tmp_path / "g.bg").exists()
+
+
+def test_ctrl_c_ends_an_estimate_after_the_round_and_loses_nothing(tmp_path, capsys, monkeypatch):
+    from babblegraph import loop
+
+    search = loop.search
+
+    def interrupted(*given, **named):
+        for number, each in enumerate(search(*given, **named)):
+            yield each
+            if number == 0:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop, "search", interrupted)
+    file = tmp_path / "graph.bg"
+    assert main(["estimate", *SMALL, "--save", str(file)]) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "stopping after this round" in err
+    assert f"stopped before there is an estimate, saved in {file}: the search ended with a weight of" in err
+    assert load(file).round == 2
+    assert main(["estimate", "--graph", str(file)]) == 2

@@ -29,10 +29,12 @@ from babblegraph.cli.declared import (
     ValueFunction,
 )
 from babblegraph.cli.estimate_output import NO_THRESHOLD, as_read, print_estimate
+from babblegraph.cli.lines import complain
 from babblegraph.cli.options import BUDGET, FILES, HOW, WORTH, SearchOptions, as_typed, flag
 from babblegraph.errors import BadInput
 
 if TYPE_CHECKING:
+    from babblegraph.cli.interrupt import Interruptible
     from babblegraph.graph import BabbleGraph
 
 TREES, TOKENS, WIDTH, KEEP, DRAWS = 32, 1000, 4, 16, "multinomial"
@@ -122,11 +124,14 @@ def estimate(
 
     Of several prompts it is the mean.
 
-    Exit status: 0 done (also where no text passed: then there is a bound), 2 bad input or biased weights.
+    Exit status: 0 done (also where no text passed: then there is a bound), 2 bad input or biased weights, 130
+    interrupted, after the round that went on; the graph is saved as it is then.
     """
+    from babblegraph.cli.interrupt import Interruptible
     from babblegraph.cli.loading import check_writable
     from babblegraph.cli.output import aside, saved
     from babblegraph.graph_file import load
+    from babblegraph.why_not import why_not
 
     _check(trees, keep, pass_at, top_k, top_p)
     if save is not None:
@@ -160,13 +165,17 @@ def estimate(
     if graph is not None:
         _refuse_growing(options, trees, keep)
     options.check()
-    with aside(json):
-        searched = (
-            _grown(options, TREES if trees is None else trees, KEEP if keep is None else keep)
-            if graph is None
-            else load(graph)
-        )
+    with aside(json), Interruptible(complain) as interrupt:
+        how_many = TREES if trees is None else trees, KEEP if keep is None else keep
+        searched = _grown(options, *how_many, interrupt) if graph is None else load(graph)
     problem = saved(searched, save)
+    if interrupt.status is not None and (reason := why_not(searched)):
+        complain(
+            f"stopped before there is an estimate{'' if save is None else f', saved in {save}'}: {reason}"
+        )
+        if problem is not None:
+            raise problem
+        return interrupt.status
     # what was grown has all that was asked for, as the model reads it
     only = None if graph is None or prompt is None else as_read(searched, prompt)
     status = print_estimate(searched, only, threshold, ratio, pass_at, json)
@@ -196,7 +205,7 @@ def _refuse_growing(options: SearchOptions, trees: int | None, keep: int | None)
         raise BadInput(f"--graph is estimated from as it was grown, got {given[0]} too: drop one")
 
 
-def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
+def _grown(options: SearchOptions, trees: int, keep: int, interrupt: Interruptible) -> BabbleGraph:
     """A closed forest of one prompt, or of a file of them: the trees are its independent repetitions."""
     from babblegraph.api import prompts_of
     from babblegraph.cli import build
@@ -226,7 +235,7 @@ def _grown(options: SearchOptions, trees: int, keep: int) -> BabbleGraph:
         seed=plan.seed,
         close=True,
     )
-    last = deque(rounds, maxlen=1)
+    last = deque(interrupt.until_stopped(rounds), maxlen=1)
     if not last:
         raise BadInput("the budget must allow at least one token, nothing was drawn: raise it")
     graph = last[0].graph
