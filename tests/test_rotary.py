@@ -77,3 +77,23 @@ def test_a_search_finds_the_same_and_leaves_the_model_as_it_was(characters, turn
         modeling_llama.LlamaAttention.forward.__globals__["apply_rotary_pos_emb"]
         is modeling_llama.apply_rotary_pos_emb
     )
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(2, 4, 3, 16), (2, 2, 3, 16), (2, 3, 8), (2, 3, 8)],
+        [(2, 4, 3, 16), (2, 2, 5, 16), (2, 3, 16), (2, 3, 16)],
+        [(2, 4, 3, 16), (2, 2, 3, 16), (2, 1, 3, 16), (2, 1, 3, 16)],
+        [(4, 3, 16), (2, 3, 16), (1, 3, 16), (1, 3, 16)],
+        [(3, 4, 3, 16), (3, 2, 3, 16), (2, 3, 16), (2, 3, 16)],
+        [(2, 4, 3, 15), (2, 2, 3, 15), (2, 3, 15), (2, 3, 15)],
+    ],
+)
+def test_what_the_kernel_does_not_read_is_left_to_the_model(shapes):
+    given = [torch.zeros(shape) for shape in shapes]
+    assert not rotary._reads(*given)
+    good = [torch.zeros(shape) for shape in ((2, 4, 3, 16), (2, 2, 3, 16), (2, 3, 16), (2, 3, 16))]
+    assert rotary._reads(*good)
+    assert not rotary._reads(good[0].to(torch.bfloat16), *good[1:])
+    assert not rotary._reads(good[0].transpose(2, 3).contiguous().transpose(2, 3), *good[1:])

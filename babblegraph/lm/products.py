@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from babblegraph.lm.gpu import DTYPES
 from babblegraph.lm.norms import Call
 
 LEAST_WEIGHTS = 1 << 17  # to be laid out anew; fewer lie in the cache, and gain less than the call costs
@@ -120,7 +121,7 @@ def _weight(layer: nn.Module | None) -> nn.Parameter | None:
     if layer is None or type(layer) not in (nn.Linear, Conv1D):
         return None
     weight = layer._parameters.get("weight")  # none where torch prunes or reparametrizes it
-    if type(weight) is not nn.Parameter or not weight.is_floating_point():
+    if type(weight) is not nn.Parameter or weight.dtype not in DTYPES:
         return None
     return weight if _on_x86(weight) or weight.device.type in TOGETHER_ON else None
 

@@ -36,7 +36,7 @@ def fused_rotary(module: nn.Module) -> Call | None:
         or not callable(written)
     ):
         return None
-    weight = next((w for w in module.parameters() if w.is_floating_point()), None)
+    weight = next(module.parameters(), None)  # of any kind: it tells where the layer is
     if weight is None or (turn := kernel(weight.device)) is None or not _same(written, turn, weight.device):
         return None
     turned = _with(forward, written, turn)
@@ -77,9 +77,12 @@ def _with(forward: FunctionType, written: Turn, turn: Turn) -> FunctionType:
 
 def _reads(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> bool:
     """Whether the kernel reads these: what `layer_kernels.turn` says of their shapes, and one precision."""
+    if q.dim() != 4 or k.dim() != 4:
+        return False
     b, _, length, d = q.shape
     return (
         q.dtype in DTYPES
+        and k.shape == (b, k.shape[1], length, d)
         and q.dtype is k.dtype is cos.dtype is sin.dtype
         and cos.shape == sin.shape == (len(cos), length, d)
         and len(cos) in (1, b)
