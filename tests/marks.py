@@ -1,11 +1,19 @@
-"""Which of many cases are marked slow, so that some of each kind are left in the fast part of the suite."""
+"""Which of many cases are marked slow, so that some of each kind are left in the fast part; what needs triton."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+
+NEEDS_TRITON = [
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # of its interpreter
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None, reason="needs triton, which comes with torch for GPUs"
+    ),
+]
 
 
 def slow_but(fast: Iterable[Any], cases: Iterable[Any]) -> list[Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
 import written_out
+from marks import NEEDS_TRITON
 
 from babblegraph.lm.decode import Sampler
 from babblegraph.lm.layout import Layout
@@ -15,12 +14,7 @@ from babblegraph.lm.tables import Filling, Tables
 from babblegraph.lm.warp import warper
 
 CUDA = torch.cuda.is_available()
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # of the interpreter
-    pytest.mark.skipif(
-        importlib.util.find_spec("triton") is None, reason="needs triton, which comes with torch for GPUs"
-    ),
-]
+pytestmark = NEEDS_TRITON
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 SLOTS = 900
 SHAPES = {  # heads, heads of keys, d, d_v

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 import torch.nn.functional as F
+from marks import NEEDS_TRITON
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 CUDA = torch.cuda.is_available()
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),  # of the interpreter
-    pytest.mark.skipif(
-        importlib.util.find_spec("triton") is None, reason="needs triton, which comes with torch for GPUs"
-    ),
-]
+pytestmark = NEEDS_TRITON
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 KINDS = pytest.mark.parametrize(
     "dtype",

@@ -99,12 +99,10 @@ class Flock:
         self._landed: list[tuple[Ints, Ints]] = []  # paths of new nodes, and the tokens of them that are new
         self._end_ids = np.array([*rules.span.end_ids], np.int64)
         self.log_g, self.log_q = np.zeros(len(self.origin)), np.zeros(len(self.origin))
-        self._slots: deque[Ints] = (
-            deque()
-        )  # of tokens that were computed, and are not in the spans yet, [D] each
-        self._leader = np.arange(
-            len(self.origin)
-        )  # which draw's newest token stands for those that agree, [D]
+        # of tokens that were computed, and are not in the spans yet, [D] each
+        self._slots: deque[Ints] = deque()
+        # which draw's newest token stands for those that agree, [D]
+        self._leader = np.arange(len(self.origin))
 
     def uniforms(self, steps: int) -> Floats:
         """What the next tokens of the spans are drawn by, [S, D]."""
@@ -186,9 +184,8 @@ class Flock:
         goes_on = np.array([end is None for end in ends], np.bool_)
         self._emit(lead[~goes_on], count[~goes_on], [(end, 0) for end in ends if end is not None])
         self.tails = [tail for tail, on in zip(self.tails, goes_on, strict=True) if on]
-        place = np.r_[
-            np.where(goes_on, np.cumsum(goes_on) - 1, -1), -1
-        ]  # the last is for draws that were cut
+        # the last is for draws that were cut
+        place = np.append(np.where(goes_on, np.cumsum(goes_on) - 1, -1), -1)
         self.group[live] = place[self.group[live]]
 
     def _ends(self, parent: Ints, tokens: list[int], room: Ints) -> list[Status | None]:
