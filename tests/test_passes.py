@@ -31,11 +31,11 @@ def test_trees_of_one_text_give_the_usual_pass_at_k():
 
 @pytest.mark.slow
 def test_pass_at_k_of_weighted_trees_is_unbiased():
-    """300 forests of 8 trees, k = 4: |z| < 5, odds 6e-7."""
+    """150 forests of 8 trees, k = 4: |z| < 5, odds 6e-7."""
     lm = TableLM(3, 4, seed=2)
     truth = 1 - (1 - lm.probability(lambda t: lm.score[t] >= 0.8)) ** 4
     found = [
-        pass_at(run(lm, ["p"] * 8, frontier(width=2, keep=2), seed=seed), 0.8, 4).value for seed in range(300)
+        pass_at(run(lm, ["p"] * 8, frontier(width=2, keep=2), seed=seed), 0.8, 4).value for seed in range(150)
     ]
     found = np.array([0.0 if x is None else x for x in found])
     assert abs(found.mean() - truth) < 5 * found.std(ddof=1) / np.sqrt(len(found))
