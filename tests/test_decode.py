@@ -10,7 +10,7 @@ import pytest
 import torch
 from marks import slow_but
 from test_attention import LIMIT, grown, worst_error
-from tiny_models import FAMILIES, family_model, tiny_llama
+from tiny_models import family_model, tiny_llama
 from transformers import AttentionInterface
 from written_out import decoder_of
 
@@ -24,6 +24,8 @@ from babblegraph.protocols import Chosen, Draws
 from babblegraph.randomness import Rng
 from babblegraph.status import Status
 
+# what tables hold depends on how a family attends: plainly, by groups, capped, by windows, with sinks
+ATTEND_OTHERWISE = ["gpt2", "llama", "gemma2", "gemma3_text", "gpt_oss", "starcoder2"]
 EXACT = ("parent", "tokens", "start", "stop", "status", "flags", "count", "key", "draws", "born")
 
 
@@ -41,7 +43,7 @@ def flown(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("family", slow_but(["llama", "gemma3_text"], FAMILIES))
+@pytest.mark.parametrize("family", slow_but(["llama", "gemma3_text"], ATTEND_OTHERWISE))
 def test_logits_by_tables_equal_plain_forward_on_every_node(family, characters, tables):
     model = family_model(family, characters)
     assert worst_error(Babbler(model, characters, span=4, max_new_tokens=24), seed=3) < LIMIT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from marks import slow_but
 from table_lm import TableLM
 from test_estimate import TableTask
 from transformers import RepetitionPenaltyLogitsProcessor
@@ -45,13 +44,12 @@ CASES = [(3, 4, 1, 0), (4, 5, 1, 0), (2, 8, 1, 0), (3, 4, 2, 0), (4, 5, 1, 12), 
 
 
 @pytest.mark.parametrize(("v", "length", "span", "ties"), CASES)
-@pytest.mark.parametrize("seed", slow_but([0], [0, 1]))
-def test_the_product_of_the_levels_is_unbiased(v, length, span, ties, seed):
-    lm = TableLM(v, length, seed=20 + seed, span=span)
+def test_the_product_of_the_levels_is_unbiased(v, length, span, ties):
+    lm = TableLM(v, length, seed=20, span=span)
     task = Graded(lm, ties)
     gamma = task.rare(0.01)
     truth = lm.probability(lambda t: lm.score[t] >= gamma)
-    options = {"threshold": gamma, "trees": 300, "particles": 10, "seed": seed}
+    options = {"threshold": gamma, "trees": 300, "particles": 10, "seed": 0}
     found = multilevel(lm, "p", score=Score(task), **options)
     assert (np.diff(found.thresholds) > 0).all()
     assert found.thresholds[-1] == gamma
