@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from babblegraph.lm.decode import AHEAD, Drawn
 from babblegraph.lm.emitted import Emitted, note_unknown
+from babblegraph.lm.growing import Spans
 from babblegraph.lm.rows import Rows, first_of_each_tree
 from babblegraph.lm.samples import Samples
 from babblegraph.randomness import chain
@@ -27,32 +28,6 @@ if TYPE_CHECKING:
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 LOOK = 16  # steps between looks at the texts, where strings end spans
-
-
-class Spans:
-    """The spans of D draws, a column a token; what has been written stays where it is until there is no room."""
-
-    def __init__(self, draws: int) -> None:
-        self.length = 0
-        self._tokens: NDArray[np.int32] = np.zeros((draws, LOOK), np.int32)
-        self._log_q: NDArray[np.float32] = np.zeros((draws, LOOK), np.float32)
-        self._slots: NDArray[np.int64] = np.zeros((draws, LOOK), np.int64)
-
-    def append(self, tokens: Ints, log_q: Floats, slots: Ints | None) -> None:
-        """A token more in every span, and the slots of the tokens before, where there are any; [D] each."""
-        if self.length == self._tokens.shape[1]:
-            room = ((0, 0), (0, self.length))
-            self._tokens, self._log_q = np.pad(self._tokens, room), np.pad(self._log_q, room)
-            self._slots = np.pad(self._slots, room)
-        self._tokens[:, self.length], self._log_q[:, self.length] = tokens, log_q
-        if slots is not None:
-            self._slots[:, self.length - 1] = slots
-        self.length += 1
-
-    def of(self, draws: Ints) -> tuple[NDArray[np.int32], NDArray[np.float32], Ints]:
-        """The tokens of M draws and their log q, [M, S] each, and the slots of all but the newest, [M, S - 1]."""
-        n = self.length
-        return self._tokens[draws, :n], self._log_q[draws, :n], self._slots[draws, : n - 1]
 
 
 class Flock:
