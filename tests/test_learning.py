@@ -61,7 +61,7 @@ class Small:
 
 def babbler(seed: int = 0) -> bg.Babbler:
     tokenizer = character_tokenizer()
-    return bg.Babbler(tiny_llama(tokenizer, seed), tokenizer, span=2, max_new_tokens=4)
+    return bg.Babbler(tiny_llama(tokenizer, seed, layers=2), tokenizer, span=2, max_new_tokens=4)
 
 
 def learn(**options) -> Run:
@@ -219,7 +219,7 @@ KILLER = """
     torch.set_num_threads(1)
     from test_learning import LONG, learn
     draw = random.Random(0)
-    for _ in range(20):
+    for _ in range(12):
         child = os.fork()  # before anything was computed, so that it has no threads to lose
         if not child:
             for level in learn(settings=LONG, directory={directory!r}, resume=os.path.exists({config!r})):
@@ -236,7 +236,7 @@ KILLER = """
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_loses_no_level(tmp_path):
-    """SIGKILL at twenty random moments, then to the end: the weights are those of a run that nobody killed."""
+    """SIGKILL at twelve random moments, then to the end: the weights are those of a run that nobody killed."""
     whole = learn(settings=LONG)
     list(whole)
     script, directory = tmp_path / "run.py", tmp_path / "run"
@@ -247,7 +247,7 @@ def test_a_run_that_is_killed_at_any_moment_loses_no_level(tmp_path):
         command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ALONE
     ).stdout
     killed, levels = zip(*(map(int, line.split()) for line in said.splitlines()), strict=True)
-    assert sum(killed) >= 10, "it was still at work"
+    assert sum(killed) >= 6, "it was still at work"
     assert list(levels) == sorted(levels), "no level was lost"
     resumed = learn(settings=LONG, directory=directory, resume=(directory / "config.json").exists())
     list(resumed)
@@ -452,7 +452,9 @@ class Rare(Small):
 def test_prompts_that_no_sample_passes_are_drawn_again():
     """More prompts teach; what is estimated comes from the first samples alone, which all prompts have alike."""
     settings = replace(FAST, levels=1, prompts=None, draws=4)
-    plain, more = (list(learn(task=Rare(), settings=replace(settings, more=n)))[1] for n in (None, 64))
+    plain, more = (
+        list(learn(base=babbler(3), task=Rare(), settings=replace(settings, more=n)))[1] for n in (None, 64)
+    )
     assert more.taught > plain.taught > 0
     assert more.tokens > plain.tokens
     assert more.p_g == plain.p_g
