@@ -130,11 +130,12 @@ def test_a_prompt_of_a_saved_graph_is_named_as_it_was_asked_and_is_shown(saved, 
     assert "PROMPT must be one of the graph's, got '2 3 4>24'" in capsys.readouterr().err
 
 
-def test_an_estimate_is_printed_even_if_its_graph_cannot_be_saved(saved, capsys, monkeypatch, tmp_path):
-    def full(graph, path):
-        raise BadInput("the disk is full")
+def disk_is_full(graph, path):
+    raise BadInput("the disk is full")
 
-    monkeypatch.setattr("babblegraph.graph_file.save", full)
+
+def test_an_estimate_is_printed_even_if_its_graph_cannot_be_saved(saved, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("babblegraph.graph_file.save", disk_is_full)
     more = ["--threshold", "0", "--save", str(tmp_path / "g.bg"), "--json"]
     assert main(["estimate", "--graph", str(saved), *more]) == 2
     found = capsys.readouterr()
@@ -223,7 +224,8 @@ def test_a_missing_threshold_is_said_before_anything_is_spent(tmp_path, characte
     assert not (tmp_path / "g.bg").exists()
 
 
-def test_ctrl_c_ends_an_estimate_after_the_round_and_loses_nothing(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("full", [False, True])
+def test_ctrl_c_ends_an_estimate_after_the_round_and_loses_nothing(full, tmp_path, capsys, monkeypatch):
     from babblegraph import loop
 
     search = loop.search
@@ -236,10 +238,16 @@ def test_ctrl_c_ends_an_estimate_after_the_round_and_loses_nothing(tmp_path, cap
 
     monkeypatch.setattr(loop, "search", interrupted)
     file = tmp_path / "graph.bg"
-    assert main(["estimate", *SMALL, "--save", str(file)]) == 130
+    if full:
+        monkeypatch.setattr("babblegraph.graph_file.save", disk_is_full)
+    assert main(["estimate", *SMALL, "--save", str(file)]) == (2 if full else 130)
     out, err = capsys.readouterr()
     assert out == ""
     assert "stopping after this round" in err
+    if full:
+        assert "stopped before there is an estimate: the search ended" in err
+        assert err.endswith("babblegraph: the disk is full\n")
+        return
     assert f"stopped before there is an estimate, saved in {file}: the search ended with a weight of" in err
     assert load(file).round == 2
     assert main(["estimate", "--graph", str(file)]) == 2

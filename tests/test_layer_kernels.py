@@ -58,9 +58,11 @@ def test_a_norm_by_the_kernel_is_that_of_the_model(layout, dtype):
 
 
 def test_what_lies_otherwise_is_not_read():
-    from babblegraph.lm.layer_kernels import fits
+    from babblegraph.lm.layer_kernels import fits, rms_norm
 
     x = torch.zeros(4, 5, 6, 8)
+    with pytest.raises(ValueError, match="two strides at most"):
+        rms_norm(x[:, 1:3, :4], torch.ones(8), 1e-5)
     assert fits(x)
     assert fits(x[:, 1])
     assert fits(x[:, :, 2])

@@ -170,9 +170,8 @@ def estimate(
         searched = _grown(options, *how_many, interrupt) if graph is None else load(graph)
     problem = saved(searched, save)
     if interrupt.status is not None and (reason := why_not(searched)):
-        complain(
-            f"stopped before there is an estimate{'' if save is None else f', saved in {save}'}: {reason}"
-        )
+        where = "" if save is None or problem is not None else f", saved in {save}"
+        complain(f"stopped before there is an estimate{where}: {reason}")
         if problem is not None:
             raise problem
         return interrupt.status

@@ -14,10 +14,10 @@ NUMBERS = 1024  # of one program, about
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """A root mean square norm over the last dimension, whose numbers lie next to each other; else in any layout.
+    """A root mean square norm over the last dimension.
 
     Args:
-        x: [..., d].
+        x: [..., d], as `fits` says.
         weight: [d].
 
     Returns:
@@ -26,7 +26,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     Source: Zhang and Sennrich, "Root mean square layer normalization", 2019.
     """
     size = x.shape[-1]
-    (_, outer_stride), (inner, inner_stride) = _two_dims(x[..., 0]) or ((1, 0), (1, 0))
+    if (dims := _two_dims(x[..., 0])) is None:
+        raise ValueError(f"the norm reads two strides at most, got {x.stride()}: ask `fits` before")
+    (_, outer_stride), (inner, inner_stride) = dims
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     rows = x.numel() // size
     some = max(NUMBERS // triton.next_power_of_2(size), 1)

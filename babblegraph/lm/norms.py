@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from babblegraph.lm.gpu import has_kernels
+from babblegraph.lm.gpu import layer_kernels
 from babblegraph.lm.roundings import alike
 
 Call = Callable[[torch.Tensor], torch.Tensor]
@@ -35,7 +34,7 @@ def fused_norm(module: nn.Module) -> Call | None:
     if not isinstance(eps, float):
         return None
 
-    shape, kernels = list(weight.shape), _kernels(weight)
+    shape, kernels = list(weight.shape), layer_kernels(weight.device, weight.dtype)
 
     def call(x: torch.Tensor) -> torch.Tensor:
         scale: torch.Tensor = module._parameters["weight"]  # type: ignore[assignment]
@@ -51,12 +50,3 @@ def fused_norm(module: nn.Module) -> Call | None:
     if found.dtype != told.dtype or found.shape != told.shape:
         return None
     return call if alike(found, told) else None
-
-
-def _kernels(weight: torch.Tensor) -> Any:
-    """The module of the kernels; None where they do not run."""
-    if not has_kernels(weight.device, weight.dtype):
-        return None
-    from babblegraph.lm import layer_kernels
-
-    return layer_kernels

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from babblegraph.lm.gpu import DTYPES, has_kernels
+from babblegraph.lm.gpu import DTYPES, layer_kernels
 from babblegraph.lm.norms import Call
 from babblegraph.lm.roundings import alike
 
@@ -51,11 +51,8 @@ def fused_rotary(module: nn.Module) -> Call | None:
 
 def kernel(device: torch.device) -> Turn | None:
     """The kernel; None where it does not run."""
-    if not has_kernels(device, torch.float32):
-        return None
-    from babblegraph.lm.layer_kernels import turn
-
-    return turn
+    kernels = layer_kernels(device, torch.float32)
+    return None if kernels is None else kernels.turn
 
 
 @cache
